@@ -1,0 +1,45 @@
+/**
+ * Where everything lies in the store: the one place that knows the key layout. Values are UTF-8 JSON of the mesh nouns without
+ * their indexes (those are the entry's revisions); path parts are percent-encoded, so that a name cannot forge a key.
+ */
+
+const part = encodeURIComponent
+
+export const keys = {
+  /** -> Node. */
+  node: (node: string) => `node/${part(node.toLowerCase())}`,
+  /** -> NodeService. */
+  service: (node: string, serviceId: string) => `service/${part(node.toLowerCase())}/${part(serviceId)}`,
+  /** -> HealthCheck. */
+  check: (node: string, checkId: string) => `check/${part(node.toLowerCase())}/${part(checkId)}`,
+  /** -> ConfigEntry; intentions are here too. */
+  configEntry: (kind: string, name: string) => `config/${kind}/${part(name)}`,
+  /** -> KvRecord. The key is the user's own, as it is. */
+  kv: (key: string) => `kv/${key}`,
+  /** -> Peering (stored state only; never ACTIVE or FAILING). */
+  peering: (name: string) => `peering/${name}`,
+  /** -> the peering's secrets, see agent/peering. Never read by a door. */
+  peeringSecrets: (peeringId: string) => `peering-secret/${part(peeringId)}`,
+  /** -> TrustBundle. */
+  trustBundle: (peer: string) => `trust-bundle/${peer}`,
+  /** -> ImportedService: names the generation that counts; written last, so a table flips at once. */
+  imported: (peer: string, service: string) => `imported/${peer}/${part(service)}`,
+  /** -> CheckServiceNode[], a part of one generation of an imported service. */
+  importedChunk: (peer: string, service: string, generation: string, chunk: number) =>
+    `imported-data/${peer}/${part(service)}/${generation}/${String(chunk).padStart(6, '0')}`,
+  importedChunks: (peer: string, service: string) => `imported-data/${peer}/${part(service)}/`,
+  /** -> { address }. peer is empty for our own services. */
+  virtualIp: (peer: string, service: string) => `virtual-ip/${peer}/${part(service)}`,
+  /** -> CaConfiguration. */
+  caConfiguration: () => 'ca/configuration',
+  /** -> CaRoot (public part). */
+  caRoot: (id: string) => `ca/root/${part(id)}`,
+  /** -> the CA's private key. Never read by a door. */
+  caKey: (id: string) => `ca-key/${part(id)}`,
+  /** -> what this agent was asked to run: ServiceDefinition and CheckDefinition with their state. */
+  localService: (node: string, serviceId: string) => `local/${part(node)}/service/${part(serviceId)}`,
+  localCheck: (node: string, checkId: string) => `local/${part(node)}/check/${part(checkId)}`,
+} as const
+
+/** Prefixes whose values are secret: no door lists them, no log shows them. */
+export const secretPrefixes = ['peering-secret/', 'ca-key/'] as const

@@ -1,0 +1,85 @@
+/**
+ * The store: a durable, revisioned key-value map with ordered prefixes, compare-and-set transactions and a watch from a revision.
+ * Two engines keep this contract (one compliance suite proves both); it is the weaker engine's. Everything the control plane knows
+ * is in it; the tables of agent/catalog are only an index of it.
+ */
+
+export interface Entry {
+  key: string
+  value: Uint8Array
+  /** Revision that created the key, and the one that last changed it. */
+  createRevision: number
+  modRevision: number
+}
+
+/** A condition on a key: `modRevision` 0 means that the key must not exist. */
+export interface Compare {
+  key: string
+  modRevision: number
+}
+
+export type Op =
+  | { op: 'put'; key: string; value: Uint8Array; lease?: string }
+  | { op: 'delete'; key: string }
+  | { op: 'delete-prefix'; prefix: string }
+
+export interface Txn {
+  /** All must hold, else nothing is written. */
+  compare?: Compare[]
+  ops: Op[]
+}
+
+/** `revision` is that of the write, or the store's current one where a comparison failed. A transaction that changes nothing makes no revision. */
+export interface TxnResult {
+  ok: boolean
+  revision: number
+}
+
+/** One change. `value` is null for a deletion. */
+export interface WatchEvent {
+  key: string
+  value: Uint8Array | null
+  createRevision: number
+  modRevision: number
+}
+
+export interface WatchBatch {
+  /** Every event of this revision that the watch covers, in key order. */
+  revision: number
+  events: WatchEvent[]
+}
+
+export interface WatchHandler {
+  /** Revisions arrive in order, each once. */
+  onBatch(batch: WatchBatch): void
+  /** The history that was asked for is gone: list again and watch from the revision of that list. */
+  onCompacted(revision: number): void
+}
+
+export interface Watch {
+  close(): void
+}
+
+export interface Lease {
+  readonly id: string
+  /** Puts the end off by the lease's time to live; false when it has already ended. */
+  renew(): Promise<boolean>
+  revoke(): Promise<void>
+}
+
+/** Limits of the contract. A write beyond them is refused with code `too-large`. */
+export const storeLimits = { maxOps: 128, maxTxnBytes: 1024 * 1024, maxKeyBytes: 1900 } as const
+
+export interface Store {
+  /** The newest revision this process has seen. Starts at 1 in a new store. */
+  readonly revision: number
+  get(key: string): Promise<Entry | undefined>
+  /** All entries under a prefix in byte order of their keys, as of one revision. */
+  list(prefix: string): Promise<{ entries: Entry[]; revision: number }>
+  /** Answers once the write is durable (fdatasync'ed), and only then do watches see it. */
+  txn(txn: Txn): Promise<TxnResult>
+  /** Every change under `prefix` with a revision greater than `afterRevision`. */
+  watch(prefix: string, afterRevision: number, handler: WatchHandler): Watch
+  lease(ttlMs: number): Promise<Lease>
+  close(): Promise<void>
+}

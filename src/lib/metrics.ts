@@ -1,0 +1,15 @@
+/**
+ * Metrics: one prom-client Registry for each thing that is started, so that several can run in one process. Each plane declares
+ * its metrics in one file of its own (agent/metrics.ts, proxy/metrics.ts); names are isthmus_<area>_<noun>_<unit>.
+ */
+import { collectDefaultMetrics, Registry } from 'prom-client'
+
+export { Counter, Gauge, Histogram, Registry } from 'prom-client'
+
+/** A registry with the process's own metrics (CPU, memory, event-loop lag), labelled with what was started. */
+export function createRegistry(component: string): Registry {
+  const registry = new Registry()
+  registry.setDefaultLabels({ component })
+  collectDefaultMetrics({ register: registry })
+  return registry
+}

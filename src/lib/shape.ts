@@ -1,0 +1,250 @@
+/**
+ * One zod schema per thing; this file turns it into the two directions of Consul's JSON. Inside the program names are camelCase;
+ * at the edge they are Consul's (`checkId` <-> `CheckID`, alias `check_id`). The name follows from the key, acronyms included,
+ * unless `.meta({ wire })` says otherwise.
+ *
+ * Decoding (spec/http-api.md 1.4) matches keys without regard to case or underscores and collects every problem with its path.
+ * Encoding drops an `.optional()` member that is empty, as Go's omitempty does, and always prints one that has a `.default()`.
+ */
+import * as z from 'zod'
+import { formatDuration, parseDuration } from './duration.ts'
+
+const acronyms = new Set([
+  'id',
+  'http',
+  'https',
+  'tcp',
+  'udp',
+  'ttl',
+  'grpc',
+  'sni',
+  'tls',
+  'jwt',
+  'ca',
+  'dns',
+  'ip',
+  'ns',
+  'json',
+  'os',
+  'jwks',
+  'uri',
+  'url',
+  'sds',
+  'h2ping',
+])
+
+/** `checkId` -> `CheckID`, `enforcingConsecutive5xx` -> `EnforcingConsecutive5xx`. */
+export function wireName(key: string): string {
+  return key
+    .split(/(?=[A-Z])/)
+    .map(word => (acronyms.has(word.toLowerCase()) ? word.toUpperCase() : word[0]!.toUpperCase() + word.slice(1)))
+    .join('')
+}
+
+/** A duration: Go text or nanoseconds at the edge, ms inside. `print` is how Consul writes this one back. Put it on a key with an `Ms` suffix and name the wire form. */
+export function duration(wire: string, print: 'text' | 'nanoseconds' = 'text'): z.ZodNumber {
+  return z.number().meta({ wire, duration: print })
+}
+
+/** Bytes: base64 at the edge, base64 inside too (a store of JSON keeps them so); checked for being base64. */
+export function base64(): z.ZodString {
+  return z.string().regex(/^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/, 'is not base64')
+}
+
+export interface DecodeIssue {
+  /** Wire-style path of the value, e.g. `Checks[0].Interval`; empty for the top. */
+  path: string
+  /** What is wrong, lower case. */
+  message: string
+  /** Set when the issue is a key that the schema does not know. */
+  unknownKey?: string
+}
+
+export type Decoded<T> = { ok: true; value: T } | { ok: false; issues: DecodeIssue[] }
+
+interface Codec {
+  decode(input: unknown, path: string, issues: DecodeIssue[]): unknown
+  encode(value: unknown): unknown
+}
+
+interface WireMeta {
+  wire?: string
+  duration?: 'text' | 'nanoseconds'
+  /** Further keys that are accepted on input. */
+  aliases?: string[]
+}
+
+const codecs = new WeakMap<z.core.$ZodType, Codec>()
+
+/** Reads Consul-style JSON into the schema's own form; all problems at once. */
+export function decode<S extends z.ZodType>(schema: S, input: unknown): Decoded<z.output<S>> {
+  const issues: DecodeIssue[] = []
+  const candidate = codecOf(schema).decode(input, '', issues)
+  if (issues.length > 0) return { ok: false, issues }
+  const result = schema.safeParse(candidate)
+  if (result.success) return { ok: true, value: result.data }
+  return { ok: false, issues: result.error.issues.map(issue => ({ path: wirePath(issue.path), message: issue.message })) }
+}
+
+/** Writes a value of the schema as Consul-style JSON (a plain object, ready for JSON.stringify). */
+export function encode<S extends z.ZodType>(schema: S, value: z.output<S>): unknown {
+  return codecOf(schema).encode(value)
+}
+
+/** The wire form of a zod issue path. */
+function wirePath(path: readonly PropertyKey[]): string {
+  let text = ''
+  for (const part of path) text += typeof part === 'number' ? `[${part}]` : `${text === '' ? '' : '.'}${wireName(String(part))}`
+  return text
+}
+
+function codecOf(schema: z.core.$ZodType): Codec {
+  const known = codecs.get(schema)
+  if (known) return known
+  // Registered before it is built, so that a schema may contain itself.
+  const codec: Codec = { decode: (...args) => built.decode(...args), encode: value => built.encode(value) }
+  codecs.set(schema, codec)
+  const built = buildCodec(schema)
+  return codec
+}
+
+function buildCodec(schema: z.core.$ZodType): Codec {
+  const meta = metaOf(schema)
+  if (meta.duration) return durationCodec(meta.duration)
+  if (schema instanceof z.ZodObject) return objectCodec(schema)
+  if (schema instanceof z.ZodArray) return arrayCodec(schema.def.element)
+  if (schema instanceof z.ZodRecord) return recordCodec(schema.def.valueType)
+  if (schema instanceof z.ZodLazy) return codecOf(schema.def.getter())
+  if (
+    schema instanceof z.ZodOptional ||
+    schema instanceof z.ZodNullable ||
+    schema instanceof z.ZodDefault ||
+    schema instanceof z.ZodPrefault ||
+    schema instanceof z.ZodReadonly
+  ) {
+    return emptyable(codecOf(schema.def.innerType), schema)
+  }
+  if (schema instanceof z.ZodPipe) return codecOf(schema.def.in)
+  return { decode: input => input, encode: value => value }
+}
+
+/** Consul takes a JSON null for "not given" everywhere. */
+function emptyable(inner: Codec, schema: z.core.$ZodType): Codec {
+  const nullable = schema instanceof z.ZodNullable
+  return {
+    decode: (input, path, issues) =>
+      input === null ? (nullable ? null : undefined) : input === undefined ? undefined : inner.decode(input, path, issues),
+    encode: value => (value === undefined || value === null ? value : inner.encode(value)),
+  }
+}
+
+function durationCodec(print: 'text' | 'nanoseconds'): Codec {
+  return {
+    decode(input, path, issues) {
+      if (typeof input === 'number') return input / 1e6
+      if (input === '') return undefined
+      const ms = typeof input === 'string' ? parseDuration(input) : undefined
+      if (ms === undefined) issues.push({ path, message: `time: invalid duration ${JSON.stringify(input)}` })
+      return ms
+    },
+    encode: value => (print === 'text' ? formatDuration(value as number) : Math.round((value as number) * 1e6)),
+  }
+}
+
+function arrayCodec(element: z.core.$ZodType): Codec {
+  const inner = codecOf(element)
+  return {
+    decode: (input, path, issues) => (Array.isArray(input) ? input.map((each, i) => inner.decode(each, `${path}[${i}]`, issues)) : input),
+    encode: value => (value as unknown[]).map(each => inner.encode(each)),
+  }
+}
+
+function recordCodec(valueType: z.core.$ZodType): Codec {
+  const inner = codecOf(valueType)
+  const each = (value: unknown, map: (one: unknown, key: string) => unknown) =>
+    Object.fromEntries(Object.entries(value as object).map(([key, one]) => [key, map(one, key)]))
+  return {
+    decode: (input, path, issues) =>
+      isObject(input) ? each(input, (one, key) => inner.decode(one, `${path}[${JSON.stringify(key)}]`, issues)) : input,
+    encode: value => each(value, one => inner.encode(one)),
+  }
+}
+
+function objectCodec(schema: z.ZodObject): Codec {
+  const members = Object.entries(schema.shape).map(([key, type]) => {
+    const meta = metaOf(type)
+    return {
+      key,
+      wire: meta.wire ?? wireName(key),
+      aliases: meta.aliases ?? [],
+      optional: isOptional(type),
+      map: isRecord(type),
+      codec: codecOf(type),
+    }
+  })
+  const byName = new Map<string, (typeof members)[number]>()
+  for (const member of members) for (const name of [member.wire, ...member.aliases]) byName.set(fold(name), member)
+  const loose = schema.def.catchall instanceof z.ZodUnknown
+  return {
+    decode(input, path, issues) {
+      if (!isObject(input)) return input
+      const out: Record<string, unknown> = {}
+      for (const [name, value] of Object.entries(input)) {
+        const member = byName.get(fold(name))
+        const at = path === '' ? (member?.wire ?? name) : `${path}.${member?.wire ?? name}`
+        if (member) out[member.key] = member.codec.decode(value, at, issues)
+        else if (!loose) issues.push({ path: at, message: `unknown key ${JSON.stringify(name)}`, unknownKey: name })
+      }
+      return out
+    },
+    encode(value) {
+      const out: Record<string, unknown> = {}
+      const source = value as Record<string, unknown>
+      for (const member of members) {
+        const one = source[member.key]
+        if (one === undefined || (member.optional && isEmpty(one, member.map))) continue
+        out[member.wire] = member.codec.encode(one)
+      }
+      return out
+    },
+  }
+}
+
+function fold(name: string): string {
+  return name.toLowerCase().replaceAll('_', '')
+}
+
+function isObject(input: unknown): input is Record<string, unknown> {
+  return typeof input === 'object' && input !== null && !Array.isArray(input)
+}
+
+function isOptional(schema: z.core.$ZodType): boolean {
+  if (schema instanceof z.ZodOptional) return true
+  return schema instanceof z.ZodNullable || schema instanceof z.ZodReadonly ? isOptional(schema.def.innerType) : false
+}
+
+function isRecord(schema: z.core.$ZodType): boolean {
+  if (schema instanceof z.ZodRecord) return true
+  return schema instanceof z.ZodOptional || schema instanceof z.ZodNullable ? isRecord(schema.def.innerType) : false
+}
+
+/** Go's zero value: an empty map is dropped, an empty struct is printed. */
+function isEmpty(value: unknown, map: boolean): boolean {
+  if (map && isObject(value)) return Object.keys(value).length === 0
+  return value === '' || value === 0 || value === false || value === null || (Array.isArray(value) && value.length === 0)
+}
+
+function metaOf(schema: z.core.$ZodType): WireMeta {
+  const own = z.globalRegistry.get(schema) as WireMeta | undefined
+  if (own) return own
+  if (
+    schema instanceof z.ZodOptional ||
+    schema instanceof z.ZodNullable ||
+    schema instanceof z.ZodDefault ||
+    schema instanceof z.ZodPrefault ||
+    schema instanceof z.ZodReadonly
+  ) {
+    return metaOf(schema.def.innerType)
+  }
+  return {}
+}

@@ -1,0 +1,202 @@
+/**
+ * Config entries: the settings of the whole cluster (spec/data-plane.md 9, http-api.md 7). One schema for each kind; what a schema
+ * cannot say (rules between fields) is in `checkConfigEntry`.
+ */
+import * as z from 'zod'
+import { duration } from '../lib/shape.ts'
+import { Expose, MeshGatewayMode } from './service.ts'
+
+const meta = z.record(z.string(), z.string()).optional()
+const indexes = { meta, createIndex: z.number().default(0), modifyIndex: z.number().default(0) }
+const opaque = z.record(z.string(), z.unknown())
+const transparentProxy = z.object({ outboundListenerPort: z.number().int().optional(), dialedDirectly: z.boolean().optional() })
+
+const upstreamLimits = z.object({
+  maxConnections: z.number().int().optional(),
+  maxPendingRequests: z.number().int().optional(),
+  maxConcurrentRequests: z.number().int().optional(),
+})
+const passiveHealthCheck = z.object({
+  intervalMs: duration('Interval', 'nanoseconds').optional(),
+  maxFailures: z.number().int().optional(),
+  enforcingConsecutive5xx: z.number().int().optional(),
+  maxEjectionPercent: z.number().int().optional(),
+  baseEjectionTimeMs: duration('BaseEjectionTime', 'nanoseconds').optional(),
+})
+const upstreamConfig = z.object({
+  name: z.string().optional(),
+  peer: z.string().optional(),
+  protocol: z.string().optional(),
+  connectTimeoutMs: z.number().int().optional(),
+  envoyListenerJson: z.string().optional(),
+  envoyClusterJson: z.string().optional(),
+  limits: upstreamLimits.optional(),
+  passiveHealthCheck: passiveHealthCheck.optional(),
+  meshGateway: MeshGatewayMode.default({}),
+  balanceOutboundConnections: z.string().optional(),
+})
+const envoyExtension = z.object({
+  name: z.string().default(''),
+  required: z.boolean().default(false),
+  arguments: opaque.nullable().default(null),
+  consulVersion: z.string().default(''),
+  envoyVersion: z.string().default(''),
+})
+
+export const ServiceDefaults = z.object({
+  kind: z.literal('service-defaults'),
+  name: z.string().default(''),
+  protocol: z.string().optional(),
+  mode: z.string().optional(),
+  transparentProxy: transparentProxy.default({}),
+  mutualTlsMode: z.string().optional(),
+  meshGateway: MeshGatewayMode.default({}),
+  expose: Expose.default({}),
+  externalSni: z.string().optional(),
+  upstreamConfig: z.object({ overrides: z.array(upstreamConfig).optional(), defaults: upstreamConfig.optional() }).optional(),
+  destination: z.object({ addresses: z.array(z.string()).optional(), port: z.number().int().optional() }).optional(),
+  maxInboundConnections: z.number().int().optional(),
+  localConnectTimeoutMs: z.number().int().optional(),
+  localRequestTimeoutMs: z.number().int().optional(),
+  balanceInboundConnections: z.string().optional(),
+  envoyExtensions: z.array(envoyExtension).optional(),
+  ...indexes,
+})
+export type ServiceDefaults = z.infer<typeof ServiceDefaults>
+
+export const ProxyDefaults = z.object({
+  kind: z.literal('proxy-defaults'),
+  name: z.string().default('global'),
+  config: opaque.optional(),
+  mode: z.string().optional(),
+  transparentProxy: transparentProxy.default({}),
+  mutualTlsMode: z.string().optional(),
+  meshGateway: MeshGatewayMode.default({}),
+  expose: Expose.default({}),
+  accessLogs: z
+    .object({
+      enabled: z.boolean().optional(),
+      disableListenerLogs: z.boolean().optional(),
+      type: z.string().optional(),
+      path: z.string().optional(),
+      jsonFormat: z.string().optional(),
+      textFormat: z.string().optional(),
+    })
+    .default({}),
+  envoyExtensions: z.array(envoyExtension).optional(),
+  ...indexes,
+})
+export type ProxyDefaults = z.infer<typeof ProxyDefaults>
+
+const tlsDirection = z.object({
+  tlsMinVersion: z.string().optional(),
+  tlsMaxVersion: z.string().optional(),
+  cipherSuites: z.array(z.string()).optional(),
+})
+
+export const Mesh = z.object({
+  kind: z.literal('mesh'),
+  transparentProxy: z.object({ meshDestinationsOnly: z.boolean().optional() }).default({}),
+  allowEnablingPermissiveMutualTls: z.boolean().optional(),
+  tls: z.object({ incoming: tlsDirection.optional(), outgoing: tlsDirection.optional() }).optional(),
+  http: z.object({ sanitizeXForwardedClientCert: z.boolean().default(false) }).optional(),
+  peering: z.object({ peerThroughMeshGateways: z.boolean().optional() }).optional(),
+  ...indexes,
+})
+export type Mesh = z.infer<typeof Mesh>
+
+export const ExportedServices = z.object({
+  kind: z.literal('exported-services'),
+  name: z.string().default(''),
+  services: z
+    .array(
+      z.object({
+        name: z.string().default(''),
+        consumers: z
+          .array(
+            z.object({
+              peer: z
+                .string()
+                .optional()
+                .meta({ aliases: ['PeerName'] }),
+              partition: z.string().optional(),
+              samenessGroup: z.string().optional(),
+            }),
+          )
+          .default([]),
+      }),
+    )
+    .default([]),
+  ...indexes,
+})
+export type ExportedServices = z.infer<typeof ExportedServices>
+
+export const HeaderMatch = z.object({
+  name: z.string().default(''),
+  present: z.boolean().optional(),
+  exact: z.string().optional(),
+  prefix: z.string().optional(),
+  suffix: z.string().optional(),
+  regex: z.string().optional(),
+  invert: z.boolean().optional(),
+})
+export type HeaderMatch = z.infer<typeof HeaderMatch>
+
+const jwtRequirement = z.object({
+  providers: z
+    .array(z.object({ name: z.string(), verifyClaims: z.array(z.object({ path: z.array(z.string()), value: z.string() })).optional() }))
+    .default([]),
+})
+
+export const Permission = z.object({
+  action: z.string().default(''),
+  http: z
+    .object({
+      pathExact: z.string().optional(),
+      pathPrefix: z.string().optional(),
+      pathRegex: z.string().optional(),
+      header: z.array(HeaderMatch).optional(),
+      methods: z.array(z.string()).optional(),
+    })
+    .optional(),
+  jwt: jwtRequirement.optional(),
+})
+export type Permission = z.infer<typeof Permission>
+
+export const IntentionSource = z.object({
+  name: z.string().default(''),
+  /** Local name of the peer whose service this is; absent for our own cluster. */
+  peer: z.string().optional(),
+  action: z.string().optional(),
+  permissions: z.array(Permission).optional(),
+  precedence: z.number().int().default(0),
+  type: z.string().default('consul'),
+  description: z.string().optional(),
+  legacyId: z.string().optional(),
+})
+export type IntentionSource = z.infer<typeof IntentionSource>
+
+export const ServiceIntentions = z.object({
+  kind: z.literal('service-intentions'),
+  name: z.string().default(''),
+  sources: z.array(IntentionSource).default([]),
+  jwt: jwtRequirement.optional(),
+  ...indexes,
+})
+export type ServiceIntentions = z.infer<typeof ServiceIntentions>
+
+/** The kinds of this version, each with its schema. A kind of Consul's that is not here is refused by name. */
+export const configEntryKinds = {
+  'service-defaults': ServiceDefaults,
+  'proxy-defaults': ProxyDefaults,
+  mesh: Mesh,
+  'exported-services': ExportedServices,
+  'service-intentions': ServiceIntentions,
+} as const
+export type ConfigEntryKind = keyof typeof configEntryKinds
+export type ConfigEntry = ServiceDefaults | ProxyDefaults | Mesh | ExportedServices | ServiceIntentions
+
+/** `http`, `http2` and `grpc` carry requests; every other protocol is bytes. */
+export function isHttpLike(protocol: string): boolean {
+  return protocol === 'http' || protocol === 'http2' || protocol === 'grpc'
+}

@@ -1,0 +1,128 @@
+/**
+ * The Snapshot: what one proxy is told, as named, versioned resources. It is the hinge between the planes: agent/snapshots makes
+ * it, mesh/plan compiles it, nothing in it is particular to either, and it holds no functions and no private keys. The zod schema
+ * is the contract on the wire (NDJSON, one Resource or marker a line).
+ */
+import * as z from 'zod'
+import { ExposePath } from './service.ts'
+import { IntentionSource } from './config-entry.ts'
+
+const address = z.object({ address: z.string(), port: z.number().int() })
+
+/** Who this proxy is and how it serves its app. A gateway has no app and no intentions. */
+export const Self = z.object({
+  proxyId: z.string(),
+  kind: z.enum(['sidecar', 'mesh-gateway']),
+  /** The service it stands for (`web`), or the gateway's own service name. */
+  service: z.string(),
+  serviceId: z.string(),
+  datacenter: z.string(),
+  trustDomain: z.string(),
+  /** The URI that its leaf must carry. */
+  spiffeId: z.string(),
+  protocol: z.string(),
+  /** Where it listens: the sidecar's public port, the gateway's LAN address. */
+  listen: address,
+  /** Gateways: the advertised WAN address; equal to `listen` when there is only one. */
+  wan: address.optional(),
+  /** The app: an address, or a unix socket. */
+  app: z.object({ address: z.string(), port: z.number().int(), socketPath: z.string().optional() }).optional(),
+  expose: z.array(ExposePath).default([]),
+  /** What happens to a local caller that no intention names. Peers are denied by default, always. */
+  defaultAction: z.enum(['allow', 'deny']),
+  /** Peers whose identities may come in: those to which this service is exported. */
+  inboundPeers: z.array(z.string()).default([]),
+  /** This instance is critical, in maintenance or deregistered: say go-away. */
+  draining: z.boolean().default(false),
+  maxInboundConnections: z.number().int().default(0),
+  localConnectTimeoutMs: z.number().default(5000),
+  localRequestTimeoutMs: z.number().default(15_000),
+})
+export type Self = z.infer<typeof Self>
+
+/** CA roots of one trust domain. Resource name: `local` or the peer's name. */
+export const Roots = z.object({
+  trustDomain: z.string(),
+  peer: z.string(),
+  exportedPartition: z.string().default(''),
+  pems: z.array(z.string()),
+})
+export type Roots = z.infer<typeof Roots>
+
+/** Every intention whose destination is this service or `*`, by descending precedence. Resource name: the service. */
+export const Intentions = z.object({ sources: z.array(IntentionSource.extend({ destination: z.string() })) })
+export type Intentions = z.infer<typeof Intentions>
+
+/** A service that this sidecar may dial. Resource name: `NAME` or `NAME?peer=PEER`. */
+export const UpstreamResource = z.object({
+  service: z.string(),
+  /** Local name of the peer; empty for our own cluster. */
+  peer: z.string(),
+  protocol: z.string(),
+  listen: z.object({ address: z.string(), port: z.number().int(), socketPath: z.string().optional(), socketMode: z.string().optional() }),
+  sni: z.string(),
+  /** Accepted server identities, compared byte for byte. */
+  spiffeIds: z.array(z.string()),
+  connectTimeoutMs: z.number().default(5000),
+  /** Name of the `endpoints` resource. */
+  endpoints: z.string(),
+})
+export type UpstreamResource = z.infer<typeof UpstreamResource>
+
+export const Endpoint = z.object({
+  id: z.string(),
+  address: z.string(),
+  port: z.number().int(),
+  weight: z.number().int().default(1),
+  healthy: z.boolean(),
+})
+export type Endpoint = z.infer<typeof Endpoint>
+
+/** Where a name is reached. Resource name: chosen by the producer, referred to by the others. */
+export const Endpoints = z.object({ endpoints: z.array(Endpoint) })
+export type Endpoints = z.infer<typeof Endpoints>
+
+/** One row of a gateway's table: this SNI goes to those endpoints. Matching ignores case. Resource name: the SNI. */
+export const SniRoute = z.object({
+  sni: z.string(),
+  service: z.string(),
+  peer: z.string(),
+  endpoints: z.string(),
+})
+export type SniRoute = z.infer<typeof SniRoute>
+
+/**
+ * `exported`: own services under their external names, served on the WAN address (and the LAN one). `server`: the peering servers,
+ * likewise. `internal`: own services under internal names, LAN only. `imported`: services of peers (mode local), LAN only; each in
+ * its own peer's trust domain.
+ */
+const kinds = {
+  self: Self,
+  roots: Roots,
+  intentions: Intentions,
+  upstream: UpstreamResource,
+  endpoints: Endpoints,
+  exported: SniRoute,
+  server: SniRoute,
+  internal: SniRoute,
+  imported: SniRoute,
+} as const
+export const resourceKinds = kinds
+export type ResourceKind = keyof typeof kinds
+export type ResourceValue<K extends ResourceKind> = z.infer<(typeof kinds)[K]>
+
+export type Resource = { [K in ResourceKind]: { kind: K; name: string; version: string; value: ResourceValue<K> | null } }[ResourceKind]
+
+/** Ends every set of resources that belong together; also sent alone every few seconds, so that silence is noticed. */
+export interface SyncMarker {
+  kind: 'sync'
+  /** The store's revision that the resources before it reflect. */
+  revision: number
+}
+export type SnapshotLine = Resource | SyncMarker
+
+/** Resource names. */
+export const names = {
+  upstream: (service: string, peer: string) => (peer === '' ? service : `${service}?peer=${peer}`),
+  localRoots: 'local',
+} as const

@@ -1,0 +1,294 @@
+/**
+ * The agent's configuration: Consul's keys (spec/cli.md 4) from JSON or YAML files, the environment and flags, in that order of
+ * increasing weight. One schema says what exists; an unknown key, a bad value or an unsafe address is an error that names the key
+ * and what to do.
+ */
+import { readFileSync, readdirSync, statSync } from 'node:fs'
+import { BlockList, isIP } from 'node:net'
+import { hostname, networkInterfaces } from 'node:os'
+import { extname, join } from 'node:path'
+import { parse as parseYaml } from 'yaml'
+import * as z from 'zod'
+import { MeshError, messageOf } from '../lib/errors.ts'
+import { logLevel } from '../lib/log.ts'
+import { decode, duration } from '../lib/shape.ts'
+import { CheckDefinition } from '../mesh/check.ts'
+import { ServiceDefinition } from '../mesh/service.ts'
+
+/** -1 closes the door, 0 takes any free port. */
+const port = z.number().int().min(-1).max(65_535)
+const address = z.string().refine(text => isIP(text) !== 0, 'must be an IP address')
+const stringMap = z.record(z.string(), z.string())
+
+const DnsConfig = z.object({
+  nodeTtlMs: duration('node_ttl').default(0),
+  serviceTtlMs: z.record(z.string(), duration('ttl')).default({}).meta({ wire: 'service_ttl' }),
+  onlyPassing: z.boolean().default(false),
+  enableTruncate: z.boolean().default(false),
+  udpAnswerLimit: z.number().int().min(1).default(3),
+  aRecordLimit: z.number().int().min(0).default(0),
+  disableCompression: z.boolean().default(false),
+  recursorTimeoutMs: duration('recursor_timeout').default(2000),
+  recursorStrategy: z.enum(['sequential', 'random']).default('sequential'),
+  enableAdditionalNodeMetaTxt: z.boolean().default(true),
+  soa: z
+    .object({
+      refresh: z.number().int().default(3600),
+      retry: z.number().int().default(600),
+      expire: z.number().int().default(86_400),
+      minTtl: z.number().int().default(0),
+    })
+    .prefault({}),
+})
+export type DnsConfig = z.infer<typeof DnsConfig>
+
+const FileConfig = z.object({
+  datacenter: z
+    .string()
+    .toLowerCase()
+    .regex(/^[a-z0-9_-]{1,63}$/, 'must be letters, digits, - and _')
+    .default('dc1'),
+  nodeName: z
+    .string()
+    .regex(/^[A-Za-z0-9.-]{1,128}$/, 'must be letters, digits, - and .')
+    .optional(),
+  nodeId: z.string().optional(),
+  nodeMeta: stringMap.default({}),
+  dataDir: z.string().optional(),
+  bindAddr: address.optional(),
+  clientAddr: address.default('127.0.0.1'),
+  advertiseAddr: address.optional(),
+  advertiseAddrWan: address.optional(),
+  addresses: z
+    .object({
+      http: z.union([address, z.string().startsWith('unix:///', 'must be an IP address or unix:///path')]).optional(),
+      dns: address.optional(),
+      grpc: address.optional(),
+      grpcTls: address.optional(),
+    })
+    .prefault({}),
+  ports: z
+    .object({
+      http: port.default(8500),
+      dns: port.default(8600),
+      grpc: port.optional(),
+      grpcTls: port.default(8503),
+      sidecarMinPort: port.default(21_000),
+      sidecarMaxPort: port.default(21_255),
+    })
+    .prefault({}),
+  domain: z.string().default('consul.'),
+  altDomain: z.string().optional(),
+  recursors: z.array(z.string()).default([]),
+  dnsConfig: DnsConfig.prefault({}),
+  peering: z.object({ enabled: z.boolean().default(true), allowPlaintext: z.boolean().default(false) }).prefault({}),
+  connect: z.object({ enabled: z.boolean().default(true), caConfig: z.record(z.string(), z.unknown()).default({}) }).prefault({}),
+  /** What an intention that nobody wrote says to a caller of this cluster. Peers are denied by default, always. */
+  defaultIntentionPolicy: z.enum(['allow', 'deny']).default('allow'),
+  service: ServiceDefinition.optional(),
+  services: z.array(ServiceDefinition).default([]),
+  check: CheckDefinition.optional(),
+  checks: z.array(CheckDefinition).default([]),
+  configEntries: z.object({ bootstrap: z.array(z.record(z.string(), z.unknown())).default([]) }).prefault({}),
+  checkUpdateIntervalMs: duration('check_update_interval').default(300_000),
+  httpConfig: z
+    .object({
+      /** Names, besides addresses and localhost, that a request's Host may carry. */
+      allowedHosts: z.array(z.string()).default([]),
+      responseHeaders: stringMap.default({}),
+      blockEndpoints: z.array(z.string()).default([]),
+    })
+    .prefault({}),
+  logLevel: z
+    .string()
+    .refine(text => logLevel(text) !== undefined, 'must be one of trace, debug, info, warn, err')
+    .default('info'),
+  /** ACLs are not there yet: without them, a client address beyond loopback is open to whoever reaches it. */
+  allowUnauthenticatedClients: z.boolean().default(false),
+  /** Consul's `server = true`; every agent of this version is a server. */
+  server: z.boolean().default(true),
+})
+type FileConfig = z.infer<typeof FileConfig>
+
+/** The configuration as the agent runs it: everything decided. */
+export interface AgentConfig extends Omit<
+  FileConfig,
+  'service' | 'check' | 'nodeName' | 'bindAddr' | 'advertiseAddr' | 'advertiseAddrWan' | 'addresses' | 'ports'
+> {
+  nodeName: string
+  /** Undefined in --dev: the store lies in a temporary directory that goes with the agent. */
+  dataDir: string | undefined
+  advertiseAddr: string
+  advertiseAddrWan: string
+  /** Where each door listens; undefined where it is closed. */
+  doors: {
+    http: { host: string; port: number } | { socketPath: string } | undefined
+    dns: { host: string; port: number } | undefined
+    grpc: { host: string; port: number } | undefined
+    grpcTls: { host: string; port: number } | undefined
+  }
+  sidecarPorts: { min: number; max: number }
+  dev: boolean
+}
+
+export interface ConfigSources {
+  /** Files, and directories whose .json, .yaml and .yml files are read in alphabetical order. */
+  files?: string[]
+  /** The environment; ISTHMUS_AGENT_<KEY> sets a scalar, nested keys joined by one underscore (ISTHMUS_AGENT_PORTS_HTTP). */
+  env?: Record<string, string | undefined>
+  /** Flags, as a fragment of the file's own form. Wins over everything. */
+  flags?: Record<string, unknown>
+  dev?: boolean
+}
+
+/** Reads, merges and checks every source. */
+export function loadConfig(sources: ConfigSources): AgentConfig {
+  const fragments = [...(sources.files ?? []).flatMap(readPath), environmentFragment(sources.env ?? {}), sources.flags ?? {}]
+  const decoded = decode(FileConfig, fragments.reduce<Record<string, unknown>>(merge, {}))
+  if (!decoded.ok) {
+    const lines = decoded.issues.map(issue =>
+      issue.unknownKey === undefined ? `${snakePath(issue.path)}: ${issue.message}` : `invalid config key ${snakePath(issue.path)}`,
+    )
+    throw new MeshError(
+      'invalid',
+      `${lines.length} error(s) in the configuration:\n\t* ${lines.join('\n\t* ')}\nSee "Agent configuration" in the README for every key.`,
+    )
+  }
+  return settle(decoded.value, sources.dev ?? false)
+}
+
+function settle(file: FileConfig, dev: boolean): AgentConfig {
+  if (!dev && file.dataDir === undefined) {
+    throw new MeshError(
+      'invalid',
+      'data_dir cannot be empty; set data_dir (or --data-dir) to a directory that survives restarts, or use --dev to try things out',
+    )
+  }
+  if (!file.server) throw new MeshError('unsupported', 'server: every agent of this version is a server; leave the key out')
+  const bind = file.bindAddr ?? (dev ? '127.0.0.1' : '0.0.0.0')
+  const advertise = file.advertiseAddr ?? (isWildcard(bind) ? firstPrivateAddress() : bind)
+  const http = file.addresses.http ?? file.clientAddr
+  const grpc = file.addresses.grpc ?? file.clientAddr
+  for (const [key, host] of [
+    ['client_addr', file.clientAddr],
+    ['addresses.http', http],
+    ['addresses.grpc', grpc],
+  ] as const) {
+    if (!file.allowUnauthenticatedClients && !isLoopback(host)) {
+      throw new MeshError(
+        'invalid',
+        `${key} ${host} is not a loopback address, and without ACLs anyone who reaches it could drive this cluster; set allow_unauthenticated_clients (or --allow-unauthenticated-clients) if the network itself keeps others out`,
+      )
+    }
+  }
+  const door = (host: string, number: number) => (number === -1 ? undefined : { host, port: number })
+  const { service, check, bindAddr: _bind, addresses: _addresses, ports, ...rest } = file
+  return {
+    ...rest,
+    dev,
+    nodeName: file.nodeName ?? hostname(),
+    dataDir: dev && file.dataDir === undefined ? undefined : file.dataDir,
+    advertiseAddr: advertise,
+    advertiseAddrWan: file.advertiseAddrWan ?? advertise,
+    services: service ? [service, ...file.services] : file.services,
+    checks: check ? [check, ...file.checks] : file.checks,
+    doors: {
+      http: http.startsWith('unix://') ? { socketPath: http.slice('unix://'.length) } : door(http, ports.http),
+      dns: door(file.addresses.dns ?? file.clientAddr, ports.dns),
+      grpc: door(grpc, ports.grpc ?? (dev ? 8502 : -1)),
+      // Peers must reach this door; it proves itself by TLS and asks for a secret, so it follows bind_addr and not client_addr.
+      grpcTls: door(file.addresses.grpcTls ?? bind, ports.grpcTls),
+    },
+    sidecarPorts: { min: ports.sidecarMinPort, max: ports.sidecarMaxPort },
+  }
+}
+
+function readPath(path: string): Record<string, unknown>[] {
+  try {
+    if (!statSync(path).isDirectory()) return [readFile(path)]
+    const found = readdirSync(path).filter(name => ['.json', '.yaml', '.yml'].includes(extname(name)))
+    return found.sort().map(name => readFile(join(path, name)))
+  } catch (error) {
+    if (error instanceof MeshError) throw error
+    throw new MeshError('invalid', `cannot read configuration ${path}: ${messageOf(error)}`, { cause: error })
+  }
+}
+
+function readFile(path: string): Record<string, unknown> {
+  if (extname(path) === '.hcl') throw new MeshError('unsupported', `${path}: HCL is not read; write the same keys as JSON or YAML`)
+  const text = readFileSync(path, 'utf8')
+  if (text.trim() === '') return {}
+  let value: unknown
+  try {
+    value = extname(path) === '.json' ? JSON.parse(text) : parseYaml(text)
+  } catch (error) {
+    throw new MeshError('invalid', `failed to parse ${path}: ${messageOf(error)}`, { cause: error })
+  }
+  if (!isMap(value)) throw new MeshError('invalid', `failed to parse ${path}: the top level must be a map of keys`)
+  return value
+}
+
+const environmentPrefix = 'ISTHMUS_AGENT_'
+
+/** Scalars only; the value is read as YAML, so `true` and `8500` are what they look like. */
+function environmentFragment(env: Record<string, string | undefined>): Record<string, unknown> {
+  const fragment: Record<string, unknown> = {}
+  const nested = ['PORTS', 'ADDRESSES', 'PEERING', 'CONNECT', 'DNS_CONFIG', 'HTTP_CONFIG']
+  for (const [name, text] of Object.entries(env)) {
+    if (!name.startsWith(environmentPrefix) || text === undefined) continue
+    const key = name.slice(environmentPrefix.length)
+    const parent = nested.find(each => key.startsWith(`${each}_`))
+    const value: unknown = parseYaml(text)
+    if (parent)
+      fragment[parent.toLowerCase()] = {
+        ...(fragment[parent.toLowerCase()] as object),
+        [key.slice(parent.length + 1).toLowerCase()]: value,
+      }
+    else fragment[key.toLowerCase()] = value
+  }
+  return fragment
+}
+
+/** Consul's rule: later scalars win, lists grow, maps merge. */
+function merge(base: Record<string, unknown>, over: Record<string, unknown>): Record<string, unknown> {
+  const out = { ...base }
+  for (const [key, value] of Object.entries(over)) {
+    const before = out[key]
+    if (Array.isArray(before) && Array.isArray(value)) out[key] = [...(before as unknown[]), ...(value as unknown[])]
+    else if (isMap(before) && isMap(value)) out[key] = merge(before, value)
+    else out[key] = value
+  }
+  return out
+}
+
+function isMap(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** `Ports.GRPCTLS` as the file spells it: lower case with underscores. */
+function snakePath(path: string): string {
+  return path.replaceAll(/([a-z0-9])([A-Z])/g, '$1_$2').toLowerCase()
+}
+
+const loopback = new BlockList()
+loopback.addSubnet('127.0.0.0', 8)
+loopback.addAddress('::1', 'ipv6')
+
+function isLoopback(host: string): boolean {
+  return host.startsWith('unix://') || (isIP(host) !== 0 && loopback.check(host, isIP(host) === 6 ? 'ipv6' : 'ipv4'))
+}
+
+function isWildcard(host: string): boolean {
+  return host === '0.0.0.0' || host === '::'
+}
+
+const privateRanges = new BlockList()
+privateRanges.addSubnet('10.0.0.0', 8)
+privateRanges.addSubnet('172.16.0.0', 12)
+privateRanges.addSubnet('192.168.0.0', 16)
+
+/** What Consul advertises when it is bound to everything; loopback where there is no private address. */
+function firstPrivateAddress(): string {
+  const all = Object.values(networkInterfaces()).flatMap(each => each ?? [])
+  return all.find(each => each.family === 'IPv4' && privateRanges.check(each.address))?.address ?? '127.0.0.1'
+}

@@ -194,6 +194,7 @@ export const configEntryKinds = {
   'service-intentions': ServiceIntentions,
 } as const
 export type ConfigEntryKind = keyof typeof configEntryKinds
+export type EntryOf<K extends ConfigEntryKind> = z.infer<(typeof configEntryKinds)[K]>
 export type ConfigEntry = ServiceDefaults | ProxyDefaults | Mesh | ExportedServices | ServiceIntentions
 
 /** `http`, `http2` and `grpc` carry requests; every other protocol is bytes. */

@@ -1,0 +1,17 @@
+// Every example runs as its README tells it, in processes of its own.
+import { execFile } from 'node:child_process'
+import { existsSync, readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import t from 'tap'
+
+const run = promisify(execFile)
+
+for (const name of readdirSync('examples')) {
+  t.test(`the example ${name} comes true`, async t => {
+    const folder = join('examples', name)
+    t.ok(existsSync(join(folder, 'README.md')), 'it tells its story')
+    const { stdout } = await run(process.execPath, [join(folder, 'run.js')], { timeout: 90_000 })
+    t.match(stdout, /allowed: 200/)
+  })
+}

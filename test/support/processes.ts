@@ -1,0 +1,209 @@
+// Real isthmus processes for the end-to-end tests: agents, sidecars and gateways started through the CLI on loopback, each ended by
+// its own id, with their logs kept so that a failure can show them.
+import { spawn, type ChildProcess } from 'node:child_process'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { request, type Agent as HttpAgent } from 'node:http'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { freePorts } from './free-ports.ts'
+
+/** dist/src/cli/main.js beside this compiled file. */
+export const cliPath = join(dirname(dirname(dirname(fileURLToPath(import.meta.url)))), 'src', 'cli', 'main.js')
+
+export interface Running {
+  child: ChildProcess
+  log(): string
+  /** Ends it with a signal and waits for its end. */
+  stop(signal?: NodeJS.Signals): Promise<void>
+}
+
+/** Starts a program and collects what it prints. */
+export function start(command: string, args: string[], env: Record<string, string> = {}): Running {
+  const child = spawn(command, args, { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
+  let log = ''
+  const collect = (chunk: Buffer) => {
+    log = (log + chunk.toString()).slice(-200_000)
+  }
+  child.stdout.on('data', collect)
+  child.stderr.on('data', collect)
+  const ended = new Promise<void>(resolve => child.once('exit', () => resolve()))
+  return {
+    child,
+    log: () => log,
+    async stop(signal = 'SIGTERM') {
+      if (child.exitCode !== null || child.signalCode !== null) return
+      child.kill(signal)
+      const force = setTimeout(() => child.kill('SIGKILL'), 10_000)
+      await ended
+      clearTimeout(force)
+    },
+  }
+}
+
+export interface Answer {
+  status: number
+  headers: Record<string, string | string[] | undefined>
+  text: string
+  json: unknown
+}
+
+export interface Call {
+  method?: string
+  body?: unknown
+  headers?: Record<string, string>
+  agent?: HttpAgent
+  timeoutMs?: number
+}
+
+/** One HTTP exchange over node:http, so that a test decides about connections itself. */
+export function call(port: number, path: string, options: Call = {}): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const payload = options.body === undefined ? undefined : typeof options.body === 'string' ? options.body : JSON.stringify(options.body)
+    const outgoing = request(
+      {
+        host: '127.0.0.1',
+        port,
+        path,
+        method: options.method ?? 'GET',
+        headers: options.headers ?? {},
+        agent: options.agent,
+        timeout: options.timeoutMs ?? 15_000,
+      },
+      incoming => {
+        const chunks: Buffer[] = []
+        incoming.on('data', (chunk: Buffer) => chunks.push(chunk))
+        incoming.on('error', reject)
+        incoming.on('end', () => {
+          const text = Buffer.concat(chunks).toString()
+          let json: unknown
+          try {
+            json = JSON.parse(text)
+          } catch {
+            json = undefined
+          }
+          resolve({ status: incoming.statusCode ?? 0, headers: incoming.headers, text, json })
+        })
+      },
+    )
+    outgoing.on('timeout', () => outgoing.destroy(new Error(`no answer from ${path} in time`)))
+    outgoing.on('error', reject)
+    outgoing.end(payload)
+  })
+}
+
+/** Tries until `probe` answers something truthy; fails with the last error and `describe` after `timeoutMs`. */
+export async function until<T>(what: string, probe: () => Promise<T | undefined | false>, timeoutMs = 15_000, everyMs = 25): Promise<T> {
+  const end = Date.now() + timeoutMs
+  let last: unknown
+  for (;;) {
+    try {
+      const found = await probe()
+      if (found !== undefined && found !== false) return found
+    } catch (error) {
+      last = error
+    }
+    if (Date.now() > end) throw new Error(`${what}: not within ${timeoutMs} ms${last instanceof Error ? ` (${last.message})` : ''}`)
+    await new Promise(resolve => setTimeout(resolve, everyMs))
+  }
+}
+
+/** One cluster of real processes: an agent on fixed free ports over its own data_dir, and the proxies that were started beside it. */
+export class ClusterProcess {
+  readonly datacenter: string
+  readonly directory: string
+  readonly ports: { http: number; dns: number; grpcTls: number; sidecarMin: number }
+  agent: Running
+  readonly proxies = new Map<string, Running>()
+  readonly #configPath: string
+
+  private constructor(datacenter: string, directory: string, ports: ClusterProcess['ports']) {
+    this.datacenter = datacenter
+    this.directory = directory
+    this.ports = ports
+    this.#configPath = join(directory, 'agent.json')
+    this.agent = this.#spawnAgent()
+  }
+
+  static async start(datacenter: string, config: Record<string, unknown> = {}): Promise<ClusterProcess> {
+    const directory = await mkdtemp(join(tmpdir(), `isthmus-${datacenter}-`))
+    const [http, dns, grpcTls, sidecarMin] = (await freePorts(4)) as [number, number, number, number]
+    await writeFile(
+      join(directory, 'agent.json'),
+      JSON.stringify({
+        datacenter,
+        node_name: `${datacenter}-1`,
+        data_dir: join(directory, 'data'),
+        bind_addr: '127.0.0.1',
+        ports: { http, dns, grpc_tls: grpcTls, sidecar_min_port: sidecarMin, sidecar_max_port: Math.min(65_535, sidecarMin + 50) },
+        ...config,
+      }),
+    )
+    const cluster = new ClusterProcess(datacenter, directory, { http, dns, grpcTls, sidecarMin })
+    await cluster.ready()
+    return cluster
+  }
+
+  #spawnAgent(): Running {
+    return start(process.execPath, [cliPath, 'agent', '--config-file', this.#configPath])
+  }
+
+  async ready(): Promise<void> {
+    await until(`agent of ${this.datacenter} ready`, async () => {
+      if (this.agent.child.exitCode !== null) throw new Error(`agent ended: ${this.agent.log().slice(-2000)}`)
+      const roots = await call(this.ports.http, '/v1/agent/connect/ca/roots')
+      return roots.status === 200
+    })
+  }
+
+  /** kill -9, nothing tidied up. */
+  async killAgent(): Promise<void> {
+    await this.agent.stop('SIGKILL')
+  }
+
+  async restartAgent(): Promise<void> {
+    await this.agent.stop()
+    this.agent = this.#spawnAgent()
+    await this.ready()
+  }
+
+  /** The agent's API; refuses to go on after an unexpected status, unless `any` is set. */
+  async api(method: string, path: string, body?: unknown, any = false): Promise<Answer> {
+    const answer = await call(this.ports.http, path, { method, body })
+    if (!any && answer.status >= 300) throw new Error(`${this.datacenter}: ${method} ${path} -> ${answer.status} ${answer.text}`)
+    return answer
+  }
+
+  /** Runs one CLI command against this cluster. */
+  async cli(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
+    const child = spawn(process.execPath, [cliPath, ...args], {
+      env: { ...process.env, ISTHMUS_HTTP_ADDR: `127.0.0.1:${this.ports.http}` },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    const out: Buffer[] = []
+    const err: Buffer[] = []
+    child.stdout.on('data', (chunk: Buffer) => out.push(chunk))
+    child.stderr.on('data', (chunk: Buffer) => err.push(chunk))
+    const code = await new Promise<number>(resolve => child.once('close', exit => resolve(exit ?? -1)))
+    return { code, stdout: Buffer.concat(out).toString(), stderr: Buffer.concat(err).toString() }
+  }
+
+  /** `isthmus sidecar` or `isthmus gateway` beside this agent; ready when its admin door says so. */
+  async proxy(name: string, command: 'sidecar' | 'gateway', ...args: string[]): Promise<Running> {
+    const [admin] = (await freePorts(1)) as [number]
+    const running = start(process.execPath, [cliPath, command, ...args, '--admin', `127.0.0.1:${admin}`], {
+      ISTHMUS_HTTP_ADDR: `127.0.0.1:${this.ports.http}`,
+    })
+    this.proxies.set(name, running)
+    await until(`${command} ${name} ready`, async () => {
+      if (running.child.exitCode !== null) throw new Error(`${name} ended: ${running.log().slice(-2000)}`)
+      return (await call(admin, '/ready')).status === 200
+    })
+    return running
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all([...this.proxies.values(), this.agent].map(each => each.stop()))
+    await rm(this.directory, { recursive: true, force: true })
+  }
+}

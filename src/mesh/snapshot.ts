@@ -25,6 +25,8 @@ export const Self = z.object({
   listen: address,
   /** Gateways: the advertised WAN address; equal to `listen` when there is only one. */
   wan: address.optional(),
+  /** Gateways: serve internal and imported names on the WAN address too. Only where the operator asked for it (DESIGN 6). */
+  lanNamesOnWan: z.boolean().default(false),
   /** The app: an address, or a unix socket. */
   app: z.object({ address: z.string(), port: z.number().int(), socketPath: z.string().optional() }).optional(),
   expose: z.array(ExposePath).default([]),

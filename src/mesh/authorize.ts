@@ -1,0 +1,205 @@
+/**
+ * Who may call this service: intentions compiled so that a decision costs the same with ten as with ten thousand of them
+ * (spec/data-plane.md 7). Identities are compared as exact text; the first source by precedence decides; a peer that no source names
+ * is denied even where local callers are allowed by default; an identity that no intention can name (a gateway, a server, another
+ * partition, an unknown trust domain) has no rights of its own.
+ */
+import type { Intentions } from './snapshot.ts'
+import { judgePath } from './path.ts'
+import { Permissions, unmatched, type HttpFacts } from './permission.ts'
+import { parseSpiffeId, type Identity } from './spiffe.ts'
+
+export type { HttpFacts } from './permission.ts'
+
+export interface Principal {
+  uri: string
+  /** Local name of the peer whose trust domain this is; empty for our own cluster. */
+  peer: string
+  identity: Identity
+}
+
+export interface Decision {
+  allow: boolean
+  /** `identity`: the caller is nobody that an intention could name. */
+  reason: 'intention' | 'default' | 'peer-default' | 'identity'
+  /** `web => api`, `peer:east/web => api`; empty where no source matched. */
+  rule: string
+  /** Index of the L7 permission that decided, if one did. */
+  permission?: number
+  /** The request would be allowed, but its path is malformed: 400. */
+  malformed?: boolean
+}
+
+export interface AuthorizeContext {
+  localTrustDomain: string
+  /** Peers whose callers may come in and whose trust bundle is known. Sources of any other peer match nobody. */
+  peers: ReadonlyMap<string, { trustDomain: string; exportedPartition: string }>
+  defaultAction: 'allow' | 'deny'
+  /** The service carries requests; where it does not, a source with L7 permissions denies. */
+  httpLike: boolean
+}
+
+export interface Authorizer {
+  /** Decides for one caller. `request` undefined is a decision on a connection (L4): L7 permissions then deny. */
+  authorize(principal: Principal, request: HttpFacts | undefined): Decision
+  /** The principal that a verified URI names; undefined for one that may not come in. */
+  identify(uri: string): Principal | undefined
+  /**
+   * Decides for a TLS peer that may speak for somebody else. Only our own mesh gateway may, and only for a caller of a peer: then the
+   * first element of `xfcc` (the first X-Forwarded-Client-Cert line) names the caller. For everyone else `xfcc` is not looked at.
+   */
+  authorizeForwarded(tlsPeer: Principal, xfcc: string | undefined, request: HttpFacts | undefined): Decision
+}
+
+type Source = Intentions['sources'][number]
+
+/** A compiled source, or what stands in for none. */
+interface Rule {
+  permissions: Permissions | undefined
+  /** Without permissions, or where none of them matched. */
+  decision: Decision
+  /** For a connection without a request: there is nothing to hold permissions against. */
+  connection: Decision
+  malformed: Decision
+  byPermission: readonly Decision[]
+}
+
+/** The callers of one trust domain. */
+interface Side {
+  peer: string
+  partition: string
+  exact: Map<string, Rule>
+  otherwise: Rule
+}
+
+/** max by destination: exact 9, `*` 6; one less for a source `*` (spec/data-plane.md 7.2). The peer is no part of it. */
+export function intentionPrecedence(source: string, destination: string): number {
+  return (destination === '*' ? 6 : 9) - (source === '*' ? 1 : 0)
+}
+
+export function compileIntentions(sources: readonly Source[], context: AuthorizeContext): Authorizer {
+  const sides = new Map<string, Side>()
+  const byPeer = new Map<string, Side>()
+  const localDefault: Decision = { allow: context.defaultAction === 'allow', reason: 'default', rule: '' }
+  const add = (peer: string, trustDomain: string, partition: string, decision: Decision) => {
+    // Two clusters in one trust domain cannot be told apart: the first, our own before all, keeps it.
+    if (sides.has(trustDomain)) return
+    const side: Side = { peer, partition: partition || 'default', exact: new Map(), otherwise: plainRule(decision) }
+    sides.set(trustDomain, side)
+    byPeer.set(peer, side)
+  }
+  add('', context.localTrustDomain, 'default', localDefault)
+  for (const [peer, { trustDomain, exportedPartition }] of context.peers) {
+    if (peer !== '') add(peer, trustDomain, exportedPartition, { allow: false, reason: 'peer-default', rule: '' })
+  }
+  for (const [peer, list] of groupByPeer(sources)) {
+    const side = byPeer.get(peer)
+    if (side !== undefined) compileSide(side, list, context)
+  }
+  return new CompiledAuthorizer(sides)
+}
+
+function groupByPeer(sources: readonly Source[]): Map<string, Source[]> {
+  const groups = new Map<string, Source[]>()
+  for (const source of sources) {
+    const peer = source.peer ?? ''
+    const group = groups.get(peer)
+    if (group) group.push(source)
+    else groups.set(peer, [source])
+  }
+  return groups
+}
+
+/** In order of precedence; after the first `*` nothing of this side can match any more. */
+function compileSide(side: Side, list: Source[], context: AuthorizeContext): void {
+  const precedence = (source: Source) => intentionPrecedence(source.name, source.destination)
+  for (const source of list.toSorted((a, b) => precedence(b) - precedence(a))) {
+    if (source.name === '*') {
+      side.otherwise = compileSource(source, side.otherwise.decision, context.httpLike)
+      return
+    }
+    if (!side.exact.has(source.name)) side.exact.set(source.name, compileSource(source, side.otherwise.decision, context.httpLike))
+  }
+}
+
+function plainRule(decision: Decision): Rule {
+  const malformed = { ...decision, allow: false, malformed: true }
+  return { permissions: undefined, decision, connection: decision, malformed, byPermission: [] }
+}
+
+/** Every decision is made here, once; deciding allocates nothing. */
+function compileSource(source: Source, fallback: Decision, httpLike: boolean): Rule {
+  const rule = `${source.peer ? `peer:${source.peer}/` : ''}${source.name} => ${source.destination}`
+  const denied: Decision = { allow: false, reason: 'intention', rule }
+  if (source.permissions === undefined || source.permissions.length === 0) {
+    return plainRule(source.action === 'allow' ? { ...denied, allow: true } : denied)
+  }
+  if (!httpLike) return plainRule(denied)
+  const permissions = new Permissions(source.permissions, fallback.allow)
+  return {
+    permissions,
+    decision: fallback,
+    connection: denied,
+    malformed: { ...denied, malformed: true },
+    byPermission: permissions.allows.map((allow, permission) => ({ ...denied, allow, permission })),
+  }
+}
+
+const nobody: Decision = { allow: false, reason: 'identity', rule: '' }
+
+class CompiledAuthorizer implements Authorizer {
+  readonly #sides: ReadonlyMap<string, Side>
+
+  constructor(sides: ReadonlyMap<string, Side>) {
+    this.#sides = sides
+  }
+
+  authorize(principal: Principal, request: HttpFacts | undefined): Decision {
+    const identity = principal.identity
+    const side = this.#sides.get(identity.trustDomain)
+    if (side === undefined || side.peer !== principal.peer || identity.kind !== 'service') return nobody
+    if (identity.namespace !== 'default' || identity.partition !== side.partition) return side.peer === '' ? nobody : peerDefault
+    const rule = side.exact.get(identity.service) ?? side.otherwise
+    return decide(rule, request)
+  }
+
+  identify(uri: string): Principal | undefined {
+    const identity = parseSpiffeId(uri)
+    if (identity === undefined) return undefined
+    const side = this.#sides.get(identity.trustDomain)
+    return side === undefined ? undefined : { uri, peer: side.peer, identity }
+  }
+
+  authorizeForwarded(tlsPeer: Principal, xfcc: string | undefined, request: HttpFacts | undefined): Decision {
+    if (tlsPeer.identity.kind !== 'mesh-gateway' || tlsPeer.peer !== '') return this.authorize(tlsPeer, request)
+    const uri = xfcc === undefined ? undefined : forwardedUri(xfcc)
+    const caller = uri === undefined ? undefined : this.identify(uri)
+    if (caller === undefined || caller.peer === '' || this.#sides.get(tlsPeer.identity.trustDomain)?.peer !== '') return nobody
+    return this.authorize(caller, request)
+  }
+}
+
+const peerDefault: Decision = { allow: false, reason: 'peer-default', rule: '' }
+
+function decide(rule: Rule, request: HttpFacts | undefined): Decision {
+  if (request === undefined) return rule.connection
+  if (rule.permissions === undefined && !rule.decision.allow) return rule.decision
+  const path = judgePath(request.path)
+  if (path === undefined) return rule.malformed
+  if (rule.permissions === undefined) return rule.decision
+  const permission = rule.permissions.judge(request, path)
+  return permission === unmatched ? rule.decision : rule.byPermission[permission]!
+}
+
+/**
+ * The URI of the first element of X-Forwarded-Client-Cert, as a real sidecar reads it (spec/data-plane.md 6): something before it,
+ * `;URI=` last in the element, unquoted. Anything else is no caller.
+ */
+export function forwardedUri(xfcc: string): string | undefined {
+  const comma = xfcc.indexOf(',')
+  const first = comma === -1 ? xfcc : xfcc.slice(0, comma)
+  const at = first.lastIndexOf(';URI=')
+  if (at <= 0) return undefined
+  const uri = first.slice(at + ';URI='.length)
+  return /^[^;"\s]+$/.test(uri) ? uri : undefined
+}

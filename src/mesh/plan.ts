@@ -107,13 +107,14 @@ interface Found<K extends ResourceKind> {
 function valueOf<K extends ResourceKind>(resources: Resources, kind: K, name: string | undefined): Found<K> | undefined {
   if (name === undefined) return allOf(resources, kind)[0]
   const resource = resources.get(`${kind}/${name}`)
-  return resource === undefined || resource.value === null ? undefined : (resource as Found<K>)
+  return resource === undefined || resource.value === null ? undefined : (resource as unknown as Found<K>)
 }
 
 /** In order of their names, so that what a plan refuses does not depend on the order of arrival. */
 function allOf<K extends ResourceKind>(resources: Resources, kind: K): Found<K>[] {
   const found: Found<K>[] = []
-  for (const resource of resources.values()) if (resource.kind === kind && resource.value !== null) found.push(resource as Found<K>)
+  for (const resource of resources.values())
+    if (resource.kind === kind && resource.value !== null) found.push(resource as unknown as Found<K>)
   return found.sort((a, b) => (a.name < b.name ? -1 : 1))
 }
 

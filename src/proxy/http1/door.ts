@@ -1,0 +1,86 @@
+/**
+ * The seam between the HTTP/1.1 code and whoever judges and routes requests (inbound, outbound). A door belongs to one downstream
+ * connection; requests of a connection are answered one after another, so `open` and `finished` strictly alternate and a door
+ * may keep the current request in fields and return the same object each time.
+ */
+import type { Duplex } from 'node:stream'
+import type { RequestHead, ResponseHead } from './head.ts'
+
+export interface HttpDoor {
+  /**
+   * Judges one request against the plan of this moment; synchronous. `head` shows exactly what will be forwarded: hop-by-hop
+   * fields are gone. Edit it in place (`remove`, `append`, `set`); it is valid until `finished`.
+   */
+  open(head: RequestHead): Opened | Refused
+  /** The final response head before it is forwarded; may be edited in place. */
+  responding?(head: ResponseHead): void
+  /** True while the tunnel that the current request opened (upgrade) is still allowed; asked by `reauthorize()`. */
+  stillAllowed?(): boolean
+  /** Once for every `open`, refused ones included. `outcome` is reused: read it, do not keep it. */
+  finished(outcome: Outcome): void
+  /** A message that was refused before there was a request to judge. */
+  malformed?(status: number, reason: string): void
+}
+
+export interface Opened {
+  ok: true
+  /**
+   * A stream for this request. Synchronous when one is at hand (the fast path). Called again with `fresh` true when a pooled stream turned
+   * out to be dead: then a stream on which nothing was sent yet must be made. A rejected promise counts as `remote connection failure`.
+   */
+  connect(fresh: boolean): UpstreamStream | ConnectFailure | Promise<UpstreamStream | ConnectFailure>
+  /** Instead of `limits.requestTimeoutMs`, for this request; 0 is no limit. */
+  timeoutMs?: number | undefined
+}
+
+export interface Refused {
+  ok: false
+  status: number
+  /** Sent as text/plain. */
+  body: string
+  /** For the outcome; a constant. */
+  reason: string
+  /** More response fields, flat: name, value, … */
+  headers?: string[]
+}
+
+/** A connect that failed as expected. Without `status` and `body` the client gets Envoy's 503 with `reset` as its reason. */
+export interface ConnectFailure {
+  /** Envoy's words: `remote connection failure`, `connection timeout`, `overflow`, … */
+  reset: string
+  status?: number
+  body?: string
+}
+
+/**
+ * One upstream byte stream. Exactly one of `release` and `destroy` is called, once, per `connect`. The HTTP code reads it in flowing mode and
+ * leaves its own listeners on it after a release, so a pool must not read from it; listening to `close` is enough to know
+ * that an idle stream is gone (bytes that arrive on an idle stream destroy it).
+ */
+export interface UpstreamStream {
+  stream: Duplex
+  /** It came from the pool: it has carried a request before, so it may have died in the meantime. */
+  reusable: boolean
+  /** Both messages ended cleanly and the upstream keeps the connection: it may carry another request. */
+  release(): void
+  /** Anything else. Must destroy `stream`. */
+  destroy(): void
+}
+
+/**
+ * How a request ended. `source` is who made the response or the failure: `app` the upstream answered, `upstream` it could not be
+ * reached or broke off, `internal` we refused, `downstream` the client broke off or broke the protocol.
+ */
+export interface Outcome {
+  /** The status that was sent; 0 when none was. */
+  status: number
+  source: 'downstream' | 'upstream' | 'internal' | 'app'
+  /** A constant: 'ok', 'timeout', 'client-abort', 'upstream-reset', the reason of a refusal, … */
+  reason: string
+  durationMs: number
+  /** Body bytes as on the wire. */
+  requestBytes: number
+  responseBytes: number
+  /** A second, fresh stream was used. */
+  retried: boolean
+}

@@ -1,0 +1,132 @@
+/**
+ * One message in, at most one message out: the path of a query in the order in which it meets the rules (dns.md 7). Ours is
+ * answered at once; only foreign names wait for a recursor. Never throws: what fails inside is a SERVFAIL.
+ */
+import { messageOf } from '../../lib/errors.ts'
+import type { Logger } from '../../lib/log.ts'
+import { isPlain, readQuery, type Query } from '../../wire/dns/query.ts'
+import { classIn, rcodes, rrTypes, type DnsRecord } from '../../wire/dns/records.ts'
+import { writeRefusal, writeReply, type Reply } from '../../wire/dns/writer.ts'
+import { isReverse, matchZone, reverseAddress, type ZoneMatch } from './question.ts'
+import type { Recursors } from './recursors.ts'
+import { roomFor, trimReply, type Transport } from './trim.ts'
+import { maxChasedRecords, type Chase, type Zone, type ZoneAnswer, type ZoneConfig } from './zone.ts'
+
+/** Names outside the zones that one query may make us look up. */
+const maxChases = 5
+const truncatedFlag = 0x02
+
+export class Responder {
+  readonly #zone: Zone
+  readonly #config: ZoneConfig
+  readonly #recursors: Recursors
+  readonly #logger: Logger
+
+  constructor(options: { zone: Zone; config: ZoneConfig; recursors: Recursors; logger: Logger }) {
+    this.#zone = options.zone
+    this.#config = options.config
+    this.#recursors = options.recursors
+    this.#logger = options.logger
+  }
+
+  /** The reply, or undefined where silence is the answer. A promise only if somebody else had to be asked. */
+  respond(message: Buffer, transport: Transport): Buffer | undefined | Promise<Buffer | undefined> {
+    const read = readQuery(message)
+    if (read.kind === 'ignored') return undefined
+    if (read.kind === 'refused') return writeRefusal(read)
+    const { query } = read
+    try {
+      const reply = this.#answer(query, transport)
+      return reply instanceof Promise ? reply.catch(error => this.#failed(query, error)) : reply
+    } catch (error) {
+      return this.#failed(query, error)
+    }
+  }
+
+  #answer(query: Query, transport: Transport): Buffer | undefined | Promise<Buffer | undefined> {
+    // RFC 6891 6.1.3: there is no version but 0.
+    if (query.edns && query.edns.version !== 0) return this.#bare(query, rcodes.badVersion)
+    if (query.class !== classIn) return this.#bare(query, rcodes.refused)
+    const match = matchZone(query.labels, this.#zone.zones)
+    if (match) return this.#fromZone(query, match, transport)
+    if (isReverse(query.labels)) return this.#fromReverse(query, transport)
+    return this.#recursors.configured ? this.#forward(query, transport) : this.#bare(query, rcodes.refused)
+  }
+
+  #fromZone(query: Query, match: ZoneMatch, transport: Transport): Buffer | undefined | Promise<Buffer | undefined> {
+    // A label with a dot, a blank or a control character in it names nothing here, and must not be read as two labels.
+    if (!isPlain(query)) return this.#send(query, transport, this.#zone.nameError(match))
+    const room = roomFor(query, transport, this.#config.udpAnswerLimit)
+    const found = this.#zone.answer({ ...query, edns: query.edns !== undefined, wanted: room.answers + 1 }, match)
+    if (found.chase.length === 0 || !this.#recursors.configured) return this.#send(query, transport, found)
+    return this.#chase(query, found).then(() => this.#send(query, transport, found))
+  }
+
+  /** Adds what recursors know of names that the answer points at, with the TTL of the answer (dns.md 2). */
+  async #chase(query: Query, found: ZoneAnswer): Promise<void> {
+    const look = async (chase: Chase): Promise<DnsRecord[]> => {
+      const records = await this.#recursors.resolve(chase.name, query.type)
+      const taken = query.edns ? records : records.slice(0, maxChasedRecords)
+      return taken.map(record => ({ ...record, ttl: chase.ttl }))
+    }
+    const chases = found.chase.slice(0, maxChases)
+    const results = await Promise.all(chases.map(look))
+    chases.forEach((chase, i) => found[chase.into].push(...results[i]!))
+  }
+
+  #fromReverse(query: Query, transport: Transport): Buffer | undefined | Promise<Buffer | undefined> {
+    const address = reverseAddress(query.labels)
+    const answer = address === undefined ? [] : this.#zone.reverse(query.name, address)
+    const asked = query.type === rrTypes.ptr || query.type === rrTypes.any
+    if (asked && answer.length > 0)
+      return this.#send(query, transport, { rcode: rcodes.noError, answer, authority: [], additional: [], chase: [] })
+    return this.#forward(query, transport)
+  }
+
+  async #forward(query: Query, transport: Transport): Promise<Buffer | undefined> {
+    const reply = await this.#recursors.ask(query, transport)
+    if (!reply) return this.#bare(query, rcodes.serverFailure, true)
+    const { bytes } = roomFor(query, transport, this.#config.udpAnswerLimit)
+    // A recursor that sends more than the client can take: the client is told to come back over TCP.
+    const fitting = transport === 'udp' && reply.length > bytes ? cut(reply, query) : Buffer.from(reply)
+    fitting.writeUInt16BE(query.id, 0)
+    return fitting
+  }
+
+  #send(query: Query, transport: Transport, found: ZoneAnswer): Buffer | undefined {
+    const reply: Reply = {
+      ...found,
+      authoritative: true,
+      truncated: false,
+      recursionAvailable: this.#recursors.configured,
+      opt: true,
+    }
+    const options = { udpAnswerLimit: this.#config.udpAnswerLimit, compress: !this.#config.disableCompression }
+    const trimmed = trimReply(query, reply, roomFor(query, transport, this.#config.udpAnswerLimit), options)
+    // Without any answer left, silence about the rest would read as "there is none".
+    reply.truncated = trimmed && (this.#config.enableTruncate || reply.answer.length === 0)
+    return writeReply(query, reply, options)
+  }
+
+  #bare(query: Query, rcode: Reply['rcode'], recursionAvailable = false): Buffer | undefined {
+    const nothing = { answer: [], authority: [], additional: [] }
+    return writeReply(
+      query,
+      { rcode, authoritative: false, truncated: false, recursionAvailable, opt: true, ...nothing },
+      { compress: true },
+    )
+  }
+
+  #failed(query: Query, error: unknown): Buffer | undefined {
+    this.#logger.error({ error: messageOf(error), type: query.type }, 'a dns query could not be answered')
+    return this.#bare(query, rcodes.serverFailure)
+  }
+}
+
+/** Header and question of a reply alone, marked as truncated. */
+function cut(reply: Buffer, query: Query): Buffer {
+  const short = Buffer.from(reply.subarray(0, 12 + query.question.length))
+  short[2]! |= truncatedFlag
+  short.fill(0, 6, 12)
+  return short
+}

@@ -1,0 +1,277 @@
+/**
+ * Writes messages: replies with name compression (dns.md 5), and the queries that go to recursors. dns-packet never compresses,
+ * which answers need. Invariant: what cannot be written (a name of the catalog that is no DNS name) is left out, never half written.
+ */
+import { isIPv4 } from 'node:net'
+import type { Query } from './query.ts'
+import { classIn, nameLabels, nameLimits, rrTypes, type DnsRecord, type Edns, type Rcode } from './records.ts'
+
+export interface Reply {
+  rcode: Rcode
+  authoritative: boolean
+  truncated: boolean
+  recursionAvailable: boolean
+  answer: DnsRecord[]
+  authority: DnsRecord[]
+  additional: DnsRecord[]
+  /** An OPT record echoes the client's, if it sent one. */
+  opt: boolean
+}
+
+const responseFlag = 0x8000
+const authoritativeFlag = 0x0400
+const truncatedFlag = 0x0200
+const recursionAvailableFlag = 0x0080
+const headerBytes = 12
+/** A pointer has 14 bits (RFC 1035 4.1.4). */
+const maxPointer = 0x3fff
+const maxMessageBytes = 65_535
+
+const typeNumbers: Record<DnsRecord['type'], number> = {
+  A: rrTypes.a,
+  AAAA: rrTypes.aaaa,
+  CNAME: rrTypes.cname,
+  NS: rrTypes.ns,
+  PTR: rrTypes.ptr,
+  SRV: rrTypes.srv,
+  SOA: rrTypes.soa,
+  TXT: rrTypes.txt,
+}
+
+/** The message as bytes; undefined when it is longer than any DNS message can be. */
+export function writeReply(query: Query, reply: Reply, options: { compress: boolean }): Buffer | undefined {
+  const out = new MessageWriter(options.compress)
+  out.question(query)
+  const answers = out.records(reply.answer)
+  const authorities = out.records(reply.authority)
+  let additionals = out.records(reply.additional)
+  if (reply.opt && query.edns) {
+    out.opt(query.edns, reply.rcode)
+    additionals += 1
+  }
+  const flags =
+    responseFlag |
+    (reply.authoritative ? authoritativeFlag : 0) |
+    (reply.truncated ? truncatedFlag : 0) |
+    (reply.recursionAvailable ? recursionAvailableFlag : 0) |
+    // Of the client's flags a reply keeps RD only (RFC 1035 4.1.1).
+    (query.recursionDesired ? 0x0100 : 0) |
+    (reply.rcode & 0x0f)
+  return out.finish(query.id, flags, [1, answers, authorities, additionals])
+}
+
+/** How long `writeReply` would make it, in bytes. */
+export function replyBytes(query: Query, reply: Reply, options: { compress: boolean }): number {
+  return writeReply(query, reply, options)?.length ?? Number.POSITIVE_INFINITY
+}
+
+/** A header alone: all that a message deserves whose question could not be read. */
+export function writeRefusal(refusal: { id: number; flags: number; rcode: Rcode }): Buffer {
+  const header = Buffer.alloc(headerBytes)
+  header.writeUInt16BE(refusal.id, 0)
+  header.writeUInt16BE(responseFlag | refusal.flags | refusal.rcode, 2)
+  return header
+}
+
+/** The query that asks a recursor what a client asked us, under an id of our own. */
+export function writeQuery(id: number, query: Pick<Query, 'flags' | 'question' | 'edns'>): Buffer {
+  const out = new MessageWriter(false)
+  out.raw(query.question)
+  if (query.edns) out.opt(query.edns, 0, true)
+  return out.finish(id, query.flags, [1, 0, 0, query.edns ? 1 : 0])!
+}
+
+/** The question of a name and type, as it stands in a message; undefined when the name cannot be written. */
+export function questionBytes(name: string, type: number): Buffer | undefined {
+  const labels = nameLabels(name)
+  if (!labels) return undefined
+  const parts = labels.flatMap(label => [Buffer.from([Buffer.byteLength(label)]), Buffer.from(label)])
+  return Buffer.concat([...parts, Buffer.from([0, type >> 8, type & 0xff, 0, classIn])])
+}
+
+class MessageWriter {
+  #buffer = Buffer.allocUnsafe(1024)
+  #length = headerBytes
+  readonly #offsets: Map<string, number> | undefined
+
+  constructor(compress: boolean) {
+    this.#offsets = compress ? new Map() : undefined
+  }
+
+  question(query: Query): void {
+    let offset = this.#length
+    if (this.#offsets) {
+      for (let i = 0; i < query.labels.length; i++) {
+        this.#offsets.set(`${query.labels.slice(i).join('.')}.`, offset)
+        offset += query.labels[i]!.length + 1
+      }
+    }
+    this.raw(query.question)
+  }
+
+  raw(bytes: Buffer): void {
+    this.#reserve(bytes.length)
+    bytes.copy(this.#buffer, this.#length)
+    this.#length += bytes.length
+  }
+
+  /** How many of them were written. */
+  records(records: DnsRecord[]): number {
+    let written = 0
+    for (const record of records) if (this.#record(record)) written += 1
+    return written
+  }
+
+  /** RFC 6891 6.1.2; a client subnet comes back with scope 0: no answer here depends on it (RFC 7871 7.2.1). */
+  opt(edns: Edns, rcode: number, keepScope = false): void {
+    const subnet = edns.clientSubnet
+    this.#reserve(11 + (subnet ? 4 + subnet.length : 0))
+    this.#byte(0)
+    this.#uint16(rrTypes.opt)
+    this.#uint16(edns.udpSize)
+    this.#byte(rcode >> 4)
+    this.#byte(0)
+    this.#uint16(keepScope && edns.dnssecOk ? 0x8000 : 0)
+    this.#uint16(subnet ? 4 + subnet.length : 0)
+    if (!subnet) return
+    this.#uint16(8)
+    this.#uint16(subnet.length)
+    const at = this.#length
+    this.raw(subnet)
+    if (!keepScope) this.#buffer[at + 3] = 0
+  }
+
+  finish(id: number, flags: number, counts: [number, number, number, number]): Buffer | undefined {
+    if (this.#length > maxMessageBytes) return undefined
+    this.#buffer.writeUInt16BE(id, 0)
+    this.#buffer.writeUInt16BE(flags, 2)
+    counts.forEach((count, i) => this.#buffer.writeUInt16BE(count, 4 + 2 * i))
+    return this.#buffer.subarray(0, this.#length)
+  }
+
+  #record(record: DnsRecord): boolean {
+    const owner = nameLabels(record.name)
+    const targets = targetsOf(record).map(nameLabels)
+    if (!owner || targets.includes(undefined)) return false
+    // Three names at most, and SOA's five numbers; texts reserve their own.
+    this.#reserve(3 * nameLimits.nameBytes + 64)
+    this.#name(owner, true)
+    this.#uint16(typeNumbers[record.type])
+    this.#uint16(classIn)
+    this.#uint32(record.ttl)
+    const lengthAt = this.#length
+    this.#length += 2
+    this.#data(record, targets as string[][])
+    this.#buffer.writeUInt16BE(this.#length - lengthAt - 2, lengthAt)
+    return true
+  }
+
+  #data(record: DnsRecord, targets: string[][]): void {
+    switch (record.type) {
+      case 'A':
+      case 'AAAA':
+        return this.raw(addressBytes(record.address))
+      case 'CNAME':
+      case 'NS':
+      case 'PTR':
+        return this.#name(targets[0]!, true)
+      case 'SRV':
+        this.#uint16(record.priority)
+        this.#uint16(record.weight)
+        this.#uint16(record.port)
+        // RFC 2782: the target is not compressed; later names may point at it.
+        return this.#name(targets[0]!, false)
+      case 'SOA':
+        this.#name(targets[0]!, true)
+        this.#name(targets[1]!, true)
+        for (const each of [record.serial, record.refresh, record.retry, record.expire, record.minimum]) this.#uint32(each)
+        return undefined
+      case 'TXT':
+        return this.#text(record.text)
+    }
+  }
+
+  /** Character strings of up to 255 bytes (RFC 1035 3.3.14). */
+  #text(text: string): void {
+    const bytes = Buffer.from(text)
+    this.#reserve(bytes.length + Math.ceil(bytes.length / 255) + 1)
+    let at = 0
+    do {
+      const part = bytes.subarray(at, at + 255)
+      this.#byte(part.length)
+      this.raw(part)
+      at += 255
+    } while (at < bytes.length)
+  }
+
+  #name(labels: string[], mayPoint: boolean): void {
+    for (let i = 0; i < labels.length; i++) {
+      if (this.#offsets) {
+        const rest = `${labels.slice(i).join('.')}.`
+        const known = this.#offsets.get(rest)
+        if (known !== undefined && mayPoint) return this.#uint16(0xc000 | known)
+        if (known === undefined && this.#length <= maxPointer) this.#offsets.set(rest, this.#length)
+      }
+      const length = this.#buffer.write(labels[i]!, this.#length + 1)
+      this.#byte(length)
+      this.#length += length
+    }
+    return this.#byte(0)
+  }
+
+  #reserve(bytes: number): void {
+    if (this.#length + bytes <= this.#buffer.length) return
+    const grown = Buffer.allocUnsafe(Math.max(this.#buffer.length * 2, this.#length + bytes))
+    this.#buffer.copy(grown, 0, 0, this.#length)
+    this.#buffer = grown
+  }
+
+  #byte(value: number): void {
+    this.#buffer[this.#length++] = value
+  }
+
+  #uint16(value: number): void {
+    this.#buffer.writeUInt16BE(value & 0xffff, this.#length)
+    this.#length += 2
+  }
+
+  #uint32(value: number): void {
+    this.#buffer.writeUInt32BE(value >>> 0, this.#length)
+    this.#length += 4
+  }
+}
+
+function targetsOf(record: DnsRecord): string[] {
+  if (record.type === 'SOA') return [record.mname, record.rname]
+  return 'target' in record ? [record.target] : []
+}
+
+/** An IPv4 or IPv6 text in network order. The caller has made sure that it is one (`net.isIP`). */
+export function addressBytes(address: string): Buffer {
+  if (isIPv4(address)) return Buffer.from(address.split('.').map(Number))
+  const bare = address.split('%', 1)[0]!
+  const [head, tail] = bare.split('::') as [string, string | undefined]
+  const before = groups(head)
+  const after = tail === undefined ? [] : groups(tail)
+  const middle = Array.from({ length: 16 - before.length - after.length }, () => 0)
+  return Buffer.from([...before, ...middle, ...after])
+}
+
+function groups(text: string): number[] {
+  if (text === '') return []
+  return text.split(':').flatMap(group => {
+    if (group.includes('.')) return group.split('.').map(Number)
+    const value = Number.parseInt(group, 16)
+    return [value >> 8, value & 0xff]
+  })
+}
+
+/** Sixteen bytes as RFC 5952 writes them; four as dotted quad. */
+export function addressText(bytes: Uint8Array): string {
+  if (bytes.length === 4) return bytes.join('.')
+  const words = Array.from({ length: 8 }, (_, i) => ((bytes[2 * i]! << 8) | bytes[2 * i + 1]!).toString(16))
+  const zeros = [...words.join(':').matchAll(/(?:^|:)0(?::0)+(?=:|$)/g)].sort((a, b) => b[0].length - a[0].length)[0]
+  if (!zeros) return words.join(':')
+  const text = words.join(':')
+  return `${text.slice(0, zeros.index)}::${text.slice(zeros.index + zeros[0].length + 1)}`
+}

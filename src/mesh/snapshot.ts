@@ -42,7 +42,7 @@ export const Self = z.object({
 })
 export type Self = z.infer<typeof Self>
 
-/** CA roots of one trust domain. Resource name: `local` or the peer's name. */
+/** CA roots of one trust domain. Resource name: `names.localRoots` or the peer's name. */
 export const Roots = z.object({
   trustDomain: z.string(),
   peer: z.string(),
@@ -84,7 +84,7 @@ export type Endpoint = z.infer<typeof Endpoint>
 export const Endpoints = z.object({ endpoints: z.array(Endpoint) })
 export type Endpoints = z.infer<typeof Endpoints>
 
-/** One row of a gateway's table: this SNI goes to those endpoints. Matching ignores case. Resource name: the SNI. */
+/** One row of a gateway's table: this SNI goes to those endpoints. Matching ignores case. Resource name: the SNI; for `imported` the upstream's name. */
 export const SniRoute = z.object({
   sni: z.string(),
   service: z.string(),
@@ -126,5 +126,6 @@ export type SnapshotLine = Resource | SyncMarker
 /** Resource names. */
 export const names = {
   upstream: (service: string, peer: string) => (peer === '' ? service : `${service}?peer=${peer}`),
-  localRoots: 'local',
+  /** Not a name that a peer can have. */
+  localRoots: '@local',
 } as const

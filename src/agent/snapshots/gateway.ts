@@ -1,0 +1,109 @@
+/**
+ * What a mesh gateway is told: an explicit row for every name it serves. Own services under their external names for each peer they
+ * are exported to, the peering servers where the mesh entry says so, and for callers inside: own services under internal names and
+ * the imported ones, each in its own peer's trust domain (spec/data-plane.md 5.4, DESIGN 6).
+ */
+import { wanAddress, type CheckServiceNode } from '../../mesh/service.ts'
+import { externalSni, internalSni, peeringServerName } from '../../mesh/sni.ts'
+import { names, type Endpoint, type Self } from '../../mesh/snapshot.ts'
+import { meshGatewayId } from '../../mesh/spiffe.ts'
+import { allDown, isDown, lanEndpoints, wanEndpoints } from './endpoints.ts'
+import { consumersOf, neverExported } from './exports.ts'
+import { snapshotLimits, type Gathering, type SnapshotContext } from './gathering.ts'
+import { localRoots, rootsOfPeer } from './roots.ts'
+import { listenAddress } from './sidecar.ts'
+import { hasNoInstance, peerMetaOf } from './upstreams.ts'
+import { aggregateStatus } from '../../mesh/check.ts'
+
+/** Asked for in the gateway's Proxy.Config by an operator whose gateway has one address only. */
+const lanNamesOnWan = 'isthmus_lan_names_on_wan'
+
+export function gatherGateway(instance: CheckServiceNode, gathering: Gathering, context: SnapshotContext): void {
+  localRoots(gathering, context)
+  gathering.add('self', instance.service.id, gatewaySelf(instance, context))
+  gatherOwnServices(gathering, context)
+  gatherServers(gathering, context)
+  for (const { name } of gathering.read(context.tables.peerings())) gatherImported(name, gathering, context)
+}
+
+function gatewaySelf(instance: CheckServiceNode, context: SnapshotContext): Self {
+  const { service } = instance
+  return {
+    proxyId: service.id,
+    kind: 'mesh-gateway',
+    service: service.service,
+    serviceId: '',
+    datacenter: context.datacenter,
+    trustDomain: context.ca.trustDomain,
+    spiffeId: meshGatewayId(context.ca.trustDomain, context.datacenter),
+    protocol: 'tcp',
+    listen: listenAddress(instance),
+    wan: wanAddress(instance),
+    lanNamesOnWan: service.proxy.config?.[lanNamesOnWan] === true,
+    expose: [],
+    defaultAction: 'deny',
+    inboundPeers: [],
+    draining: isDown(aggregateStatus(instance.checks)),
+    maxInboundConnections: 0,
+    localConnectTimeoutMs: 5000,
+    localRequestTimeoutMs: 15_000,
+  }
+}
+
+/** A name is served only while something of it is in the mesh. */
+function gatherOwnServices(gathering: Gathering, context: SnapshotContext): void {
+  const { tables, datacenter } = context
+  const { trustDomain } = context.ca
+  for (const service of gathering.read(tables.services()).keys()) {
+    if (service === neverExported) continue
+    const instances = gathering.read(tables.connectInstances(service))
+    if (instances.length === 0) continue
+    const endpoints = names.upstream(service, '')
+    gathering.add('endpoints', endpoints, { endpoints: lanEndpoints(instances) })
+    const internal = internalSni(service, datacenter, trustDomain)
+    gathering.add('internal', internal, { sni: internal, service, peer: '', endpoints })
+    for (const peer of consumersOf(service, gathering, context)) {
+      const sni = externalSni(service, peer, trustDomain)
+      gathering.add('exported', sni, { sni, service, peer, endpoints })
+    }
+  }
+}
+
+function gatherServers(gathering: Gathering, context: SnapshotContext): void {
+  const mesh = gathering.read(context.tables.configEntry('mesh', 'mesh'))
+  if (!mesh?.peering?.peerThroughMeshGateways) return
+  const sni = peeringServerName(context.datacenter, context.ca.trustDomain)
+  const servers = gathering.read(context.tables.instances('consul')).map(atGrpcTls)
+  gathering.add('endpoints', sni, { endpoints: lanEndpoints(servers) })
+  gathering.add('server', sni, { sni, service: 'consul', peer: '', endpoints: sni })
+}
+
+/** A server's `consul` instance stands at its RPC port; the gRPC TLS port is in its meta. */
+function atGrpcTls(server: CheckServiceNode): CheckServiceNode {
+  return { ...server, service: { ...server.service, port: Number(server.service.meta?.['grpc_tls_port']) || 0 } }
+}
+
+function gatherImported(peer: string, gathering: Gathering, context: SnapshotContext): void {
+  const { tables } = context
+  if (!rootsOfPeer(peer, gathering, context)) return
+  for (const { service } of gathering.read(tables.importedServices(peer)).slice(0, snapshotLimits.maxImportedPerPeer)) {
+    const instances = gathering.read(tables.connectInstances(service, peer))
+    const sni = peerMetaOf(instances)?.sni[0]
+    if (sni === undefined) continue
+    const endpoints = names.upstream(service, peer)
+    gathering.add('endpoints', endpoints, { endpoints: theirEndpoints(instances, service, peer, gathering, context) })
+    // Named after the service: two of them that claim one SNI are both seen, and refused, by the plan.
+    gathering.add('imported', endpoints, { sni, service, peer, endpoints })
+  }
+}
+
+function theirEndpoints(
+  instances: readonly CheckServiceNode[],
+  service: string,
+  peer: string,
+  gathering: Gathering,
+  context: SnapshotContext,
+): Endpoint[] {
+  const endpoints = wanEndpoints(instances)
+  return hasNoInstance(service, peer, gathering, context) ? allDown(endpoints) : endpoints
+}

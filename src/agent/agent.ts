@@ -119,7 +119,7 @@ export async function startAgent(sources: ConfigSources, options: AgentOptions =
     for (const check of config.checks) await localAgent.registerCheck(check)
     if (config.peering.enabled && config.connect.enabled) await peerings.start()
 
-    const snapshots = new Snapshots({ tables, ca, datacenter, defaultAction: config.defaultIntentionPolicy })
+    const snapshots = new Snapshots({ tables, ca, node: config.nodeName, datacenter, defaultAction: config.defaultIntentionPolicy })
     let dnsPort: number | undefined
     if (config.doors.dns) {
       const dns = await startDnsDoor({

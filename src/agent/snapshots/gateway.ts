@@ -86,7 +86,7 @@ function atGrpcTls(server: CheckServiceNode): CheckServiceNode {
 function gatherImported(peer: string, gathering: Gathering, context: SnapshotContext): void {
   const { tables } = context
   if (!rootsOfPeer(peer, gathering, context)) return
-  for (const { service } of gathering.read(tables.importedServices(peer)).slice(0, snapshotLimits.maxImportedPerPeer)) {
+  for (const service of importedNames(gathering.read(tables.importedServices(peer)))) {
     const instances = gathering.read(tables.connectInstances(service, peer))
     const sni = peerMetaOf(instances)?.sni[0]
     if (sni === undefined) continue
@@ -95,6 +95,12 @@ function gatherImported(peer: string, gathering: Gathering, context: SnapshotCon
     // Named after the service: two of them that claim one SNI are both seen, and refused, by the plan.
     gathering.add('imported', endpoints, { sni, service, peer, endpoints })
   }
+}
+
+/** A name of the mesh may come as its synthetic proxies alone, without plain instances. */
+function importedNames(records: readonly { service: string }[]): string[] {
+  const all = new Set(records.map(({ service }) => service.replace(/-sidecar-proxy$/, '')))
+  return [...all].slice(0, snapshotLimits.maxImportedPerPeer)
 }
 
 function theirEndpoints(

@@ -31,3 +31,9 @@ export class MeshError extends Error {
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error)
 }
+
+/** Several problems as one text, in the form that Consul's clients know (spec/http-api.md 1.1). */
+export function multiError(problems: readonly string[]): string {
+  const count = problems.length === 1 ? '1 error' : `${problems.length} errors`
+  return `${count} occurred:\n${problems.map(problem => `\t* ${problem}\n`).join('')}\n`
+}

@@ -17,10 +17,11 @@ export const Weights = z.object({ passing: z.number().int().default(1), warning:
 export const MeshGatewayMode = z.object({ mode: z.string().optional() })
 
 export const ExposePath = z.object({
-  listenerPort: z.number().int().min(1).max(65535),
-  path: z.string(),
-  localPathPort: z.number().int().min(1).max(65535),
-  protocol: z.string().default('http'),
+  listenerPort: z.number().int().default(0),
+  path: z.string().default(''),
+  localPathPort: z.number().int().default(0),
+  /** http unless told. */
+  protocol: z.string().optional(),
 })
 export type ExposePath = z.infer<typeof ExposePath>
 export const Expose = z.object({ checks: z.boolean().optional(), paths: z.array(ExposePath).optional() })
@@ -30,7 +31,7 @@ const opaque = z.record(z.string(), z.unknown())
 export const Upstream = z.object({
   destinationType: z.string().default('service'),
   destinationPeer: z.string().optional(),
-  destinationName: z.string(),
+  destinationName: z.string().default(''),
   datacenter: z.string().optional(),
   localBindAddress: z.string().optional(),
   localBindPort: z.number().int().optional(),
@@ -117,7 +118,14 @@ export const ServiceDefinition = z.object({
     .object({
       native: z.boolean().optional(),
       /** `id` is here only so that giving one can be refused by name. */
-      sidecarService: z.object({ ...definitionFields, id: z.string().optional() }).optional(),
+      sidecarService: z
+        .object({
+          ...definitionFields,
+          id: z.string().optional(),
+          /** A nested sidecar is read so that it can be refused by name. */
+          connect: z.object({ native: z.boolean().optional(), sidecarService: z.record(z.string(), z.unknown()).optional() }).optional(),
+        })
+        .optional(),
     })
     .optional(),
 })

@@ -3,7 +3,8 @@
  * their indexes (those are the entry's revisions); path parts are percent-encoded, so that a name cannot forge a key.
  */
 
-const part = encodeURIComponent
+/** A lone surrogate, which no encoding can carry, becomes the replacement character instead of an exception. */
+const part = (text: string): string => encodeURIComponent(text.replace(/\p{Surrogate}/gu, '\ufffd'))
 
 export const keys = {
   /** -> Node. */
@@ -13,7 +14,7 @@ export const keys = {
   /** -> HealthCheck. */
   check: (node: string, checkId: string) => `check/${part(node.toLowerCase())}/${part(checkId)}`,
   /** -> ConfigEntry; intentions are here too. */
-  configEntry: (kind: string, name: string) => `config/${kind}/${part(name)}`,
+  configEntry: (kind: string, name: string) => `config/${kind}/${part(name.toLowerCase())}`,
   /** -> KvRecord. The key is the user's own, as it is. */
   kv: (key: string) => `kv/${key}`,
   /** -> Peering (stored state only; never ACTIVE or FAILING). */
@@ -23,13 +24,20 @@ export const keys = {
   /** -> TrustBundle. */
   trustBundle: (peer: string) => `trust-bundle/${peer}`,
   /** -> ImportedService: names the generation that counts; written last, so a table flips at once. */
-  imported: (peer: string, service: string) => `imported/${peer}/${part(service)}`,
+  imported: (peer: string, service: string) => `imported/${peer}/${part(service.toLowerCase())}`,
   /** -> CheckServiceNode[], a part of one generation of an imported service. */
   importedChunk: (peer: string, service: string, generation: string, chunk: number) =>
-    `imported-data/${peer}/${part(service)}/${generation}/${String(chunk).padStart(6, '0')}`,
-  importedChunks: (peer: string, service: string) => `imported-data/${peer}/${part(service)}/`,
+    `imported-data/${peer}/${part(service.toLowerCase())}/${generation}/${String(chunk).padStart(6, '0')}`,
+  /** Every generation of one service. */
+  importedChunks: (peer: string, service: string) => `imported-data/${peer}/${part(service.toLowerCase())}/`,
+  importedGeneration: (peer: string, service: string, generation: string) =>
+    `imported-data/${peer}/${part(service.toLowerCase())}/${generation}/`,
+  /** Everything imported from one peer. */
+  importedPrefixes: (peer: string) => [`imported/${peer}/`, `imported-data/${peer}/`, `virtual-ip/${peer}/`],
   /** -> { address }. peer is empty for our own services. */
-  virtualIp: (peer: string, service: string) => `virtual-ip/${peer}/${part(service)}`,
+  virtualIp: (peer: string, service: string) => `virtual-ip/${peer}/${part(service.toLowerCase())}`,
+  /** -> { peer, service }: makes an address belong to one service only. */
+  virtualAddress: (address: string) => `virtual-address/${address}`,
   /** -> CaConfiguration. */
   caConfiguration: () => 'ca/configuration',
   /** -> CaRoot (public part). */
@@ -39,6 +47,7 @@ export const keys = {
   /** -> what this agent was asked to run: ServiceDefinition and CheckDefinition with their state. */
   localService: (node: string, serviceId: string) => `local/${part(node)}/service/${part(serviceId)}`,
   localCheck: (node: string, checkId: string) => `local/${part(node)}/check/${part(checkId)}`,
+  localPrefix: (node: string) => `local/${part(node)}/`,
 } as const
 
 /** Prefixes whose values are secret: no door lists them, no log shows them. */

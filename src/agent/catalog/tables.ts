@@ -8,84 +8,300 @@ import type { HealthCheck } from '../../mesh/check.ts'
 import type { Node } from '../../mesh/node.ts'
 import type { Peering, TrustBundle } from '../../mesh/peering.ts'
 import type { CheckServiceNode, NodeService } from '../../mesh/service.ts'
-import type { Store } from '../store/store.ts'
+import type { Store, Watch, WatchBatch, WatchEvent } from '../store/store.ts'
+import { ImportedTable } from './imported-table.ts'
+import { InstancesTable } from './instances-table.ts'
+import { KvTable } from './kv-table.ts'
+import { RecordTable } from './record-table.ts'
+import type { CaRoot, Change, ImportedService, KvRecord } from './records.ts'
+import { Topics, type Reading } from './topics.ts'
 
-/** What a read found. `index` is what X-Consul-Index says; `topics` is what to wait on. */
-export interface Reading<T> {
-  value: T
-  index: number
-  topics: readonly string[]
-}
+export type { CaRoot, ImportedService, KvRecord } from './records.ts'
+export type { Reading } from './topics.ts'
 
-export interface KvRecord {
-  key: string
-  /** base64; null when empty. */
-  value: string | null
-  flags: number
-  lockIndex: number
-  session?: string
-  createIndex: number
-  modifyIndex: number
-}
+const reloadDelayMs = 500
 
-/** Names the generation of an imported service that counts. */
-export interface ImportedService {
-  peer: string
-  service: string
-  generation: string
-  chunks: number
-  /** Wall clock, ms, of the message that brought it. */
-  receivedAtMs: number
-}
-
-/** A CA root without its key (data-plane.md 2.3, 2.4). */
-export interface CaRoot {
-  /** Colon-separated hex SHA-1 of the certificate. */
-  id: string
-  name: string
-  serialNumber: number
-  signingKeyId: string
-  externalTrustDomain: string
-  notBefore: string
-  notAfter: string
-  rootCert: string
-  intermediateCerts: string[] | null
-  active: boolean
-  privateKeyType: string
-  privateKeyBits: number
-  createIndex: number
-  modifyIndex: number
+interface Subject {
+  prefix: string
+  apply: (change: Change, key: string) => void
 }
 
 export class Tables {
-  static async open(_store: Store): Promise<Tables> { throw todo() }
-  get revision(): number { throw todo() }
-  reached(_revision: number): Promise<void> { throw todo() }
-  waitFor(_topics: readonly string[], _index: number, _timeoutMs: number, _signal?: AbortSignal): Promise<boolean> { throw todo() }
-  subscribe(_topics: () => readonly string[], _onChange: () => void): { close(): void } { throw todo() }
-  nodes(): Reading<Node[]> { throw todo() }
-  node(_name: string): Reading<Node | undefined> { throw todo() }
-  services(): Reading<Map<string, string[]>> { throw todo() }
-  instances(_service: string, _peer?: string): Reading<CheckServiceNode[]> { throw todo() }
-  connectInstances(_service: string, _peer?: string): Reading<CheckServiceNode[]> { throw todo() }
-  gateways(): Reading<CheckServiceNode[]> { throw todo() }
-  nodeServices(_node: string): Reading<{ node: Node; services: NodeService[] } | undefined> { throw todo() }
-  checksOfNode(_node: string): Reading<HealthCheck[]> { throw todo() }
-  checksOfService(_service: string): Reading<HealthCheck[]> { throw todo() }
-  checksInState(_state: string): Reading<HealthCheck[]> { throw todo() }
-  configEntry<K extends ConfigEntryKind>(_kind: K, _name: string): Reading<EntryOf<K> | undefined> { throw todo() }
-  configEntries(_kind?: ConfigEntryKind): Reading<ConfigEntry[]> { throw todo() }
-  protocol(_service: string): Reading<string> { throw todo() }
-  peerings(): Reading<Peering[]> { throw todo() }
-  peering(_name: string): Reading<Peering | undefined> { throw todo() }
-  peeringById(_id: string): Peering | undefined { throw todo() }
-  trustBundles(): Reading<TrustBundle[]> { throw todo() }
-  trustBundle(_peer: string): Reading<TrustBundle | undefined> { throw todo() }
-  importedServices(_peer: string): Reading<ImportedService[]> { throw todo() }
-  virtualIp(_service: string, _peer?: string): Reading<string | undefined> { throw todo() }
-  kv(_key: string): Reading<KvRecord | undefined> { throw todo() }
-  kvList(_prefix: string): Reading<KvRecord[]> { throw todo() }
-  caRoots(): Reading<{ roots: CaRoot[] }> { throw todo() }
-  close(): void { throw todo() }
+  readonly #store: Store
+  readonly #topics = new Topics()
+  readonly #catalog = new InstancesTable(this.#topics)
+  readonly #imported = new ImportedTable(this.#topics)
+  readonly #kv = new KvTable(this.#topics)
+  readonly #config = new RecordTable<ConfigEntry>(this.#topics, 'config', { grouped: true })
+  readonly #peerings = new RecordTable<Peering>(this.#topics, 'peering')
+  readonly #trustBundles = new RecordTable<TrustBundle>(this.#topics, 'trust-bundle')
+  readonly #virtualIps = new RecordTable<{ address: string }>(this.#topics, 'virtual-ip')
+  /** Who holds each virtual address. */
+  readonly #addresses = new Map<string, { peer: string; service: string; address: string }>()
+  readonly #caRoots = new RecordTable<CaRoot>(this.#topics, 'ca-roots')
+  /** In the order in which the changes of one revision are applied; keys under no prefix here are not for reading. */
+  readonly #subjects: readonly Subject[] = [
+    { prefix: 'node/', apply: change => this.#catalog.applyNode(change) },
+    { prefix: 'service/', apply: change => this.#catalog.applyService(change) },
+    { prefix: 'check/', apply: change => this.#catalog.applyCheck(change) },
+    { prefix: 'imported-data/', apply: change => this.#imported.applyChunk(change) },
+    { prefix: 'imported/', apply: change => this.#imported.applyRecord(change) },
+    { prefix: 'config/', apply: change => this.#config.apply(change) },
+    { prefix: 'peering/', apply: change => this.#peerings.apply(change) },
+    { prefix: 'trust-bundle/', apply: change => this.#trustBundles.apply(change) },
+    { prefix: 'virtual-ip/', apply: change => this.#applyVirtualIp(change) },
+    { prefix: 'ca/root/', apply: change => this.#caRoots.apply(change) },
+    { prefix: 'kv/', apply: (change, key) => this.#kv.apply(key, change) },
+  ]
+  #watch: Watch | undefined
+  #revision = 0
+  #closed = false
+  #awaited: { revision: number; resolve: () => void }[] = []
+
+  private constructor(store: Store) {
+    this.#store = store
+  }
+
+  static async open(store: Store): Promise<Tables> {
+    const tables = new Tables(store)
+    await tables.#load()
+    return tables
+  }
+
+  /** Applied so far. */
+  get revision(): number {
+    return this.#revision
+  }
+
+  /** Resolves when the tables have applied this revision. */
+  reached(revision: number): Promise<void> {
+    if (revision <= this.#revision || this.#closed) return Promise.resolve()
+    return new Promise(resolve => this.#awaited.push({ revision, resolve }))
+  }
+
+  /** Resolves true when a topic changed after `index`, false at the timeout or an abort. */
+  waitFor(topics: readonly string[], index: number, timeoutMs: number, signal?: AbortSignal): Promise<boolean> {
+    return this.#topics.waitFor(topics, index, timeoutMs, signal)
+  }
+
+  /** Calls back (coalesced, in a later macrotask) whenever one of the topics changed; the topics are asked for anew after each call. */
+  subscribe(topics: () => readonly string[], onChange: () => void): { close(): void } {
+    return this.#topics.subscribe(topics, onChange)
+  }
+
+  nodes(): Reading<Node[]> {
+    return this.#catalog.nodes()
+  }
+
+  node(name: string): Reading<Node | undefined> {
+    return this.#catalog.node(name)
+  }
+
+  /** Local service names with their sorted unique tags. */
+  services(): Reading<Map<string, string[]>> {
+    return this.#catalog.services()
+  }
+
+  /** Instances with their checks and those of their nodes, by node name, then service id. An empty `peer` is our own cluster. */
+  instances(service: string, peer = ''): Reading<CheckServiceNode[]> {
+    return peer === '' ? this.#catalog.instances(service) : this.#imported.instances(service, peer)
+  }
+
+  /** Mesh endpoints of a service: sidecars and native instances; of a peer, its synthetic proxies. */
+  connectInstances(service: string, peer = ''): Reading<CheckServiceNode[]> {
+    return peer === '' ? this.#catalog.connectInstances(service) : this.#imported.connectInstances(service, peer)
+  }
+
+  gateways(): Reading<CheckServiceNode[]> {
+    return this.#catalog.gateways()
+  }
+
+  nodeServices(node: string): Reading<{ node: Node; services: NodeService[] } | undefined> {
+    return this.#catalog.nodeServices(node)
+  }
+
+  checksOfNode(node: string): Reading<HealthCheck[]> {
+    return this.#catalog.checksOfNode(node)
+  }
+
+  checksOfService(service: string): Reading<HealthCheck[]> {
+    return this.#catalog.checksOfService(service)
+  }
+
+  /** `any` is every state. */
+  checksInState(state: string): Reading<HealthCheck[]> {
+    return this.#catalog.checksInState(state)
+  }
+
+  /** One record of our own catalog as it stands, for its writers. */
+  serviceOf(node: string, id: string): NodeService | undefined {
+    return this.#catalog.serviceOf(node, id)
+  }
+
+  checkOf(node: string, id: string): HealthCheck | undefined {
+    return this.#catalog.checkOf(node, id)
+  }
+
+  /** The checks of one instance alone; with an empty id those of the node itself. */
+  checksOfInstance(node: string, serviceId: string): HealthCheck[] {
+    return this.#catalog.checksOfInstance(node, serviceId)
+  }
+
+  configEntry<K extends ConfigEntryKind>(kind: K, name: string): Reading<EntryOf<K> | undefined> {
+    return this.#config.get(kind, name) as Reading<EntryOf<K> | undefined>
+  }
+
+  configEntries<K extends ConfigEntryKind>(kind: K): Reading<EntryOf<K>[]>
+  configEntries(kind?: ConfigEntryKind): Reading<ConfigEntry[]>
+  configEntries(kind?: ConfigEntryKind): Reading<ConfigEntry[]> {
+    return this.#config.list(kind)
+  }
+
+  /** service-defaults, else proxy-defaults, else tcp (spec/data-plane.md 9.1). */
+  protocol(service: string): Reading<string> {
+    const own = this.configEntry('service-defaults', service)
+    const global = this.configEntry('proxy-defaults', 'global')
+    const fallback = global.value?.config?.['protocol']
+    const value = own.value?.protocol || (typeof fallback === 'string' && fallback !== '' ? fallback.toLowerCase() : 'tcp')
+    return this.#topics.read(value, ...own.topics, ...global.topics)
+  }
+
+  peerings(): Reading<Peering[]> {
+    return this.#peerings.list()
+  }
+
+  peering(name: string): Reading<Peering | undefined> {
+    return this.#peerings.get(name)
+  }
+
+  peeringById(id: string): Peering | undefined {
+    return this.#peerings.find(peering => peering.id === id)
+  }
+
+  trustBundles(): Reading<TrustBundle[]> {
+    return this.#trustBundles.list()
+  }
+
+  trustBundle(peer: string): Reading<TrustBundle | undefined> {
+    return this.#trustBundles.get(peer)
+  }
+
+  importedServices(peer: string): Reading<ImportedService[]> {
+    return this.#imported.services(peer)
+  }
+
+  /** Peers of which anything imported is left, generations that no longer count included. */
+  importedPeers(): Iterable<string> {
+    return this.#imported.peers()
+  }
+
+  /** Generations of imported sets that no longer count, for their collector. */
+  staleGenerations(peer: string, service?: string): { service: string; generation: string }[] {
+    return this.#imported.staleGenerations(peer, service)
+  }
+
+  virtualIp(service: string, peer = ''): Reading<string | undefined> {
+    const reading = this.#virtualIps.get(peer, service)
+    return { ...reading, value: reading.value?.address }
+  }
+
+  /** The service that holds a virtual address. */
+  virtualIpHolder(address: string): { peer: string; service: string } | undefined {
+    return this.#addresses.get(address)
+  }
+
+  /** Every virtual address that is held; of one peer, when it is named. */
+  virtualIps(peer?: string): { peer: string; service: string; address: string }[] {
+    const all = [...this.#addresses.values()]
+    return peer === undefined ? all : all.filter(each => each.peer === peer)
+  }
+
+  kv(key: string): Reading<KvRecord | undefined> {
+    return this.#kv.get(key)
+  }
+
+  kvList(prefix: string): Reading<KvRecord[]> {
+    return this.#kv.list(prefix)
+  }
+
+  caRoots(): Reading<{ roots: CaRoot[] }> {
+    const { value, index, topics } = this.#caRoots.list()
+    return { value: { roots: value.sort((a, b) => a.createIndex - b.createIndex) }, index, topics }
+  }
+
+  close(): void {
+    this.#closed = true
+    this.#watch?.close()
+    for (const { resolve } of this.#awaited) resolve()
+    this.#awaited = []
+  }
+
+  /** Reads everything and watches from there; also after the store has forgotten the history that the watch needed. */
+  async #load(): Promise<void> {
+    this.#watch?.close()
+    const { entries, revision } = await this.#store.list('')
+    if (this.#closed) return
+    for (const table of [this.#catalog, this.#imported, this.#config, this.#peerings, this.#trustBundles, this.#virtualIps, this.#caRoots]) {
+      table.clear()
+    }
+    this.#addresses.clear()
+    this.#kv.clear(revision)
+    this.#apply(entries)
+    this.#topics.restart(revision)
+    this.#advance(revision)
+    this.#watch = this.#store.watch('', revision, {
+      onBatch: batch => this.#onBatch(batch),
+      onCompacted: () => this.#reload(),
+    })
+  }
+
+  #reload(): void {
+    this.#load().catch(() => {
+      // The tables stay as they were; a store that is gone for good ends the process through its writers.
+      if (!this.#closed) setTimeout(() => this.#reload(), reloadDelayMs).unref()
+    })
+  }
+
+  #onBatch(batch: WatchBatch): void {
+    this.#apply(batch.events)
+    this.#topics.commit(batch.revision)
+    this.#advance(batch.revision)
+  }
+
+  #apply(events: readonly (WatchEvent | { key: string; value: Uint8Array; createRevision: number; modRevision: number })[]): void {
+    const bySubject = new Map<Subject, (typeof events)[number][]>()
+    for (const event of events) {
+      const subject = this.#subjects.find(each => event.key.startsWith(each.prefix))
+      if (!subject) continue
+      const known = bySubject.get(subject)
+      if (known) known.push(event)
+      else bySubject.set(subject, [event])
+    }
+    for (const subject of this.#subjects) {
+      for (const event of bySubject.get(subject) ?? []) {
+        const rest = event.key.slice(subject.prefix.length)
+        const path = subject.prefix === 'kv/' ? [] : rest.split('/').map(decodeURIComponent)
+        const value: unknown = event.value === null ? undefined : JSON.parse(new TextDecoder().decode(event.value))
+        subject.apply({ path, value, createIndex: event.createRevision, modifyIndex: event.modRevision }, rest)
+      }
+    }
+    this.#catalog.seal()
+  }
+
+  #applyVirtualIp(change: Change): void {
+    const [peer, service] = change.path as [string, string]
+    const before = this.#virtualIps.get(peer, service).value
+    if (before) this.#addresses.delete(before.address)
+    this.#virtualIps.apply(change)
+    const after = this.#virtualIps.get(peer, service).value
+    if (after) this.#addresses.set(after.address, { peer, service, address: after.address })
+  }
+
+  #advance(revision: number): void {
+    this.#revision = Math.max(this.#revision, revision)
+    const due = this.#awaited.filter(each => each.revision <= this.#revision)
+    if (due.length === 0) return
+    this.#awaited = this.#awaited.filter(each => each.revision > this.#revision)
+    for (const { resolve } of due) resolve()
+  }
 }
-function todo(): Error { return new Error('being written') }

@@ -1,0 +1,48 @@
+/**
+ * One write: computed from the tables, committed under comparisons with what it was computed from, and computed again when
+ * somebody else was faster. Answers once it is durable and in this process's own tables.
+ */
+import { isDeepStrictEqual } from 'node:util'
+import { MeshError } from '../../lib/errors.ts'
+import type { Compare, Op, Store } from '../store/store.ts'
+import type { Tables } from './tables.ts'
+
+const maxAttempts = 20
+
+/** What a write does: nothing, a transaction, or an answer that needs none. */
+export type Proposal<T> = { result: T; ops?: Op[]; compare?: Compare[] }
+
+export async function commit<T>(store: Store, tables: Tables, propose: () => Proposal<T>): Promise<T> {
+  for (let attempt = 0; attempt < maxAttempts; attempt += 1) {
+    const { result, ops, compare } = propose()
+    if (!ops || ops.length === 0) return result
+    const { ok, revision } = await store.txn({ compare: compare ?? [], ops })
+    await tables.reached(revision)
+    if (ok) return result
+  }
+  throw new MeshError('conflict', 'the write met too many concurrent writes of the same records; try again')
+}
+
+const encoder = new TextEncoder()
+
+/** A put of a record without its indexes, which are those of its entry. */
+export function putRecord(key: string, record: object): Op {
+  const { createIndex: _created, modifyIndex: _modified, ...rest } = record as Record<string, unknown>
+  return { op: 'put', key, value: encoder.encode(JSON.stringify(rest)) }
+}
+
+/** True when storing `next` would change nothing. */
+export function isSameRecord(current: object | undefined, next: object): boolean {
+  return current !== undefined && isDeepStrictEqual(bare(current), bare(next))
+}
+
+/** As it comes back from the store: no indexes, no absent members. */
+function bare(record: object): unknown {
+  const { createIndex: _created, modifyIndex: _modified, ...rest } = record as Record<string, unknown>
+  return JSON.parse(JSON.stringify(rest))
+}
+
+/** The comparison that a record is still the one that was read; undefined stands for its absence. */
+export function unchanged(key: string, record: { modifyIndex: number } | undefined): Compare {
+  return { key, modRevision: record?.modifyIndex ?? 0 }
+}

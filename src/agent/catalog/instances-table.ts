@@ -1,0 +1,284 @@
+/**
+ * Our own nodes, services and checks, joined into instances. A revision's nodes are applied before its services, those before checks. A change of a node, or of a check of the node itself, touches every
+ * service of that node; a change of a service or of its checks touches that service alone (spec/http-api.md 1.8).
+ * What is given out is shared between readers: nobody changes it.
+ */
+import type { HealthCheck } from '../../mesh/check.ts'
+import type { Node } from '../../mesh/node.ts'
+import { isTypical, type CheckServiceNode, type NodeService } from '../../mesh/service.ts'
+import type { Change } from './records.ts'
+import type { Reading, Topics } from './topics.ts'
+
+interface Placed {
+  node: string
+  service: NodeService
+}
+
+type ById<T> = Map<string, T>
+
+export class InstancesTable {
+  readonly #topics: Topics
+  /** All keyed by the lower-cased node name. */
+  readonly #nodes = new Map<string, Node>()
+  readonly #services = new Map<string, ById<NodeService>>()
+  readonly #checks = new Map<string, ById<HealthCheck>>()
+  /** Checks by node and service id; the id is empty for checks of the node. */
+  readonly #checksOf = new Map<string, ById<HealthCheck>>()
+  /** Instances by lower-cased service name, by the service that they stand in front of, and the mesh gateways. */
+  readonly #byName = new Map<string, ById<Placed>>()
+  readonly #byTarget = new Map<string, ById<Placed>>()
+  readonly #gateways: ById<Placed> = new Map()
+  /** Joined instances by topic, until that is touched. */
+  readonly #joined = new Map<string, CheckServiceNode[]>()
+  readonly #dirtyNodes = new Set<string>()
+
+  constructor(topics: Topics) {
+    this.#topics = topics
+  }
+
+  clear(): void {
+    for (const map of [this.#nodes, this.#services, this.#checks, this.#checksOf, this.#byName, this.#byTarget]) map.clear()
+    this.#gateways.clear()
+    this.#joined.clear()
+  }
+
+  applyNode(change: Change): void {
+    const key = change.path[0]!
+    if (change.value === undefined) this.#nodes.delete(key)
+    else this.#nodes.set(key, indexed<Node>(change))
+    this.#topics.touch('nodes')
+    this.#touchNode(`node/${key}`, key)
+    this.#touchNode(`node-services/${key}`, key)
+    this.#dirtyNodes.add(key)
+  }
+
+  applyService(change: Change): void {
+    const [node, id] = change.path as [string, string]
+    const before = this.#services.get(node)?.get(id)
+    const after = change.value === undefined ? undefined : indexed<NodeService>(change)
+    if (before) this.#unplace(node, before)
+    if (after) {
+      put(this.#services, node, id, after)
+      this.#place(node, after)
+    } else {
+      drop(this.#services, node, id)
+    }
+    if (!before || !after || before.service !== after.service || before.tags.join('\0') !== after.tags.join('\0')) this.#topics.touch('services')
+    this.#touchNode(`node-services/${node}`, node)
+    for (const service of [before, after]) if (service) this.#touchInstance(service)
+  }
+
+  applyCheck(change: Change): void {
+    const [node, id] = change.path as [string, string]
+    const before = this.#checks.get(node)?.get(id)
+    const after = change.value === undefined ? undefined : indexed<HealthCheck>(change)
+    if (before) drop(this.#checksOf, placeKey(node, before.serviceId), id)
+    if (after) {
+      put(this.#checks, node, id, after)
+      put(this.#checksOf, placeKey(node, after.serviceId), id, after)
+    } else {
+      drop(this.#checks, node, id)
+    }
+    this.#topics.touch('checks')
+    this.#touchNode(`checks-node/${node}`, node)
+    for (const check of [before, after]) {
+      if (!check) continue
+      if (check.serviceId === '') {
+        this.#dirtyNodes.add(node)
+        continue
+      }
+      if (check.serviceName !== '') this.#touchNamed(`checks-service/${fold(check.serviceName)}`, fold(check.serviceName))
+      const service = this.#services.get(node)?.get(check.serviceId)
+      if (service) this.#touchInstance(service)
+    }
+  }
+
+  /** Ends a revision: what depends on several records of it is touched once all are there. */
+  seal(): void {
+    for (const node of this.#dirtyNodes) for (const service of this.#services.get(node)?.values() ?? []) this.#touchInstance(service)
+    this.#dirtyNodes.clear()
+    for (const topic of this.#topics.touched()) this.#joined.delete(topic)
+  }
+
+  nodes(): Reading<Node[]> {
+    return this.#topics.read([...this.#nodes].sort(byKey).map(pair => pair[1]), 'nodes')
+  }
+
+  node(name: string): Reading<Node | undefined> {
+    const key = fold(name)
+    return this.#topics.read(this.#nodes.get(key), `node/${key}`)
+  }
+
+  /** Service names with the union of their tags. */
+  services(): Reading<Map<string, string[]>> {
+    const tags = new Map<string, Set<string>>()
+    for (const placed of this.#byName.values()) {
+      for (const { service } of placed.values()) {
+        const known = tags.get(service.service) ?? new Set()
+        for (const tag of service.tags) known.add(tag)
+        tags.set(service.service, known)
+      }
+    }
+    const sorted = [...tags].sort(byKey).map(([name, set]): [string, string[]] => [name, [...set].sort()])
+    return this.#topics.read(new Map(sorted), 'services')
+  }
+
+  instances(service: string): Reading<CheckServiceNode[]> {
+    const name = fold(service)
+    return this.#join(`instances//${name}`, this.#byName.get(name))
+  }
+
+  connectInstances(service: string): Reading<CheckServiceNode[]> {
+    const name = fold(service)
+    return this.#join(`connect//${name}`, this.#byTarget.get(name))
+  }
+
+  gateways(): Reading<CheckServiceNode[]> {
+    return this.#join('gateways', this.#gateways)
+  }
+
+  nodeServices(name: string): Reading<{ node: Node; services: NodeService[] } | undefined> {
+    const key = fold(name)
+    const node = this.#nodes.get(key)
+    const services = sortedValues(this.#services.get(key))
+    return this.#topics.read(node && { node, services }, `node-services/${key}`)
+  }
+
+  /** One instance by its node and id, for the writers. */
+  serviceOf(node: string, id: string): NodeService | undefined {
+    return this.#services.get(fold(node))?.get(id)
+  }
+
+  checkOf(node: string, id: string): HealthCheck | undefined {
+    return this.#checks.get(fold(node))?.get(id)
+  }
+
+  checksOfInstance(node: string, serviceId: string): HealthCheck[] {
+    return sortedValues(this.#checksOf.get(placeKey(fold(node), serviceId)))
+  }
+
+  checksOfNode(name: string): Reading<HealthCheck[]> {
+    const key = fold(name)
+    return this.#topics.read(sortedValues(this.#checks.get(key)), `checks-node/${key}`)
+  }
+
+  checksOfService(service: string): Reading<HealthCheck[]> {
+    const name = fold(service)
+    const value = ordered(this.#byName.get(name)).flatMap(({ node, service: { id } }) =>
+      sortedValues(this.#checksOf.get(placeKey(node, id))),
+    )
+    return this.#topics.read(value, `checks-service/${name}`)
+  }
+
+  checksInState(state: string): Reading<HealthCheck[]> {
+    const all = [...this.#checks].sort(byKey).flatMap(pair => sortedValues(pair[1]))
+    return this.#topics.read(state === 'any' ? all : all.filter(check => check.status === state), 'checks')
+  }
+
+  #join(topic: string, placed: ById<Placed> | undefined): Reading<CheckServiceNode[]> {
+    let value = this.#joined.get(topic)
+    if (!value) {
+      value = []
+      for (const { node, service } of ordered(placed)) {
+        const at = this.#nodes.get(node)
+        if (!at) continue
+        const nodeChecks = sortedValues(this.#checksOf.get(placeKey(node, '')))
+        const checks = [...nodeChecks, ...sortedValues(this.#checksOf.get(placeKey(node, service.id)))]
+        value.push({ node: at, service, checks })
+      }
+      // Only what exists is remembered, so that asking for any name costs nothing.
+      if (value.length > 0) this.#joined.set(topic, value)
+    }
+    return this.#topics.read(value, topic)
+  }
+
+  #place(node: string, service: NodeService): void {
+    const placed = { node, service }
+    const key = placeKey(node, service.id)
+    put(this.#byName, fold(service.service), key, placed)
+    const target = meshTarget(service)
+    if (target !== undefined) put(this.#byTarget, fold(target), key, placed)
+    if (service.kind === 'mesh-gateway') this.#gateways.set(key, placed)
+  }
+
+  #unplace(node: string, service: NodeService): void {
+    const key = placeKey(node, service.id)
+    drop(this.#byName, fold(service.service), key)
+    const target = meshTarget(service)
+    if (target !== undefined) drop(this.#byTarget, fold(target), key)
+    this.#gateways.delete(key)
+  }
+
+  #touchInstance(service: NodeService): void {
+    const name = fold(service.service)
+    this.#touchNamed(`instances//${name}`, name)
+    this.#touchNamed(`checks-service/${name}`, name)
+    const target = meshTarget(service)
+    if (target !== undefined) {
+      const topic = `connect//${fold(target)}`
+      if (this.#byTarget.has(fold(target))) this.#topics.touch(topic)
+      else this.#topics.lose(topic)
+    }
+    if (service.kind === 'mesh-gateway') this.#topics.touch('gateways')
+  }
+
+  #touchNamed(topic: string, name: string): void {
+    if (this.#byName.has(name)) this.#topics.touch(topic)
+    else this.#topics.lose(topic)
+  }
+
+  #touchNode(topic: string, node: string): void {
+    if (this.#nodes.has(node)) this.#topics.touch(topic)
+    else this.#topics.lose(topic)
+  }
+}
+
+/** The service that an instance is a mesh endpoint of: a sidecar's destination, or a native instance's own name. */
+export function meshTarget(service: NodeService): string | undefined {
+  if (service.kind === 'connect-proxy') return service.proxy.destinationServiceName || undefined
+  return isTypical(service.kind) && service.connect.native ? service.service : undefined
+}
+
+/** Names of nodes and services are looked up without regard to case. */
+export function fold(name: string): string {
+  return name.toLowerCase()
+}
+
+/** The record of a change with the indexes of its entry. */
+export function indexed<T>(change: Change): T {
+  return { ...(change.value as object), createIndex: change.createIndex, modifyIndex: change.modifyIndex } as T
+}
+
+export function compareText(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0
+}
+
+function byKey(a: readonly [string, unknown], b: readonly [string, unknown]): number {
+  return compareText(a[0], b[0])
+}
+
+function sortedValues<T>(map: ById<T> | undefined): T[] {
+  return map ? [...map].sort(byKey).map(pair => pair[1]) : []
+}
+
+/** By node, then service id. */
+function ordered(placed: ById<Placed> | undefined): Placed[] {
+  return placed ? [...placed.values()].sort((a, b) => compareText(a.node, b.node) || compareText(a.service.id, b.service.id)) : []
+}
+
+function put<T>(map: Map<string, ById<T>>, key: string, id: string, value: T): void {
+  const inner = map.get(key)
+  if (inner) inner.set(id, value)
+  else map.set(key, new Map([[id, value]]))
+}
+
+function drop<T>(map: Map<string, ById<T>>, key: string, id: string): void {
+  const inner = map.get(key)
+  inner?.delete(id)
+  if (inner?.size === 0) map.delete(key)
+}
+
+/** Names may hold any character, so the length of the first part keeps the two apart. */
+function placeKey(node: string, serviceId: string): string {
+  return `${node.length}/${node}/${serviceId}`
+}

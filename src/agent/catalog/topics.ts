@@ -1,0 +1,176 @@
+/**
+ * Topics: a name for each thing that a read can depend on (`instances//web`, `config/mesh`, `kv/lead`), the last revision that
+ * touched it, and who waits for it. A topic never goes back, and one whose subject is gone costs no memory: it falls back on the
+ * floor of its class (the text before the first slash), the revision of the last such loss (spec/http-api.md 1.8).
+ */
+import { setImmediate } from 'node:timers'
+
+/** What a read found. `index` is what X-Consul-Index says; `topics` is what to wait on. */
+export interface Reading<T> {
+  value: T
+  index: number
+  topics: readonly string[]
+}
+
+interface Waiter {
+  /** Called after a revision touched one of its topics. */
+  wake(revision: number): void
+}
+
+/** A class whose indexes are known elsewhere, so that nothing is kept here for each of its topics. */
+type ClassIndex = (subject: string) => number
+
+export class Topics {
+  readonly #indexes = new Map<string, number>()
+  readonly #floors = new Map<string, number>()
+  readonly #classes = new Map<string, ClassIndex>()
+  readonly #waiters = new Map<string, Set<Waiter>>()
+  readonly #touched = new Set<string>()
+  readonly #lost = new Set<string>()
+  #base = 1
+
+  /** Lets another index answer for a whole class of topics. */
+  delegate(className: string, index: ClassIndex): void {
+    this.#classes.set(className, index)
+  }
+
+  indexOf(topic: string): number {
+    const className = classOf(topic)
+    const delegated = this.#classes.get(className)
+    if (delegated) return delegated(topic.slice(className.length + 1))
+    return this.#indexes.get(topic) ?? this.#floors.get(className) ?? this.#base
+  }
+
+  read<T>(value: T, ...topics: string[]): Reading<T> {
+    let index = 1
+    for (const topic of topics) index = Math.max(index, this.indexOf(topic))
+    return { value, index, topics }
+  }
+
+  /** Notes a change of the revision being applied. */
+  touch(topic: string): void {
+    this.#touched.add(topic)
+    this.#lost.delete(topic)
+  }
+
+  /** Like touch, for a subject that is gone. */
+  lose(topic: string): void {
+    this.#touched.add(topic)
+    this.#lost.add(topic)
+  }
+
+  /** What the revision being applied has touched so far. */
+  touched(): Iterable<string> {
+    return this.#touched
+  }
+
+  /** Topics of this class that somebody waits for. */
+  *waited(className: string): Iterable<string> {
+    const start = `${className}/`
+    for (const topic of this.#waiters.keys()) if (topic.startsWith(start)) yield topic
+  }
+
+  /** Ends a revision: its topics get their new index, then their waiters are woken. */
+  commit(revision: number): void {
+    const wake = new Set<Waiter>()
+    for (const topic of this.#touched) {
+      const className = classOf(topic)
+      if (this.#lost.has(topic)) {
+        this.#indexes.delete(topic)
+        this.#floors.set(className, revision)
+      } else if (!this.#classes.has(className)) {
+        this.#indexes.set(topic, revision)
+      }
+      for (const waiter of this.#waiters.get(topic) ?? []) wake.add(waiter)
+    }
+    this.#touched.clear()
+    this.#lost.clear()
+    for (const waiter of wake) waiter.wake(revision)
+  }
+
+  /** Everything may have changed: every topic starts again at `revision`, and everybody is woken. */
+  restart(revision: number): void {
+    this.#indexes.clear()
+    this.#floors.clear()
+    this.#touched.clear()
+    this.#lost.clear()
+    this.#base = revision
+    const wake = new Set([...this.#waiters.values()].flatMap(waiters => [...waiters]))
+    for (const waiter of wake) waiter.wake(revision)
+  }
+
+  /** Resolves true once one of the topics is newer than `index`; false at the timeout or an abort. */
+  waitFor(topics: readonly string[], index: number, timeoutMs: number, signal?: AbortSignal): Promise<boolean> {
+    if (topics.some(topic => this.indexOf(topic) > index)) return Promise.resolve(true)
+    if (signal?.aborted || timeoutMs <= 0) return Promise.resolve(false)
+    return new Promise(resolve => {
+      const end = (changed: boolean) => {
+        clearTimeout(timer)
+        signal?.removeEventListener('abort', onAbort)
+        this.#remove(topics, waiter)
+        resolve(changed)
+      }
+      const onAbort = () => end(false)
+      const waiter: Waiter = {
+        wake(revision) {
+          if (revision > index) end(true)
+        },
+      }
+      const timer = setTimeout(() => end(false), timeoutMs)
+      timer.unref()
+      signal?.addEventListener('abort', onAbort, { once: true })
+      this.#add(topics, waiter)
+    })
+  }
+
+  /** Calls back, once a macrotask at most, after changes of the topics; which ones is asked anew after every call. */
+  subscribe(topics: () => readonly string[], onChange: () => void): { close(): void } {
+    let current: readonly string[] = topics()
+    let queued = false
+    let closed = false
+    const waiter: Waiter = {
+      wake: () => {
+        if (queued) return
+        queued = true
+        setImmediate(() => {
+          queued = false
+          if (closed) return
+          onChange()
+          if (!closed) {
+            this.#remove(current, waiter)
+            current = topics()
+            this.#add(current, waiter)
+          }
+        })
+      },
+    }
+    this.#add(current, waiter)
+    return {
+      close: () => {
+        closed = true
+        this.#remove(current, waiter)
+      },
+    }
+  }
+
+  #add(topics: readonly string[], waiter: Waiter): void {
+    for (const topic of topics) {
+      const waiters = this.#waiters.get(topic)
+      if (waiters) waiters.add(waiter)
+      else this.#waiters.set(topic, new Set([waiter]))
+    }
+  }
+
+  #remove(topics: readonly string[], waiter: Waiter): void {
+    for (const topic of topics) {
+      const waiters = this.#waiters.get(topic)
+      waiters?.delete(waiter)
+      if (waiters?.size === 0) this.#waiters.delete(topic)
+    }
+  }
+}
+
+function classOf(topic: string): string {
+  const slash = topic.indexOf('/')
+  return slash < 0 ? topic : topic.slice(0, slash)
+}

@@ -1,0 +1,147 @@
+/**
+ * The importing half of a session: judges each Response by the rules of a real importer and in its words (spec/peering-wire.md 5.4),
+ * then queues what is good until it is stored. An answer leaves only after that. Of one resource the newest waits alone, so the
+ * queue is never longer than the peer has resources; a list waits for everything before it, because it sweeps.
+ */
+import type { CheckServiceNode } from '../../mesh/service.ts'
+import { Operation, ExportedService, ExportedServiceList, type ReplicationMessage_Response } from '../../wire/gen/peerstream.ts'
+import { PeeringServerAddresses, PeeringTrustBundle } from '../../wire/gen/peering.ts'
+import { acknowledgement, grpcCodes, isTypeUrl, refusal, typeUrls } from '../../wire/peer-stream.ts'
+import type { ReplicationMessage } from '../../wire/gen/peerstream.ts'
+import { fromWire, type Read } from './replica.ts'
+
+/** What the peer says, read and checked. */
+export type Change =
+  | { kind: 'service'; name: string; instances: CheckServiceNode[]; bytes: number }
+  | { kind: 'list'; names: string[] }
+  | { kind: 'bundle'; trustDomain: string; rootPems: string[]; exportedPartition: string }
+  | { kind: 'addresses'; addresses: string[] }
+
+interface Item {
+  change: Change
+  key: string
+  url: string
+  id: string
+  nonces: string[]
+}
+
+export interface Intake {
+  /** Good, not yet begun; in order of arrival of the newest of each resource. */
+  waiting: Map<string, Item>
+  /** Being stored, by ticket. */
+  running: Map<number, Item>
+  nextTicket: number
+}
+
+/** Changes of different resources that are stored at the same time. */
+const concurrency = 16
+/** Of a resource that is replaced faster than it can be stored, this many answers are owed at most. */
+const owedAnswers = 32
+
+export function newIntake(): Intake {
+  return { waiting: new Map(), running: new Map(), nextTicket: 1 }
+}
+
+export function intakeSize(intake: Intake): number {
+  return intake.waiting.size + intake.running.size
+}
+
+export type Judgement = { ok: true; item: Item } | { ok: false; answer: ReplicationMessage; message: string }
+
+export function judge(response: ReplicationMessage_Response, role: 'acceptor' | 'dialer', peerName: string): Judgement {
+  const { ResourceURL: url, ResourceID: id, Nonce: nonce, Resource: resource, operation } = response
+  const refuse = (code: number, message: string): Judgement => ({ ok: false, answer: refusal(url, nonce, code, message), message })
+  const invalid = (message: string) => refuse(grpcCodes.invalidArgument, message)
+  const failed = (message: string) => refuse(grpcCodes.internal, upsertError(url, id, message))
+  if (!isTypeUrl(url)) return invalid(`received response for unknown resource type "${url}"`)
+  if (nonce === '') return invalid(`received response without a nonce for: ${url}:${id}`)
+  // An operation that this version does not know arrives as its number, whatever the type says.
+  if (operation === Operation.OPERATION_UNSPECIFIED) return invalid('unsupported operation: "OPERATION_UNSPECIFIED"')
+  if (operation !== Operation.OPERATION_UPSERT) return invalid(`unsupported operation: ${String(operation)}`)
+  if (!resource) return invalid('received upsert response with no content')
+  if (resource.typeUrl !== url) return failed(`mismatched resourceURL "${url}" and Any typeUrl "${resource.typeUrl}"`)
+  let read: Read<Change>
+  try {
+    read = readResource(url, id, resource.value, role, peerName)
+  } catch {
+    return failed('failed to unmarshal resource: proto: cannot parse invalid wire-format data')
+  }
+  if (!read.ok) return failed(read.message)
+  const key = read.value.kind === 'service' ? `service ${id.toLowerCase()}` : read.value.kind
+  return { ok: true, item: { change: read.value, key, url, id, nonces: [nonce] } }
+}
+
+function readResource(url: string, id: string, value: Buffer, role: 'acceptor' | 'dialer', peerName: string): Read<Change> {
+  switch (url) {
+    case typeUrls.service: {
+      if (id === '' || id.length > 256) return { ok: false, message: 'the resource ID is no service name' }
+      const instances = fromWire(ExportedService.decode(value).Nodes, id, peerName)
+      return instances.ok ? { ok: true, value: { kind: 'service', name: id, instances: instances.value, bytes: value.length } } : instances
+    }
+    case typeUrls.list:
+      return { ok: true, value: { kind: 'list', names: ExportedServiceList.decode(value).Services } }
+    case typeUrls.bundle: {
+      const bundle = PeeringTrustBundle.decode(value)
+      return {
+        ok: true,
+        value: {
+          kind: 'bundle',
+          trustDomain: bundle.TrustDomain,
+          rootPems: bundle.RootPEMs.map(pem => (pem.endsWith('\n') ? pem : `${pem}\n`)),
+          exportedPartition: bundle.ExportedPartition,
+        },
+      }
+    }
+    default: {
+      const { Addresses: addresses } = PeeringServerAddresses.decode(value)
+      // Who has no address is dialled by nobody, and who dials cannot become someone who waits (5.1, 7.7).
+      if (role === 'acceptor') return { ok: false, message: 'Cannot switch peering dialing mode from false to true' }
+      if (addresses.length === 0) return { ok: false, message: 'Cannot switch peering dialing mode from true to false' }
+      return { ok: true, value: { kind: 'addresses', addresses } }
+    }
+  }
+}
+
+function upsertError(url: string, id: string, message: string): string {
+  return `upsert error, ResourceURL: "${url}", ResourceID: "${id}": ${message}`
+}
+
+/** Puts an item into the queue, in place of an older one of the same resource. */
+export function enqueue(intake: Intake, item: Item): void {
+  const older = intake.waiting.get(item.key)
+  intake.waiting.delete(item.key)
+  intake.waiting.set(item.key, older ? { ...item, nonces: [...older.nonces, ...item.nonces].slice(-owedAnswers) } : item)
+}
+
+/** Takes from the queue what may be stored now. */
+export function startNext(intake: Intake): { ticket: number; change: Change }[] {
+  const started: { ticket: number; change: Change }[] = []
+  const busy = new Set(Array.from(intake.running.values(), item => item.key))
+  for (const item of intake.waiting.values()) {
+    if (intake.running.size >= concurrency || busy.has('list') || busy.has(item.key)) break
+    if (item.key === 'list' && busy.size > 0) break
+    intake.waiting.delete(item.key)
+    intake.running.set(intake.nextTicket, item)
+    busy.add(item.key)
+    started.push({ ticket: intake.nextTicket, change: item.change })
+    intake.nextTicket += 1
+  }
+  return started
+}
+
+/** An item was stored, or was refused with `error`: the answers that are owed for it. */
+export function finish(
+  intake: Intake,
+  ticket: number,
+  error: string | undefined,
+): { change: Change; answers: ReplicationMessage[] } | undefined {
+  const item = intake.running.get(ticket)
+  if (!item) return undefined
+  intake.running.delete(ticket)
+  const answers = item.nonces.map(nonce =>
+    error === undefined
+      ? acknowledgement(item.url, nonce)
+      : refusal(item.url, nonce, grpcCodes.internal, upsertError(item.url, item.id, error)),
+  )
+  return { change: item.change, answers }
+}

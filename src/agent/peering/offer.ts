@@ -1,0 +1,131 @@
+/**
+ * The exporting half of a session: what the other side subscribed to, what it was sent, and what it is owed. Nothing waits in a
+ * queue: a resource that changes while the stream is full is sent once, in its latest state, when there is room again; identical
+ * content is not sent twice on one stream (spec/peering-wire.md 7.5).
+ */
+import { formatNonce, isTypeUrl, resourceIds, sidecarSuffix, typeUrls, upsert, type TypeUrl } from '../../wire/peer-stream.ts'
+import type { ReplicationMessage } from '../../wire/gen/peerstream.ts'
+
+/** One resource, encoded; `digest` stands for its content. */
+export interface Offered {
+  value: Uint8Array
+  digest: string
+}
+
+/** Everything that one peer may know of us at this moment. */
+export interface Offer {
+  /** Plain names only, sorted (7.1). */
+  names: readonly string[]
+  list: Offered
+  /** By ResourceID: plain services and `-sidecar-proxy`. */
+  services: ReadonlyMap<string, Offered>
+  /** Absent while Connect is off. */
+  bundle?: Offered
+  /** Acceptors only, and never empty (7.7). */
+  addresses?: Offered
+}
+
+/** A resource that does not fit into a message. Its name is exported without instances. */
+export interface Oversized {
+  id: string
+  bytes: number
+}
+
+export interface Outbox {
+  subscribed: Set<TypeUrl>
+  offer: Offer | undefined
+  /** Digest of what was last sent, by type and id. */
+  sent: Map<string, string>
+  nonce: number
+  /** Bytes handed over and not yet taken by the transport. */
+  unsentBytes: number
+  oversized: Map<string, number>
+}
+
+/** While this much is on its way nothing further is handed over. */
+const highWaterBytes = 1024 * 1024
+/** A real peer sends and receives at most this (5.6), in both roles; what comes after is the room for everything but the value. */
+const maxMessageBytes = 8 * 1024 * 1024
+const envelopeBytes = 512
+
+const nothing = new Uint8Array(0)
+
+export function newOutbox(): Outbox {
+  return { subscribed: new Set(), offer: undefined, sent: new Map(), nonce: 0, unsentBytes: 0, oversized: new Map() }
+}
+
+export function oversizedOf(outbox: Outbox): Oversized[] {
+  return Array.from(outbox.oversized, ([id, bytes]) => ({ id, bytes })).sort((a, b) => (a.id < b.id ? -1 : 1))
+}
+
+/** What a request means before anything has been sent: a subscription, an answer, or the end of the stream (5.3). */
+export function subscribe(
+  outbox: Outbox,
+  request: { ResourceURL: string; ResponseNonce: string; PeerID: string; Error?: object | undefined },
+  expectedPeerId: string | undefined,
+): 'subscribed' | 'answered' | { fatal: string } {
+  const url = request.ResourceURL
+  if (!isTypeUrl(url)) return { fatal: `subscription request to unknown resource URL: ${url}` }
+  if (outbox.subscribed.has(url)) return 'answered'
+  // The list comes with the services, asked for or not; a peer that acknowledges it has done nothing wrong.
+  if (url === typeUrls.list && request.ResponseNonce !== '' && outbox.subscribed.has(typeUrls.service)) return 'answered'
+  if (request.ResponseNonce !== '') return { fatal: 'initial subscription requests for a resource type must not contain a nonce' }
+  if (request.Error) return { fatal: 'initial subscription request for a resource type must not contain an error' }
+  if (expectedPeerId !== undefined && request.PeerID !== '' && request.PeerID !== expectedPeerId) {
+    return { fatal: 'initial subscription requests for a resource type must have consistent PeerID values' }
+  }
+  outbox.subscribed.add(url)
+  return 'subscribed'
+}
+
+/** Messages that are due now. `listSent` is set when the list of names is among them. */
+export function flush(outbox: Outbox): { messages: ReplicationMessage[]; listSent: boolean } {
+  const messages: ReplicationMessage[] = []
+  const { offer, subscribed } = outbox
+  const put = (url: TypeUrl, id: string, offered: Offered): boolean => {
+    const key = `${url} ${id}`
+    const fits = offered.value.length + 2 * url.length + id.length + envelopeBytes <= maxMessageBytes
+    const digest = fits ? offered.digest : `oversized ${offered.digest}`
+    if (outbox.sent.get(key) === digest) return true
+    if (outbox.unsentBytes >= highWaterBytes) return false
+    if (fits) outbox.oversized.delete(id)
+    else outbox.oversized.set(id, offered.value.length)
+    outbox.sent.set(key, digest)
+    // Only a service can be sent empty: that hides its instances and leaves its name. An empty list would delete everything.
+    if (!fits && url !== typeUrls.service) return true
+    const value = fits ? offered.value : nothing
+    outbox.nonce += 1
+    outbox.unsentBytes += value.length + 2 * url.length + id.length
+    messages.push(upsert(url, id, formatNonce(outbox.nonce), value))
+    return true
+  }
+  let listSent = false
+  if (!offer) return { messages, listSent }
+  if (subscribed.has(typeUrls.bundle) && offer.bundle) put(typeUrls.bundle, resourceIds.bundle, offer.bundle)
+  if (subscribed.has(typeUrls.addresses) && offer.addresses) put(typeUrls.addresses, resourceIds.addresses, offer.addresses)
+  if (subscribed.has(typeUrls.service)) {
+    const before = outbox.sent.get(`${typeUrls.list} ${resourceIds.list}`)
+    // What goes away goes before the list says so (7.5).
+    const complete =
+      retract(outbox, offer, put) &&
+      put(typeUrls.list, resourceIds.list, offer.list) &&
+      Array.from(offer.services).every(([id, offered]) => put(typeUrls.service, id, offered))
+    listSent = outbox.sent.get(`${typeUrls.list} ${resourceIds.list}`) !== before
+    if (!complete) return { messages, listSent }
+  }
+  return { messages, listSent }
+}
+
+/** Empties the virtual proxies that are no longer offered. Plain names need nothing: the list sweeps them (7.5). */
+function retract(outbox: Outbox, offer: Offer, put: (url: TypeUrl, id: string, offered: Offered) => boolean): boolean {
+  const prefix = `${typeUrls.service} `
+  for (const key of outbox.sent.keys()) {
+    if (!key.startsWith(prefix)) continue
+    const id = key.slice(prefix.length)
+    if (offer.services.has(id)) continue
+    if (id.endsWith(sidecarSuffix) && !put(typeUrls.service, id, { value: nothing, digest: '' })) return false
+    outbox.sent.delete(key)
+    outbox.oversized.delete(id)
+  }
+  return true
+}

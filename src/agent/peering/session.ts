@@ -1,0 +1,338 @@
+/**
+ * One peering stream as a state machine, the same for the side that dialled and the side that accepted: `step(state, event, now)`
+ * answers the next state and what to do. It owns no socket, timer or store; a driver carries out the effects and reports back
+ * (spec/peering-wire.md 5, 7, 8, 9). The state is handed over: after a step only the returned one counts.
+ */
+import type { ReplicationMessage, ReplicationMessage_Request, ReplicationMessage_Response } from '../../wire/gen/peerstream.ts'
+import { grpcCodes, heartbeat, subscription, terminated, typeUrls } from '../../wire/peer-stream.ts'
+import { enqueue, finish, judge, newIntake, startNext, type Change, type Intake } from './intake.ts'
+import { flush, newOutbox, oversizedOf, subscribe, type Offer, type Outbox, type Oversized } from './offer.ts'
+
+export type Role = 'acceptor' | 'dialer'
+
+/** A heartbeat leaves every 15 s; 120 s without one from the other side end the stream; nothing else counts (5.5). */
+export const heartbeatMs = 15_000
+export const silenceMs = 120_000
+/** How long after Terminated the other side may take to finish (9.2). */
+const graceMs = 1000
+
+export interface Identity {
+  role: Role
+  /** The acceptor's id of this peering: what travels as PeerID. */
+  peerId: string
+  /** Our own name for the peer; never travels. */
+  peerName: string
+  /** Dialers only: what Open carries. */
+  streamSecret: string
+  remote: { partition: string; datacenter: string; locality?: { region?: string; zone?: string } }
+}
+
+/** Two clocks at once: ages by the monotonic one, dates by the wall. */
+export interface Now {
+  monoMs: number
+  wallMs: number
+}
+
+/** What is known of the stream; dates are wall-clock ms. */
+export interface SessionStatus {
+  connected: boolean
+  /** The other side has said anything at all on this stream. */
+  alive: boolean
+  importedServices: string[] | undefined
+  exportedServices: string[] | undefined
+  lastHeartbeatMs: number | undefined
+  lastReceiveMs: number | undefined
+  lastSendMs: number | undefined
+  lastAckMs: number | undefined
+  /** The other side refused something of ours. */
+  lastNack: { atMs: number; url: string; message: string } | undefined
+  /** We refused something of theirs. */
+  lastRefusal: { atMs: number; url: string; id: string; message: string } | undefined
+  /** We refused their trust bundle and still do: alertable. */
+  refusedBundle: string | undefined
+  oversized: Oversized[]
+  /** Why the stream ended; undefined while it runs and when it ended as it should. */
+  error: { atMs: number; message: string } | undefined
+}
+
+export interface SessionState {
+  readonly identity: Identity
+  phase: 'new' | 'open' | 'closing' | 'closed'
+  outbox: Outbox
+  intake: Intake
+  status: SessionStatus
+  nextHeartbeatMs: number
+  silentSinceMs: number
+  graceEndMs: number
+}
+
+export type Event =
+  /** The stream is up. For an acceptor: Open was read and judged. */
+  | { type: 'opened' }
+  | { type: 'message'; message: ReplicationMessage }
+  /** What we offer has changed. */
+  | { type: 'offer'; offer: Offer }
+  | { type: 'stored'; ticket: number; error?: string }
+  /** The transport has taken everything. */
+  | { type: 'drained' }
+  | { type: 'tick' }
+  /** The operator deleted this peering. */
+  | { type: 'terminate' }
+  /** The other side finished sending, or the stream broke with `error`. */
+  | { type: 'ended'; error?: { code: number; message: string } }
+
+export interface Status {
+  code: number
+  message: string
+}
+
+export type Effect =
+  | { type: 'send'; message: ReplicationMessage }
+  /** Keep it, then say `stored`. */
+  | { type: 'store'; ticket: number; change: Change }
+  /** The peer deleted this peering: mark it and purge what it gave us. */
+  | { type: 'terminated' }
+  /** Dialer: no more from us (END_STREAM). */
+  | { type: 'half-close' }
+  /** The end: an acceptor answers this status, a dialer lets go of the call. */
+  | { type: 'close'; status: Status }
+  /** Worth a line in the log. */
+  | { type: 'notice'; message: string; fields: Record<string, unknown> }
+
+export function newSession(identity: Identity, now: Now): SessionState {
+  return {
+    identity,
+    phase: 'new',
+    outbox: newOutbox(),
+    intake: newIntake(),
+    nextHeartbeatMs: now.monoMs + heartbeatMs,
+    silentSinceMs: now.monoMs,
+    graceEndMs: Infinity,
+    status: {
+      connected: false,
+      alive: false,
+      importedServices: undefined,
+      exportedServices: undefined,
+      lastHeartbeatMs: undefined,
+      lastReceiveMs: undefined,
+      lastSendMs: undefined,
+      lastAckMs: undefined,
+      lastNack: undefined,
+      lastRefusal: undefined,
+      refusedBundle: undefined,
+      oversized: [],
+      error: undefined,
+    },
+  }
+}
+
+/** When the next `tick` is due, on the monotonic clock. */
+export function nextTickMs(state: SessionState): number {
+  if (state.phase === 'open') return Math.min(state.nextHeartbeatMs, state.silentSinceMs + silenceMs)
+  return state.phase === 'closing' ? state.graceEndMs : Infinity
+}
+
+export function step(state: SessionState, event: Event, now: Now): [SessionState, Effect[]] {
+  if (state.phase === 'closed') return [state, []]
+  const effects: Effect[] = []
+  switch (event.type) {
+    case 'opened':
+      open(state, effects, now)
+      break
+    case 'message':
+      state.status.alive = true
+      receive(state, event.message, effects, now)
+      break
+    case 'offer':
+      state.outbox.offer = event.offer
+      sendDue(state, effects, now)
+      break
+    case 'drained':
+      state.outbox.unsentBytes = 0
+      sendDue(state, effects, now)
+      break
+    case 'stored':
+      stored(state, event.ticket, event.error, effects, now)
+      break
+    case 'tick':
+      tick(state, effects, now)
+      break
+    case 'terminate':
+      terminate(state, effects, now)
+      break
+    case 'ended':
+      ended(state, event.error, effects, now)
+      break
+  }
+  return [state, effects]
+}
+
+function open(state: SessionState, effects: Effect[], now: Now): void {
+  if (state.phase !== 'new') return
+  const { role, peerId, streamSecret, remote } = state.identity
+  state.phase = 'open'
+  state.status.connected = true
+  state.nextHeartbeatMs = now.monoMs + heartbeatMs
+  state.silentSinceMs = now.monoMs
+  const { locality } = remote
+  if (role === 'dialer') {
+    const Remote = {
+      Partition: remote.partition,
+      Datacenter: remote.datacenter,
+      Locality: locality?.region ? { Region: locality.region, Zone: locality.zone ?? '' } : undefined,
+    }
+    effects.push({
+      type: 'send',
+      message: { Payload: { $case: 'open', value: { PeerID: peerId, StreamSecretID: streamSecret, Remote } } },
+    })
+  }
+  // In this order, and both services and list: acknowledging a list that nobody subscribed to ends the stream (5.3).
+  const wanted = [typeUrls.service, typeUrls.list, typeUrls.bundle, ...(role === 'dialer' ? [typeUrls.addresses] : [])]
+  for (const url of wanted) effects.push({ type: 'send', message: subscription(url, role === 'dialer' ? peerId : '') })
+}
+
+function receive(state: SessionState, message: ReplicationMessage, effects: Effect[], now: Now): void {
+  const payload = message.Payload
+  // A second Open, and a message that says nothing, are ignored (5.1).
+  if (!payload || payload.$case === 'open' || state.phase === 'new') return
+  if (payload.$case === 'heartbeat') {
+    state.silentSinceMs = now.monoMs
+    state.status.lastHeartbeatMs = now.wallMs
+    state.status.lastReceiveMs = now.wallMs
+  } else if (payload.$case === 'terminated') {
+    receiveTerminated(state, effects, now)
+  } else if (state.phase === 'open') {
+    if (payload.$case === 'request') receiveRequest(state, payload.value, effects, now)
+    else receiveResponse(state, payload.value, effects, now)
+  }
+}
+
+function receiveRequest(state: SessionState, request: ReplicationMessage_Request, effects: Effect[], now: Now): void {
+  const { role, peerId } = state.identity
+  // Only a dialer knows the id that belongs here; an acceptor's own requests leave it empty (5.1).
+  const meaning = subscribe(state.outbox, request, role === 'dialer' ? peerId : undefined)
+  if (typeof meaning === 'object') {
+    close(state, effects, now, { code: grpcCodes.invalidArgument, message: meaning.fatal }, meaning.fatal)
+    return
+  }
+  if (meaning === 'subscribed') sendDue(state, effects, now)
+  else if (request.Error) {
+    const { code, message } = request.Error
+    state.status.lastNack = { atMs: now.wallMs, url: request.ResourceURL, message }
+    effects.push({
+      type: 'notice',
+      message: 'peer refused a resource',
+      fields: { resourceUrl: request.ResourceURL, nonce: request.ResponseNonce, code, error: message.slice(0, 500) },
+    })
+  } else state.status.lastAckMs = now.wallMs
+}
+
+function receiveResponse(state: SessionState, response: ReplicationMessage_Response, effects: Effect[], now: Now): void {
+  const { role, peerName } = state.identity
+  const judgement = judge(response, role, peerName)
+  if (!judgement.ok) {
+    effects.push({ type: 'send', message: judgement.answer })
+    refused(state, response.ResourceURL, response.ResourceID, judgement.message, effects, now)
+    return
+  }
+  enqueue(state.intake, judgement.item)
+  store(state, effects)
+}
+
+function store(state: SessionState, effects: Effect[]): void {
+  for (const { ticket, change } of startNext(state.intake)) effects.push({ type: 'store', ticket, change })
+}
+
+function stored(state: SessionState, ticket: number, error: string | undefined, effects: Effect[], now: Now): void {
+  const done = finish(state.intake, ticket, error)
+  if (!done || state.phase !== 'open') return
+  for (const message of done.answers) effects.push({ type: 'send', message })
+  if (error === undefined) {
+    state.status.lastReceiveMs = now.wallMs
+    if (done.change.kind === 'list') state.status.importedServices = done.change.names.toSorted()
+    if (done.change.kind === 'bundle') state.status.refusedBundle = undefined
+  } else {
+    if (done.change.kind === 'bundle') state.status.refusedBundle = error
+    refused(state, done.change.kind, done.change.kind === 'service' ? done.change.name : '', error, effects, now)
+  }
+  store(state, effects)
+}
+
+function refused(state: SessionState, url: string, id: string, message: string, effects: Effect[], now: Now): void {
+  state.status.lastReceiveMs = now.wallMs
+  state.status.lastRefusal = { atMs: now.wallMs, url, id, message }
+  effects.push({
+    type: 'notice',
+    message: 'refused a resource of the peer',
+    fields: { resourceUrl: url, resource: id.slice(0, 256), error: message },
+  })
+}
+
+function sendDue(state: SessionState, effects: Effect[], now: Now): void {
+  if (state.phase !== 'open') return
+  const before = state.status.oversized.length
+  const { messages, listSent } = flush(state.outbox)
+  for (const message of messages) effects.push({ type: 'send', message })
+  if (messages.length > 0) state.status.lastSendMs = now.wallMs
+  if (listSent) state.status.exportedServices = [...state.outbox.offer!.names]
+  state.status.oversized = oversizedOf(state.outbox)
+  if (state.status.oversized.length > before) {
+    effects.push({
+      type: 'notice',
+      message: 'a service is too large for one message and is exported without instances; reduce its instances or their metadata',
+      fields: { oversized: state.status.oversized },
+    })
+  }
+}
+
+function tick(state: SessionState, effects: Effect[], now: Now): void {
+  if (state.phase === 'closing') {
+    if (now.monoMs >= state.graceEndMs) close(state, effects, now, { code: grpcCodes.ok, message: '' }, undefined)
+    return
+  }
+  if (state.phase !== 'open') return
+  if (now.monoMs >= state.nextHeartbeatMs) {
+    effects.push({ type: 'send', message: heartbeat })
+    // Beats that a sleeping machine missed are not made up for.
+    state.nextHeartbeatMs = Math.max(state.nextHeartbeatMs + heartbeatMs, now.monoMs + 1)
+  }
+  if (now.monoMs >= state.silentSinceMs + silenceMs) {
+    close(state, effects, now, { code: grpcCodes.unknown, message: 'heartbeat timeout' }, 'heartbeat timeout')
+  }
+}
+
+/** Terminated and END_STREAM leave together: with any delay between them a real acceptor never ends the call (9.2). */
+function terminate(state: SessionState, effects: Effect[], now: Now): void {
+  if (state.phase === 'new') close(state, effects, now, { code: grpcCodes.ok, message: '' }, undefined)
+  if (state.phase !== 'open') return
+  effects.push({ type: 'send', message: terminated })
+  beginClosing(state, effects, now)
+}
+
+function receiveTerminated(state: SessionState, effects: Effect[], now: Now): void {
+  effects.push({ type: 'terminated' })
+  if (state.phase === 'open') beginClosing(state, effects, now)
+}
+
+function beginClosing(state: SessionState, effects: Effect[], now: Now): void {
+  state.phase = 'closing'
+  state.graceEndMs = now.monoMs + graceMs
+  if (state.identity.role === 'dialer') effects.push({ type: 'half-close' })
+}
+
+function ended(state: SessionState, error: Status | undefined, effects: Effect[], now: Now): void {
+  if (state.phase === 'closing') {
+    close(state, effects, now, { code: grpcCodes.ok, message: '' }, undefined)
+    return
+  }
+  const message = error === undefined ? 'stream ended unexpectedly' : `unexpected error receiving from the stream: ${error.message}`
+  close(state, effects, now, { code: grpcCodes.unknown, message }, error?.message ?? message)
+}
+
+function close(state: SessionState, effects: Effect[], now: Now, status: Status, error: string | undefined): void {
+  state.phase = 'closed'
+  state.status.connected = false
+  state.status.error = error === undefined ? undefined : { atMs: now.wallMs, message: error }
+  if (error !== undefined) state.status.lastReceiveMs = now.wallMs
+  effects.push({ type: 'close', status })
+}

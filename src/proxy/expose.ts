@@ -1,0 +1,122 @@
+/**
+ * Exposed paths (data-plane.md 11.4): a plain, unauthenticated listener for exactly one path of the app, for health checkers outside
+ * the mesh. The path is compared as it was sent, the query aside: no prefix, no normalising, nothing else of the app is reachable.
+ */
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { Duplex } from 'node:stream'
+import httpProxy from 'http-proxy'
+import type { Logger } from '../lib/log.ts'
+import type { Self } from '../mesh/snapshot.ts'
+import { Listener } from './listener.ts'
+import { xfccHeader } from './xfcc.ts'
+
+const limits = { maxConnections: 256, requestMs: 15_000, headersMs: 5000 } as const
+
+interface Entry {
+  listener: Listener
+  server: Server
+  close(): void
+}
+
+export class Expose {
+  readonly #logger: Logger
+  readonly #entries = new Map<string, Entry>()
+
+  constructor(logger: Logger) {
+    this.#logger = logger
+  }
+
+  /** Brings the listeners in line with the plan. */
+  async update({ expose, app, listen }: Self): Promise<void> {
+    const wanted = new Map<string, { path: string; listenerPort: number; target: string }>()
+    for (const { path, listenerPort, localPathPort } of expose) {
+      const target = `http://${bracketed(app?.address || '127.0.0.1')}:${localPathPort}`
+      wanted.set(JSON.stringify([listen.address, listenerPort, path, target]), { path, listenerPort, target })
+    }
+    for (const [key, entry] of this.#entries) {
+      if (wanted.has(key)) continue
+      this.#entries.delete(key)
+      entry.close()
+    }
+    const tried: Promise<void>[] = []
+    for (const [key, { path, listenerPort, target }] of wanted) {
+      if (this.#entries.has(key)) continue
+      const entry = this.#open(path, target, { address: listen.address, port: listenerPort })
+      this.#entries.set(key, entry)
+      tried.push(entry.listener.tried())
+    }
+    await Promise.all(tried)
+  }
+
+  /** Where a path is exposed. */
+  port(path: string): number | undefined {
+    for (const [key, entry] of this.#entries) if ((JSON.parse(key) as string[])[2] === path) return entry.listener.port
+    return undefined
+  }
+
+  close(): void {
+    for (const entry of this.#entries.values()) entry.close()
+    this.#entries.clear()
+  }
+
+  #open(path: string, target: string, at: { address: string; port: number }): Entry {
+    const proxy = httpProxy.createProxyServer({ target, proxyTimeout: limits.requestMs, timeout: limits.requestMs, xfwd: false })
+    const server = createServer({ requestTimeout: limits.requestMs, headersTimeout: limits.headersMs })
+    // http-proxy reports a failure with either a response or a raw socket.
+    proxy.on('error', (_error, _request, response) => {
+      if (!('writeHead' in response)) return void response.destroy()
+      if (response.headersSent) response.destroy()
+      else response.writeHead(503, { 'content-type': 'text/plain' }).end('upstream connect error')
+    })
+    server.on('request', (request: IncomingMessage, response: ServerResponse) => {
+      if (!exactly(path, request.url)) return void response.writeHead(404, { 'content-type': 'text/plain' }).end('not found')
+      delete request.headers[xfccHeader]
+      // http-proxy 1.18 listens for `aborted`, which newer versions of Node no longer send: the app must see the client go.
+      response.once('close', () => {
+        if (!response.writableFinished) request.destroy()
+      })
+      proxy.web(request, response)
+    })
+    server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+      socket.on('error', () => socket.destroy())
+      if (!exactly(path, request.url)) return void socket.end('HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n')
+      delete request.headers[xfccHeader]
+      proxy.ws(request, socket, head)
+    })
+    server.on('clientError', (_error, socket) => socket.destroy())
+    let open = 0
+    const sockets = new Set<Duplex>()
+    const listener = new Listener({
+      at,
+      purpose: `exposed path ${path}`,
+      logger: this.#logger,
+      onConnection: socket => {
+        socket.on('error', () => {})
+        if (open >= limits.maxConnections) return void socket.destroy()
+        open += 1
+        sockets.add(socket)
+        socket.once('close', () => {
+          open -= 1
+          sockets.delete(socket)
+        })
+        server.emit('connection', socket)
+      },
+    })
+    const close = () => {
+      listener.close()
+      proxy.close()
+      for (const socket of sockets) socket.destroy()
+    }
+    return { listener, server, close }
+  }
+}
+
+function exactly(path: string, url: string | undefined): boolean {
+  if (url === undefined) return false
+  const query = url.indexOf('?')
+  return (query === -1 ? url : url.slice(0, query)) === path
+}
+
+function bracketed(address: string): string {
+  return address.includes(':') ? `[${address}]` : address
+}

@@ -1,0 +1,246 @@
+/**
+ * The public door of a sidecar, in the order in which a caller meets it: connection limit, TLS, permit, then for every request (http)
+ * or for the connection (anything else) the intentions, then the app. Nothing of the app is reached, and nothing of it is sent back,
+ * before the decision; and a decision lasts only until the next plan.
+ */
+import type { Socket } from 'node:net'
+import { createServer, type Server, type TLSSocket } from 'node:tls'
+import type { Logger } from '../lib/log.ts'
+import type { Decision, Principal } from '../mesh/authorize.ts'
+import type { SidecarBinding } from './binding.ts'
+import { dialPlain } from './dial.ts'
+import { serveHttp1 } from './http1/connection.ts'
+import type { HttpDoor } from './http1/door.ts'
+import { defaultHttp1Limits, type Http1Limits } from './http1/limits.ts'
+import { InboundHttp } from './inbound-http.ts'
+import { type DecisionLabel, type ProxyMetrics, type RefusalReason, type Tally } from './metrics.ts'
+import { permitOf, presentedChain, type Permit } from './permit.ts'
+import { StreamPool } from './pool.ts'
+import { chooseAlpn, contextKey, contextOptions } from './tls.ts'
+import { openTunnel, type Tunnel } from './tunnel.ts'
+
+export const inboundLimits = {
+  handshakeMs: 10_000,
+  /** A connection of bytes that says nothing and is allowed nothing. */
+  silentMs: 60_000,
+  tunnelIdleMs: 3_600_000,
+  /** Handshakes at a time; more are refused before they cost anything. */
+  maxHandshakes: 1024,
+} as const
+
+/** One accepted, permitted connection. */
+interface Connection {
+  socket: TLSSocket
+  permit: Permit
+  /** How it is served; when the service's protocol changes, it is served no longer. */
+  protocol: string
+  /** Judge again what is already open. */
+  reauthorize(): void
+  drain(): void
+}
+
+export interface InboundOptions {
+  binding: () => SidecarBinding | undefined
+  metrics: ProxyMetrics
+  logger: Logger
+  limits?: Partial<Http1Limits>
+}
+
+export class Inbound {
+  readonly #options: InboundOptions
+  readonly #server: Server
+  readonly #connections = new Set<Connection>()
+  readonly #handshakes = new Set<Socket>()
+  readonly #app = new StreamPool()
+  readonly #refused: (reason: RefusalReason) => void
+  readonly #accepted: Tally
+  readonly #decisions: Record<DecisionLabel, Tally>
+  readonly #limits: Http1Limits
+  #contextKey = ''
+  #context: SidecarBinding | undefined
+  #appAddress = ''
+  #closed = false
+
+  constructor(options: InboundOptions) {
+    const { metrics } = options
+    this.#options = options
+    this.#limits = { ...defaultHttp1Limits, ...options.limits }
+    this.#refused = reason => {
+      metrics.refused('inbound', reason).count += 1
+    }
+    this.#accepted = metrics.connections('inbound')
+    this.#decisions = decisionTallies(metrics)
+    metrics.gauges.open.set('inbound', () => this.#connections.size)
+    // Never listens itself: it is handed the connections that passed the limit.
+    this.#server = createServer({
+      requestCert: true,
+      rejectUnauthorized: true,
+      handshakeTimeout: inboundLimits.handshakeMs,
+      ALPNCallback: ({ protocols }) => chooseAlpn(protocols),
+    })
+    this.#server.on('secureConnection', socket => this.#secured(socket))
+    this.#server.on('tlsClientError', (_error, socket) => {
+      if (!this.#closed) this.#refused('tls')
+      socket.destroy()
+    })
+  }
+
+  get app(): StreamPool {
+    return this.#app
+  }
+
+  /** 1. A connection arrives. */
+  accept(raw: Socket): void {
+    const binding = this.#options.binding()
+    raw.on('error', () => {})
+    if (!binding || this.#closed || this.#context === undefined) return this.#turnAway(raw, 'not-ready')
+    const { maxInboundConnections } = binding.plan.self
+    const open = this.#connections.size + this.#handshakes.size
+    if ((maxInboundConnections > 0 && open >= maxInboundConnections) || this.#handshakes.size >= inboundLimits.maxHandshakes) {
+      return this.#turnAway(raw, 'limit')
+    }
+    this.#handshakes.add(raw)
+    raw.once('close', () => this.#handshakes.delete(raw))
+    this.#server.emit('connection', raw)
+  }
+
+  #turnAway(raw: Socket, reason: RefusalReason): void {
+    this.#refused(reason)
+    raw.destroy()
+  }
+
+  /** 2. The handshake is done and Node believes some root of ours; 3. whose root decides. */
+  #secured(socket: TLSSocket): void {
+    for (const raw of this.#handshakes) if (raw.destroyed || raw.remotePort === socket.remotePort) this.#handshakes.delete(raw)
+    socket.on('error', () => {})
+    const binding = this.#options.binding()
+    if (!binding || this.#closed) return void socket.destroy()
+    const made = socket.authorized
+      ? permitOf(presentedChain(socket), domain => binding.inboundRoots.get(domain), Date.now())
+      : ({ ok: false, reason: 'untrusted' } as const)
+    if (!made.ok) {
+      this.#refused(made.reason)
+      this.#options.logger.debug({ reason: made.reason, remote: socket.remoteAddress }, 'inbound connection refused')
+      socket.destroy()
+      return
+    }
+    this.#accepted.count += 1
+    const { permit } = made
+    const { protocol } = binding.plan.self
+    const serve = protocol === 'http' ? this.#serveHttp : this.#serveBytes
+    const connection: Connection = { socket, permit, protocol, ...serve.call(this, socket, permit) }
+    this.#connections.add(connection)
+    socket.once('close', () => this.#connections.delete(connection))
+    if (binding.plan.self.draining) connection.drain()
+  }
+
+  /** 4a. Requests: each is judged by the door, against the binding of its own moment. */
+  #serveHttp(socket: TLSSocket, permit: Permit): Pick<Connection, 'reauthorize' | 'drain'> {
+    const door: HttpDoor = new InboundHttp({
+      permit,
+      binding: () => this.#options.binding()!,
+      app: this.#app,
+      requests: this.#options.metrics.requests('inbound', ''),
+      decided: decision => this.#decided(decision),
+    })
+    return serveHttp1(socket, door, this.#limits)
+  }
+
+  /** 4b. Bytes: a caller who is allowed reaches the app at once, so that either side may speak first; the others' first byte closes. */
+  #serveBytes(socket: TLSSocket, permit: Permit): Pick<Connection, 'reauthorize' | 'drain'> {
+    let tunnel: Tunnel | undefined
+    let state: 'waiting' | 'dialling' | 'open' = 'waiting'
+    const judge = (): boolean => this.#judge(permit).allow
+    const reach = async () => {
+      state = 'dialling'
+      this.#decisions.allow.count += 1
+      socket.off('data', onRefused)
+      socket.pause()
+      socket.setTimeout(0)
+      const { app, localConnectTimeoutMs } = this.#options.binding()!.plan.self
+      const dialed = app ? await dialPlain(app, localConnectTimeoutMs) : undefined
+      if (!dialed?.ok || socket.destroyed || !judge()) {
+        if (dialed?.ok) dialed.stream.destroy()
+        socket.destroy()
+        return
+      }
+      state = 'open'
+      tunnel = openTunnel(socket, dialed.stream, { idleMs: inboundLimits.tunnelIdleMs })
+    }
+    const onRefused = () => {
+      this.#decided(this.#judge(permit))
+      socket.end()
+      socket.destroySoon()
+    }
+    if (judge()) void reach()
+    else {
+      socket.once('data', onRefused)
+      socket.once('end', () => socket.end())
+      socket.setTimeout(inboundLimits.silentMs, () => socket.destroy())
+    }
+    return {
+      reauthorize: () => {
+        const allowed = judge()
+        if (state === 'waiting' && allowed) void reach()
+        else if (state === 'open' && !allowed) tunnel?.destroy()
+      },
+      drain: () => {},
+    }
+  }
+
+  #judge(permit: Permit): Decision {
+    const { authorizer } = this.#options.binding()!.plan
+    const principal: Principal | undefined = authorizer.identify(permit.uri)
+    return principal ? authorizer.authorize(principal, undefined) : nobody
+  }
+
+  #decided(decision: Decision): void {
+    this.#decisions[decisionLabel(decision)].count += 1
+  }
+
+  /** A new plan or leaf is in place: contexts are swapped, and whoever may no longer be here goes. */
+  update(binding: SidecarBinding): void {
+    const key = contextKey(binding.identity, binding.inboundPems)
+    if (key !== this.#contextKey) {
+      this.#server.setSecureContext(contextOptions(binding.identity, binding.inboundPems))
+      this.#contextKey = key
+    }
+    const before = this.#context
+    this.#context = binding
+    const { app, protocol, draining } = binding.plan.self
+    const appAddress = JSON.stringify(app)
+    if (appAddress !== this.#appAddress) this.#app.rekey(appAddress)
+    this.#appAddress = appAddress
+    const rootsChanged = before === undefined || before.inboundPems.join() !== binding.inboundPems.join()
+    for (const connection of this.#connections) {
+      const trusted = !rootsChanged || permitOf(connection.permit.chain, domain => binding.inboundRoots.get(domain), Date.now()).ok
+      if (!trusted || connection.protocol !== protocol) connection.socket.destroy()
+      else connection.reauthorize()
+      if (draining) connection.drain()
+    }
+  }
+
+  /** Says go-away to every caller. */
+  drain(): void {
+    for (const connection of this.#connections) connection.drain()
+  }
+
+  close(): void {
+    this.#closed = true
+    for (const raw of this.#handshakes) raw.destroy()
+    for (const { socket } of this.#connections) socket.destroy()
+    this.#app.close()
+  }
+}
+
+const nobody: Decision = { allow: false, reason: 'identity', rule: '' }
+
+function decisionLabel(decision: Decision): DecisionLabel {
+  if (decision.malformed === true) return 'malformed'
+  return decision.allow ? 'allow' : `deny-${decision.reason}`
+}
+
+function decisionTallies(metrics: ProxyMetrics): Record<DecisionLabel, Tally> {
+  const labels: DecisionLabel[] = ['allow', 'deny-intention', 'deny-default', 'deny-peer-default', 'deny-identity', 'malformed']
+  return Object.fromEntries(labels.map(label => [label, metrics.decision(label)])) as Record<DecisionLabel, Tally>
+}

@@ -1,0 +1,143 @@
+/**
+ * Every metric of the data plane. Label sets are closed: they name upstreams of this proxy's own plan, status classes and the
+ * decisions listed here, never a path, a peer that was not registered here or anything that a caller chooses. The hot path adds to
+ * plain numbers that are resolved beforehand; prom-client reads them when it is scraped.
+ */
+import { Counter, createRegistry, Gauge, type Registry } from '../lib/metrics.ts'
+
+/** A number that only grows. */
+export interface Tally {
+  count: number
+}
+
+export type StatusClass = '1xx' | '2xx' | '3xx' | '4xx' | '5xx' | 'none'
+export const statusClasses: readonly StatusClass[] = ['none', '1xx', '2xx', '3xx', '4xx', '5xx']
+export type DecisionLabel = 'allow' | 'deny-intention' | 'deny-default' | 'deny-peer-default' | 'deny-identity' | 'malformed'
+export type Door = 'inbound' | 'outbound' | 'gateway' | 'expose'
+export type RefusalReason =
+  | 'tls'
+  | 'no-certificate'
+  | 'no-identity'
+  | 'unknown-trust-domain'
+  | 'untrusted'
+  | 'limit'
+  | 'not-ready'
+  | 'not-tls'
+  | 'malformed'
+  | 'too-long'
+  | 'no-server-name'
+  | 'unknown-server-name'
+  | 'timeout'
+  | 'no-endpoint'
+
+/** What the requests of one upstream (or of the app: `''`) are counted in; index by status class. */
+export interface RequestTallies {
+  byClass: readonly [Tally, Tally, Tally, Tally, Tally, Tally]
+  seconds: Tally
+}
+
+interface Family {
+  tallies: Map<string, { labels: Record<string, string>; tally: Tally }>
+}
+
+export class ProxyMetrics {
+  readonly registry: Registry
+  readonly #families = new Map<string, Family>()
+  /** Sources of the gauges; set by the parts that know. */
+  readonly gauges = {
+    leafExpirySeconds: (): number => 0,
+    snapshotAgeSeconds: (): number => 0,
+    agentConnected: (): number => 0,
+    open: new Map<Door, () => number>(),
+    pool: { idle: (): number => 0, busy: (): number => 0 },
+  }
+
+  constructor(component: string) {
+    this.registry = createRegistry(component)
+    const { registry, gauges } = this
+    this.#counter('isthmus_proxy_requests_total', 'Requests answered.', ['door', 'upstream', 'class'])
+    this.#counter('isthmus_proxy_request_seconds_total', 'Time spent on requests.', ['door', 'upstream'])
+    this.#counter('isthmus_proxy_decisions_total', 'Intention decisions.', ['decision'])
+    this.#counter('isthmus_proxy_connections_total', 'Connections accepted.', ['door'])
+    this.#counter('isthmus_proxy_refused_total', 'Connections refused before they carried anything.', ['door', 'reason'])
+    this.#counter('isthmus_proxy_dials_total', 'Attempts to reach an endpoint.', ['upstream', 'outcome'])
+    const gauge = (name: string, help: string, read: () => number) =>
+      new Gauge({
+        name,
+        help,
+        registers: [registry],
+        collect() {
+          this.set(read())
+        },
+      })
+    gauge('isthmus_proxy_leaf_expiry_seconds', 'Time until the own leaf expires.', () => gauges.leafExpirySeconds())
+    gauge('isthmus_proxy_snapshot_age_seconds', 'Age of what is known: time since the agent last spoke.', () => gauges.snapshotAgeSeconds())
+    gauge('isthmus_proxy_agent_connected', '1 while the agent is connected.', () => gauges.agentConnected())
+    gauge('isthmus_proxy_pool_idle_streams', 'Idle pooled streams.', () => gauges.pool.idle())
+    gauge('isthmus_proxy_pool_busy_streams', 'Pooled streams in use.', () => gauges.pool.busy())
+    const open = new Gauge({
+      name: 'isthmus_proxy_connections_open',
+      help: 'Connections open now.',
+      labelNames: ['door'],
+      registers: [registry],
+      collect() {
+        for (const [door, read] of gauges.open) open.set({ door }, read())
+      },
+    })
+  }
+
+  requests(door: Door, upstream: string): RequestTallies {
+    const of = (cls: StatusClass) => this.#tally('isthmus_proxy_requests_total', { door, upstream, class: cls })
+    return {
+      byClass: [of('none'), of('1xx'), of('2xx'), of('3xx'), of('4xx'), of('5xx')],
+      seconds: this.#tally('isthmus_proxy_request_seconds_total', { door, upstream }),
+    }
+  }
+
+  decision(decision: DecisionLabel): Tally {
+    return this.#tally('isthmus_proxy_decisions_total', { decision })
+  }
+
+  connections(door: Door): Tally {
+    return this.#tally('isthmus_proxy_connections_total', { door })
+  }
+
+  refused(door: Door, reason: RefusalReason): Tally {
+    return this.#tally('isthmus_proxy_refused_total', { door, reason })
+  }
+
+  dials(upstream: string, outcome: 'ok' | 'failed' | 'refused-identity'): Tally {
+    return this.#tally('isthmus_proxy_dials_total', { upstream, outcome })
+  }
+
+  #counter(name: string, help: string, labelNames: string[]): void {
+    const family: Family = { tallies: new Map() }
+    this.#families.set(name, family)
+    const counter = new Counter({
+      name,
+      help,
+      labelNames,
+      registers: [this.registry],
+      collect() {
+        counter.reset()
+        for (const { labels, tally } of family.tallies.values()) if (tally.count > 0) counter.inc(labels, tally.count)
+      },
+    })
+  }
+
+  #tally(name: string, labels: Record<string, string>): Tally {
+    const { tallies } = this.#families.get(name)!
+    const key = Object.values(labels).join('\0')
+    const known = tallies.get(key)
+    if (known) return known.tally
+    const tally: Tally = { count: 0 }
+    tallies.set(key, { labels, tally })
+    return tally
+  }
+}
+
+/** Adds one finished request. */
+export function recordRequest(tallies: RequestTallies, status: number, durationMs: number): void {
+  tallies.byClass[status >= 100 && status < 600 ? (((status / 100) | 0) as 1 | 2 | 3 | 4 | 5) : 0].count += 1
+  tallies.seconds.count += durationMs / 1000
+}

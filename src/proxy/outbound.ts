@@ -1,0 +1,191 @@
+/**
+ * The app's side of a sidecar: one plain listener for each upstream of the plan. They come and go with the plan; an upstream that is
+ * no longer imported loses its listener and every stream at once, the others notice nothing. What the app says about client
+ * certificates is dropped: only a sidecar or a gateway may say who a caller is.
+ */
+import type { Socket } from 'node:net'
+import type { Logger } from '../lib/log.ts'
+import type { SidecarBinding } from './binding.ts'
+import { serveHttp1 } from './http1/connection.ts'
+import type { ConnectFailure, HttpDoor, Opened, Outcome, UpstreamStream } from './http1/door.ts'
+import type { RequestHead } from './http1/head.ts'
+import { defaultHttp1Limits, type Http1Limits } from './http1/limits.ts'
+import { Listener } from './listener.ts'
+import { recordRequest, type ProxyMetrics, type RequestTallies, type Tally } from './metrics.ts'
+import { ClientContexts } from './tls.ts'
+import { openTunnel, type Tunnel } from './tunnel.ts'
+import { Upstream } from './upstream.ts'
+import { xfccHeader } from './xfcc.ts'
+
+const tunnelIdleMs = 3_600_000
+/** A tunnel to an endpoint that is gone: until it is quiet, and at most. */
+const drain = { quietMs: 1000, limitMs: 10_000 } as const
+
+export interface OutboundOptions {
+  metrics: ProxyMetrics
+  logger: Logger
+  limits?: Partial<Http1Limits>
+}
+
+/** One upstream with its listener and what came in through it. */
+interface Entry {
+  upstream: Upstream
+  listener: Listener
+  /** Listener and protocol; when one changes, the entry is made anew. */
+  shape: string
+  connections: Map<Socket, { drain(): void; replan(upstream: Upstream): void }>
+}
+
+export class Outbound {
+  readonly #options: OutboundOptions
+  readonly #contexts = new ClientContexts()
+  readonly #entries = new Map<string, Entry>()
+  readonly #accepted: Tally
+  readonly #limits: Http1Limits
+
+  constructor(options: OutboundOptions) {
+    this.#options = options
+    this.#limits = { ...defaultHttp1Limits, ...options.limits }
+    this.#accepted = options.metrics.connections('outbound')
+    options.metrics.gauges.open.set('outbound', () => [...this.#entries.values()].reduce((sum, entry) => sum + entry.connections.size, 0))
+  }
+
+  get upstreams(): Upstream[] {
+    return [...this.#entries.values()].map(entry => entry.upstream)
+  }
+
+  /** Names of the upstreams whose listener is not bound. */
+  get unbound(): string[] {
+    return [...this.#entries].filter(([, entry]) => !entry.listener.listening).map(([name]) => name)
+  }
+
+  /** Where an upstream listens. */
+  port(name: string): number | undefined {
+    return this.#entries.get(name)?.listener.port
+  }
+
+  /** Brings listeners and streams in line with a new plan or leaf; resolves when every new listener was tried. */
+  async update({ plan, identity }: SidecarBinding): Promise<void> {
+    for (const [name, entry] of this.#entries) {
+      const next = plan.upstreams.get(name)
+      if (!next || shapeOf(next.resource) !== entry.shape) this.#remove(name, entry)
+    }
+    const tried: Promise<void>[] = []
+    for (const [name, upstreamPlan] of plan.upstreams) {
+      const entry = this.#entries.get(name)
+      if (entry) {
+        entry.upstream.update(upstreamPlan, identity)
+        for (const connection of entry.connections.values()) connection.replan(entry.upstream)
+        continue
+      }
+      const upstream = new Upstream(upstreamPlan, identity, this.#contexts, this.#options.metrics)
+      tried.push(this.#add(name, upstream).listener.tried())
+    }
+    await Promise.all(tried)
+  }
+
+  drain(): void {
+    for (const { connections } of this.#entries.values()) for (const connection of connections.values()) connection.drain()
+  }
+
+  /** Stops accepting. */
+  closeListeners(): void {
+    for (const { listener } of this.#entries.values()) listener.close()
+  }
+
+  close(): void {
+    for (const [name, entry] of this.#entries) this.#remove(name, entry)
+  }
+
+  #add(name: string, upstream: Upstream): Entry {
+    const { metrics, logger } = this.#options
+    const { resource } = upstream.plan
+    const requests = metrics.requests('outbound', name)
+    const connections: Entry['connections'] = new Map()
+    const accept = (socket: Socket) => {
+      this.#accepted.count += 1
+      socket.on('error', () => {})
+      socket.once('close', () => connections.delete(socket))
+      const isHttp = resource.protocol === 'http'
+      connections.set(socket, isHttp ? this.#serveHttp(socket, upstream, requests) : serveBytes(socket, upstream))
+    }
+    const listener = new Listener({ at: resource.listen, purpose: `upstream ${name}`, logger, onConnection: accept })
+    const entry: Entry = { upstream, listener, shape: shapeOf(resource), connections }
+    this.#entries.set(name, entry)
+    return entry
+  }
+
+  #remove(name: string, entry: Entry): void {
+    this.#entries.delete(name)
+    entry.listener.close()
+    entry.upstream.close()
+    for (const socket of entry.connections.keys()) socket.destroy()
+  }
+
+  #serveHttp(socket: Socket, upstream: Upstream, requests: RequestTallies): { drain(): void; replan(): void } {
+    const served = serveHttp1(socket, new OutboundHttp(upstream, requests), this.#limits)
+    return { drain: () => served.drain(), replan: () => served.reauthorize() }
+  }
+}
+
+/** One connection of the app. Requests are not judged here: whom an app may call is for the other side to say. */
+class OutboundHttp implements HttpDoor {
+  readonly #opened: Opened
+  readonly #requests: RequestTallies
+  readonly #upstream: Upstream
+  #stream: UpstreamStream | undefined
+
+  constructor(upstream: Upstream, requests: RequestTallies) {
+    this.#upstream = upstream
+    this.#requests = requests
+    this.#opened = { ok: true, connect: fresh => this.#connect(fresh) }
+  }
+
+  open(head: RequestHead): Opened {
+    head.remove(xfccHeader)
+    return this.#opened
+  }
+
+  /** A tunnel stays while its server is still the right one. */
+  stillAllowed(): boolean {
+    return this.#stream === undefined || this.#upstream.accepts(this.#stream.stream)
+  }
+
+  finished(outcome: Outcome): void {
+    this.#stream = undefined
+    recordRequest(this.#requests, outcome.status, outcome.durationMs)
+  }
+
+  #connect(fresh: boolean): UpstreamStream | ConnectFailure | Promise<UpstreamStream | ConnectFailure> {
+    const made = this.#upstream.connect(fresh)
+    if (made instanceof Promise) return made.then(stream => this.#note(stream))
+    return this.#note(made)
+  }
+
+  #note(made: UpstreamStream | ConnectFailure): UpstreamStream | ConnectFailure {
+    if ('stream' in made) this.#stream = made
+    return made
+  }
+}
+
+/** Bytes: a tunnel from the start. */
+function serveBytes(socket: Socket, upstream: Upstream): { drain(): void; replan(upstream: Upstream): void } {
+  let tunnel: Tunnel | undefined
+  let check: (() => void) | undefined
+  socket.pause()
+  void upstream.dial().then(dialed => {
+    if (!dialed.ok) return void socket.resetAndDestroy()
+    const { stream, endpoint } = dialed
+    if (socket.destroyed) return void stream.destroy()
+    const open = (tunnel = openTunnel(socket, stream, { idleMs: tunnelIdleMs }))
+    check = () => {
+      if (!upstream.accepts(stream)) open.destroy()
+      else if (!upstream.hasEndpoint(endpoint)) open.drain(drain.quietMs, drain.limitMs)
+    }
+  })
+  return { drain: () => tunnel?.drain(drain.quietMs, drain.limitMs), replan: () => check?.() }
+}
+
+function shapeOf(resource: { listen: object; protocol: string }): string {
+  return JSON.stringify([resource.listen, resource.protocol])
+}

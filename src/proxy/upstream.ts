@@ -1,0 +1,162 @@
+/**
+ * One upstream of a sidecar: its endpoints, its TLS target and its pooled streams. Choosing an endpoint, reusing a stream and going
+ * on to the next endpoint when one cannot be reached are here; nothing was sent before a stream is handed out, so that is always safe.
+ * A new leaf or new roots open new streams; what is already open is closed as soon as the server on it would not be accepted any more.
+ */
+import { TLSSocket } from 'node:tls'
+import type { Duplex } from 'node:stream'
+import type { Endpoint } from '../mesh/snapshot.ts'
+import type { UpstreamPlan } from '../mesh/plan.ts'
+import { dialTls, serverPermit, type DialFailure, type TlsTarget } from './dial.ts'
+import type { ConnectFailure, UpstreamStream } from './http1/door.ts'
+import type { ProxyMetrics } from './metrics.ts'
+import { readBundle } from './permit.ts'
+import { addressOf, StreamPool } from './pool.ts'
+import type { ClientContexts, ProxyIdentity } from './tls.ts'
+
+/** Endpoints tried for one stream. */
+const maxAttempts = 3
+/** An endpoint that could not be reached is passed over for so long while there are others. */
+const ejectMs = 5000
+
+const noEndpoint: ConnectFailure = { reset: 'no healthy upstream', status: 503, body: 'no healthy upstream' }
+
+export class Upstream {
+  readonly #contexts: ClientContexts
+  readonly #pool = new StreamPool()
+  readonly #dials: { ok: { count: number }; failed: { count: number }; identity: { count: number } }
+  /** Address to the time until which it is passed over. Connection failures only: what an app answers never ejects a gateway. */
+  readonly #ejected = new Map<string, number>()
+  #plan: UpstreamPlan
+  #target: TlsTarget
+  #key: string
+
+  constructor(plan: UpstreamPlan, identity: ProxyIdentity, contexts: ClientContexts, metrics: ProxyMetrics) {
+    this.#contexts = contexts
+    this.#plan = plan
+    const { key, target } = this.#bind(plan, identity)
+    this.#key = key
+    this.#target = target
+    this.#pool.rekey(key)
+    const { name } = plan
+    this.#dials = {
+      ok: metrics.dials(name, 'ok'),
+      failed: metrics.dials(name, 'failed'),
+      identity: metrics.dials(name, 'refused-identity'),
+    }
+  }
+
+  get plan(): UpstreamPlan {
+    return this.#plan
+  }
+
+  get pool(): StreamPool {
+    return this.#pool
+  }
+
+  /** Takes over a new plan or leaf. */
+  update(plan: UpstreamPlan, identity: ProxyIdentity): void {
+    const { key, target } = this.#bind(plan, identity)
+    const samePlan = plan === this.#plan
+    this.#plan = plan
+    this.#target = target
+    if (key !== this.#key) {
+      this.#key = key
+      this.#pool.rekey(key)
+    }
+    if (samePlan) return
+    const addresses = new Set(plan.endpoints.map(addressOf))
+    for (const address of this.#ejected.keys()) if (!addresses.has(address)) this.#ejected.delete(address)
+    this.#pool.retire((stream, endpoint) => {
+      if (!this.accepts(stream)) return 'close'
+      return addresses.has(addressOf(endpoint)) ? 'keep' : 'drain'
+    })
+  }
+
+  /** True while the server on this stream is one that the plan of now would accept. */
+  accepts(stream: Duplex): boolean {
+    return !(stream instanceof TLSSocket) || serverPermit(stream, this.#target) !== undefined
+  }
+
+  hasEndpoint(endpoint: Endpoint): boolean {
+    const address = addressOf(endpoint)
+    return this.#plan.endpoints.some(each => addressOf(each) === address)
+  }
+
+  /** A stream for one request: a pooled one at once, unless `fresh`; else a new one. */
+  connect(fresh: boolean): UpstreamStream | ConnectFailure | Promise<UpstreamStream | ConnectFailure> {
+    if (!fresh) {
+      const endpoint = this.#pick(new Set())
+      if (!endpoint) return noEndpoint
+      const pooled = this.#pool.take(endpoint)
+      if (pooled) return pooled
+      return this.#open(endpoint)
+    }
+    return this.#open(undefined)
+  }
+
+  /** A stream of its own, for a tunnel; `first` is an endpoint that was picked already. */
+  async dial(first?: Endpoint): Promise<{ ok: true; stream: TLSSocket; endpoint: Endpoint } | { ok: false; failure: ConnectFailure }> {
+    const plan = this.#plan
+    const target = this.#target
+    const tried = new Set<string>()
+    let failure: DialFailure | undefined
+    for (let attempt = 0; attempt < maxAttempts; attempt += 1) {
+      const endpoint = attempt === 0 && first ? first : this.#pick(tried)
+      if (!endpoint) break
+      const address = addressOf(endpoint)
+      tried.add(address)
+      const dialed = await dialTls(endpoint, target, plan.resource.connectTimeoutMs)
+      if (dialed.ok) {
+        this.#dials.ok.count += 1
+        this.#ejected.delete(address)
+        // The plan may have changed meanwhile; then this server may be nobody's any more.
+        if (target === this.#target || this.accepts(dialed.stream)) return { ok: true, stream: dialed.stream, endpoint }
+        dialed.stream.destroy()
+        continue
+      }
+      failure = dialed
+      if (dialed.reason === 'identity') this.#dials.identity.count += 1
+      else this.#dials.failed.count += 1
+      this.#ejected.set(address, performance.now() + ejectMs)
+    }
+    return { ok: false, failure: failure ? { reset: failure.reset } : noEndpoint }
+  }
+
+  close(): void {
+    this.#pool.close()
+  }
+
+  async #open(first: Endpoint | undefined): Promise<UpstreamStream | ConnectFailure> {
+    const key = this.#key
+    const dialed = await this.dial(first)
+    return dialed.ok ? this.#pool.add(dialed.stream, dialed.endpoint, key) : dialed.failure
+  }
+
+  #pick(tried: ReadonlySet<string>): Endpoint | undefined {
+    const { picker } = this.#plan
+    if (this.#ejected.size > 0) {
+      const now = performance.now()
+      for (const [address, until] of this.#ejected) if (until <= now) this.#ejected.delete(address)
+      const healthy = picker.pick(endpoint => tried.has(addressOf(endpoint)) || this.#ejected.has(addressOf(endpoint)))
+      if (healthy) return healthy
+    }
+    // All of them failed lately: trying one is better than answering that there is none.
+    return tried.size === 0 ? picker.pick() : picker.pick(endpoint => tried.has(addressOf(endpoint)))
+  }
+
+  #bind(plan: UpstreamPlan, identity: ProxyIdentity): { key: string; target: TlsTarget } {
+    const { key, context } = this.#contexts.get(identity, plan.rootPems)
+    const { protocol, sni } = plan.resource
+    const alpn = protocol === 'http' ? ['http/1.1'] : protocol === 'http2' || protocol === 'grpc' ? ['h2'] : []
+    const target: TlsTarget = {
+      sni,
+      trustDomain: plan.trustDomain,
+      spiffeIds: plan.spiffeIds,
+      roots: readBundle(plan.rootPems),
+      context,
+      alpn,
+    }
+    return { key: `${key}/${sni}`, target }
+  }
+}

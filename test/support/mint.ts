@@ -1,0 +1,110 @@
+/**
+ * Certificates for tests, minted with the openssl command: an implementation that is not ours, and one that can be told to make what
+ * no honest authority would. Everything is made in one temporary directory, removed by `remove`.
+ */
+import { execFile } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+
+const run = promisify(execFile)
+
+export interface Minted {
+  certPem: string
+  keyPem: string
+  certPath: string
+  keyPath: string
+}
+
+export interface LeafWish {
+  /** subjectAltName in openssl's notation, e.g. `URI:spiffe://…`. */
+  san: string
+  ca?: boolean
+  days?: number
+}
+
+export class Mint {
+  readonly dir = mkdtempSync(join(tmpdir(), 'isthmus-mint-'))
+  #count = 0
+
+  /** A self-signed root, as a cluster's own CA makes it. */
+  async root(trustDomain: string): Promise<Minted> {
+    const paths = this.#paths()
+    const extensions = [
+      `subjectAltName=URI:spiffe://${trustDomain}`,
+      'basicConstraints=critical,CA:TRUE',
+      'keyUsage=critical,keyCertSign,cRLSign',
+    ]
+    await run('openssl', [
+      ...['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '30'],
+      ...['-subj', `/CN=pri-${this.#count}.consul.ca`, '-keyout', paths.keyPath, '-out', paths.certPath],
+      ...extensions.flatMap(extension => ['-addext', extension]),
+    ])
+    return this.#minted(paths)
+  }
+
+  /** A certificate with a new key, signed by `issuer`; `certPem` holds the chain that it would present. */
+  async leaf(issuer: Minted, wish: LeafWish): Promise<Minted> {
+    const paths = this.#paths()
+    const csrPath = `${paths.certPath}.csr`
+    await run('openssl', [
+      ...[
+        'req',
+        '-new',
+        '-newkey',
+        'ec',
+        '-pkeyopt',
+        'ec_paramgen_curve:P-256',
+        '-nodes',
+        '-subj',
+        wish.ca ? `/CN=ca-${this.#count}` : '/',
+      ],
+      ...['-keyout', paths.keyPath, '-out', csrPath],
+    ])
+    const certPem = await this.sign(issuer, readFileSync(csrPath, 'utf8'), wish)
+    writeFileSync(paths.certPath, certPem)
+    return this.#minted(paths)
+  }
+
+  /** Signs somebody's request. */
+  async sign(issuer: Minted, csrPem: string, wish: LeafWish): Promise<string> {
+    const { certPath } = this.#paths()
+    const [csrPath, extPath] = [`${certPath}.csr`, `${certPath}.ext`]
+    writeFileSync(csrPath, csrPem)
+    const usage = wish.ca ? 'critical,keyCertSign,digitalSignature' : 'critical,digitalSignature,keyEncipherment'
+    const purposes = wish.ca ? [] : ['extendedKeyUsage=clientAuth,serverAuth']
+    const extensions = [
+      `subjectAltName=critical,${wish.san}`,
+      `basicConstraints=critical,CA:${wish.ca ? 'TRUE' : 'FALSE'}`,
+      `keyUsage=${usage}`,
+      ...purposes,
+    ]
+    writeFileSync(extPath, extensions.join('\n'))
+    await run('openssl', [
+      ...['x509', '-req', '-in', csrPath, '-CA', issuer.certPath, '-CAkey', issuer.keyPath, '-set_serial', String(this.#count + 1)],
+      ...['-days', String(wish.days ?? 3), '-extfile', extPath, '-out', certPath],
+    ])
+    return readFileSync(certPath, 'utf8')
+  }
+
+  /** The same certificate with an issuer's behind it, as a chain is presented. */
+  chained(leaf: Minted, ...issuers: Minted[]): Minted {
+    const paths = this.#paths()
+    writeFileSync(paths.certPath, [leaf, ...issuers].map(each => each.certPem).join(''))
+    return this.#minted({ certPath: paths.certPath, keyPath: leaf.keyPath })
+  }
+
+  remove(): void {
+    rmSync(this.dir, { recursive: true, force: true })
+  }
+
+  #paths(): { certPath: string; keyPath: string } {
+    this.#count += 1
+    return { certPath: join(this.dir, `${this.#count}.crt`), keyPath: join(this.dir, `${this.#count}.key`) }
+  }
+
+  #minted(paths: { certPath: string; keyPath: string }): Minted {
+    return { ...paths, certPem: readFileSync(paths.certPath, 'utf8'), keyPem: readFileSync(paths.keyPath, 'utf8') }
+  }
+}

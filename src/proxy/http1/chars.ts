@@ -57,7 +57,7 @@ export const valueByte = table((_, bytes) => {
 export const hostByte = table(set => set('-._~' + digits + lower + upper, 1))
 
 /** Hexadecimal digits to value + 1; 0 is none. */
-export const hexByte = table((set, bytes) => {
+export const hexByte = table((_, bytes) => {
   for (let digit = 0; digit < 16; digit++) bytes[digit.toString(16).charCodeAt(0)] = digit + 1
   for (let digit = 10; digit < 16; digit++) bytes[digit.toString(16).toUpperCase().charCodeAt(0)] = digit + 1
 })
@@ -73,4 +73,9 @@ export function valueIs(buffer: Buffer, from: number, to: number, value: string)
   if (to - from !== value.length) return false
   for (let i = 0; i < value.length; i++) if (token[buffer[from + i]!] !== value.charCodeAt(i)) return false
   return true
+}
+
+/** The bytes [from, to) as latin1. What `toString('latin1', …)` ends in, without its way there: this is called for every head. */
+export function latin1(buffer: Buffer, from: number, to: number): string {
+  return (buffer as Buffer & { latin1Slice(from: number, to: number): string }).latin1Slice(from, to)
 }

@@ -3,9 +3,8 @@
  * long as its connection and is filled again for each message; `parse` may be called again with more bytes and
  * goes on where it stopped, and its answer does not depend on how the bytes were cut.
  */
-import { CR, hexByte, hostByte, LF, methodByte, SP, targetByte, valueByte } from './chars.ts'
+import { CR, hexByte, hostByte, latin1, LF, methodByte, SP, targetByte, valueByte } from './chars.ts'
 import { Fields } from './fields.ts'
-import type { Http1Limits } from './limits.ts'
 import { bad } from './refusals.ts'
 
 export type Framing = 'none' | 'length' | 'chunked' | 'until-close'
@@ -55,7 +54,7 @@ export class RequestHead extends Fields {
     const at = this.scan(buffer, base, stop)
     if (at === 0) return end > longest ? bad.headLong : 0
     if (at < 0) return at
-    this.text = buffer.latin1Slice(base, at)
+    this.text = latin1(buffer, base, at)
     const code = this.settle(buffer, base)
     return code < 0 ? code : at
   }
@@ -199,7 +198,7 @@ export class ResponseHead extends Fields {
     const at = this.scan(buffer, base, stop)
     if (at === 0) return end > longest ? bad.headLong : 0
     if (at < 0) return at
-    this.text = buffer.latin1Slice(base, at)
+    this.text = latin1(buffer, base, at)
     const code = this.settle(method)
     return code < 0 ? code : at
   }
@@ -295,15 +294,15 @@ function isDigit(byte: number): boolean {
 
 /** The method as a string that already exists, where it is a common one. */
 function methodName(buffer: Buffer, base: number, length: number, text: string): string {
-  const name = commonMethods[(buffer[base]! + length) & 31]
+  const name = commonMethods[(buffer[base]! + 3 * length) & 31]
   if (name !== undefined && name.length === length && text.startsWith(name)) return name
   return text.slice(0, length)
 }
 
-/** At (first letter + length) mod 32, which tells these apart. */
+/** At (first letter + 3 x length) mod 32, which tells these apart. */
 const commonMethods: (string | undefined)[] = []
 for (let i = 0; i < 32; i++) commonMethods.push(undefined)
-for (const name of ['GET', 'POST', 'PUT', 'DELETE', 'HEAD', 'OPTIONS', 'PATCH']) commonMethods[(name.charCodeAt(0) + name.length) & 31] = name
+for (const name of ['GET', 'POST', 'PUT', 'DELETE', 'HEAD', 'OPTIONS', 'PATCH']) commonMethods[(name.charCodeAt(0) + 3 * name.length) & 31] = name
 
 /** uri-host [":" port] (RFC 9110 7.2) without userinfo, escapes and sub-delims, which name no service here and confuse parsers. */
 export function validHost(host: string): boolean {

@@ -23,7 +23,7 @@ export interface Http1Limits {
   idleTimeoutMs: number
   /** From the last byte of the request to the last byte of the response; 0 is no limit. A door may set another for one request. */
   requestTimeoutMs: number
-  /** No byte of a body in either direction. */
+  /** No byte of a body in either direction while one is under way (Envoy's stream idle timeout). */
   bodyIdleTimeoutMs: number
   /** A tunnel (upgrade) without a byte in either direction; 0 is no limit. */
   tunnelIdleTimeoutMs: number
@@ -45,7 +45,7 @@ export const defaultHttp1Limits: Readonly<Http1Limits> = {
   headTimeoutMs: 30_000,
   idleTimeoutMs: 300_000,
   requestTimeoutMs: 15_000,
-  bodyIdleTimeoutMs: 60_000,
+  bodyIdleTimeoutMs: 300_000,
   tunnelIdleTimeoutMs: 3_600_000,
   lingerMs: 2_000,
   lingerBytes: 256 * 1024,

@@ -1,0 +1,70 @@
+/** After a 101 the two streams are joined byte for byte, with backpressure and half-close both ways. Nothing of either is ever reused. */
+import type { Duplex } from 'node:stream'
+import type { UpstreamStream } from './door.ts'
+import type { Link, UpstreamOwner } from './link.ts'
+
+export class Tunnel implements UpstreamOwner {
+  clientBytes = 0
+  upstreamBytes = 0
+  private readonly client: Duplex
+  private readonly upstream: UpstreamStream
+  private readonly touched: () => void
+  private readonly closed: (clean: boolean) => void
+  private open = true
+  private clientEnded = false
+  private upstreamEnded = false
+
+  /** `touched` is called for every byte that moves, `closed` once, when the tunnel is gone and its upstream destroyed. */
+  constructor(client: Duplex, upstream: UpstreamStream, link: Link, touched: () => void, closed: (clean: boolean) => void) {
+    this.client = client
+    this.upstream = upstream
+    this.touched = touched
+    this.closed = closed
+    link.owner = this
+  }
+
+  clientData(chunk: Buffer): void {
+    this.clientBytes += chunk.length
+    this.touched()
+    if (!this.upstream.stream.write(chunk)) this.client.pause()
+  }
+
+  clientEnd(): void {
+    this.clientEnded = true
+    this.upstream.stream.end()
+    if (this.upstreamEnded) this.close(true)
+  }
+
+  clientDrain(): void {
+    this.upstream.stream.resume()
+  }
+
+  upstreamData(chunk: Buffer): void {
+    this.upstreamBytes += chunk.length
+    this.touched()
+    if (!this.client.write(chunk)) this.upstream.stream.pause()
+  }
+
+  upstreamEnd(): void {
+    this.upstreamEnded = true
+    this.client.end()
+    if (this.clientEnded) this.close(true)
+  }
+
+  upstreamDrain(): void {
+    this.client.resume()
+  }
+
+  upstreamClosed(): void {
+    // After a clean end the client still gets what is under way to it.
+    this.close(this.upstreamEnded)
+  }
+
+  close(clean: boolean): void {
+    if (!this.open) return
+    this.open = false
+    this.upstream.destroy()
+    if (!clean) this.client.destroy()
+    this.closed(clean)
+  }
+}

@@ -1,0 +1,109 @@
+/**
+ * /v1/health (spec/http-api.md 5): instances with their nodes and checks. With ?peer= the instances that a peer exports to us; that
+ * is the only way to see them here, and the only place they can be seen from.
+ */
+import { encode } from '../../lib/shape.ts'
+import { HealthCheck } from '../../mesh/check.ts'
+import { CheckServiceNode } from '../../mesh/service.ts'
+import type { Reading, Tables } from '../catalog/tables.ts'
+import { hasNodeMeta, hasTags, readHeaders } from './answers.ts'
+import { blockingRead, waitParams } from './blocking.ts'
+import { encodeInstance } from './encoding.ts'
+import { badRequest } from './errors.ts'
+import { applyFilter } from './filter.ts'
+import { json, metaHeaders, type Reply } from './reply.ts'
+import { parseBool, type Query } from './request.ts'
+import type { Call, Route } from './route.ts'
+
+function onlyPassing(query: Query): boolean {
+  if (!query.has('passing')) return false
+  const text = query.get('passing')
+  const value = text === '' ? true : parseBool(text)
+  if (value === undefined) throw badRequest('Invalid value for ?passing')
+  return value
+}
+
+/** What Consul serves from its streaming backend (1.8): no jitter, and the leader unknown. */
+function isStreaming(query: Query, cached: boolean): boolean {
+  return (waitParams(query).index > 0 || cached) && !query.has('near') && !query.has('merge-central-config')
+}
+
+function instanceList(read: (tables: Tables, name: string, peer: string) => Reading<CheckServiceNode[]>): (call: Call) => Promise<Reply> {
+  return async call => {
+    if (call.rest === '') throw badRequest('Missing service name')
+    const passing = onlyPassing(call.query)
+    const streaming = isStreaming(call.query, call.read.cached)
+    const peer = call.query.get('peer')
+    const reading = await blockingRead(call, () => read(call.agent.tables, call.rest, peer), { jitter: !streaming })
+    const tags = call.query.all('tag')
+    const meta = call.query.all('node-meta')
+    const selected = reading.value.filter(
+      each =>
+        hasTags(each.service.tags, tags) &&
+        hasNodeMeta(each.node.meta, meta) &&
+        (!passing || each.checks.every(check => check.status === 'passing')),
+    )
+    const headers = metaHeaders(reading, {
+      consistency: call.read.consistency,
+      backend: streaming ? 'streaming' : 'blocking-query',
+      cached: call.read.cached,
+    })
+    return json(applyFilter(call.query, CheckServiceNode, selected).map(encodeInstance), headers)
+  }
+}
+
+function checkList(missing: string, read: (tables: Tables, name: string) => Reading<HealthCheck[]>): (call: Call) => Promise<Reply> {
+  return async call => {
+    if (call.rest === '') throw badRequest(missing)
+    const { tables } = call.agent
+    const reading = await blockingRead(call, () => read(tables, call.rest))
+    const meta = call.query.all('node-meta')
+    const selected =
+      meta.length === 0 ? reading.value : reading.value.filter(check => hasNodeMeta(tables.node(check.node).value?.meta, meta))
+    return json(
+      applyFilter(call.query, HealthCheck, selected).map(check => encode(HealthCheck, check)),
+      readHeaders(call, reading),
+    )
+  }
+}
+
+async function ingress(call: Call): Promise<Reply> {
+  if (call.rest === '') throw badRequest('Missing service name')
+  // No ingress gateway can be configured in this version; the list is empty and changes with the config entries.
+  const reading = await blockingRead(call, () => ({ ...call.agent.tables.configEntries(), value: [] }))
+  return json(reading.value, readHeaders(call, reading))
+}
+
+export const healthRoutes: Route[] = [
+  {
+    method: 'GET',
+    path: '/v1/health/service/*',
+    what: 'instances of a service with their checks; ?peer= for those of a peer',
+    handler: instanceList((tables, name, peer) => tables.instances(name, peer)),
+  },
+  {
+    method: 'GET',
+    path: '/v1/health/connect/*',
+    what: 'what reaches a service over the mesh, with checks; ?peer= for the gateways of a peer',
+    handler: instanceList((tables, name, peer) => tables.connectInstances(name, peer)),
+  },
+  { method: 'GET', path: '/v1/health/ingress/*', what: 'ingress gateways that expose a service (none in this version)', handler: ingress },
+  {
+    method: 'GET',
+    path: '/v1/health/node/*',
+    what: 'checks of a node',
+    handler: checkList('Missing node name', (tables, name) => tables.checksOfNode(name)),
+  },
+  {
+    method: 'GET',
+    path: '/v1/health/checks/*',
+    what: 'checks of a service',
+    handler: checkList('Missing service name', (tables, name) => tables.checksOfService(name)),
+  },
+  {
+    method: 'GET',
+    path: '/v1/health/state/*',
+    what: 'checks in a state; any for all',
+    handler: checkList('Missing check state', (tables, state) => tables.checksInState(state)),
+  },
+]

@@ -1,0 +1,50 @@
+/** A row of the route table, and what its handler is given. The table is the whole API: docs and tests read it too. */
+import type { AgentParts } from './parts.ts'
+import type { Query, ReadOptions } from './request.ts'
+import type { Reply } from './reply.ts'
+
+export type Method = 'GET' | 'PUT' | 'POST' | 'DELETE'
+
+export interface Call {
+  readonly agent: AgentParts
+  readonly method: Method
+  /** Percent-decoded. */
+  readonly path: string
+  readonly query: Query
+  /** The value of a request header, by its lower-case name. */
+  header(name: string): string | undefined
+  /** What `*` of the path matched, percent-decoded; it may hold slashes. */
+  readonly rest: string
+  readonly params: Readonly<Record<string, string | undefined>>
+  readonly token: string
+  /** The whole request body; empty for GET. */
+  readonly body: Buffer
+  /** Consistency and caching as asked for. */
+  readonly read: ReadOptions
+  /** Aborted when the client has gone or the door closes. */
+  readonly signal: AbortSignal
+  readonly remote: Remote
+}
+
+export interface Remote {
+  /** Empty on a unix socket. */
+  address: string
+  unix: boolean
+  loopback: boolean
+  /** The request says that a proxy handed it on. */
+  forwarded: boolean
+}
+
+export interface Route {
+  method: Method
+  /** Literal, with `:name` for one segment and a final `*` for all the rest. */
+  path: string
+  /** What it does, in one line, for the docs. */
+  what: string
+  handler: (call: Call) => Reply | Promise<Reply>
+  /** Endpoints of the agent itself do not look at ?dc= or the consistency modes. */
+  agentLocal?: true
+  bodyLimit?: number
+  /** The answer may hold secrets, or never ends: not compressed. */
+  plain?: true
+}

@@ -1,0 +1,33 @@
+/** The route table: every endpoint of the HTTP API, family by family. Docs and tests read it; the router serves nothing else. */
+import { aclRoutes } from './acl.ts'
+import { agentRoutes } from './agent.ts'
+import { agentCheckRoutes } from './agent-checks.ts'
+import { agentHealthRoutes } from './agent-health.ts'
+import { agentServiceRoutes } from './agent-services.ts'
+import { catalogRoutes } from './catalog.ts'
+import { configRoutes } from './config-entries.ts'
+import { connectRoutes } from './connect.ts'
+import { healthRoutes } from './health.ts'
+import { intentionRoutes } from './intentions.ts'
+import { internalRoutes } from './internal.ts'
+import { kvRoutes } from './kv.ts'
+import { peeringRoutes } from './peering.ts'
+import type { Route } from './route.ts'
+import { statusRoutes } from './status.ts'
+
+export const routes: readonly Route[] = [
+  ...agentRoutes,
+  ...agentServiceRoutes,
+  ...agentCheckRoutes,
+  ...agentHealthRoutes,
+  ...catalogRoutes,
+  ...healthRoutes,
+  ...peeringRoutes,
+  ...configRoutes,
+  ...connectRoutes,
+  ...intentionRoutes,
+  ...kvRoutes,
+  ...statusRoutes,
+  ...internalRoutes,
+  ...aclRoutes,
+]

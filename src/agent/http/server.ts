@@ -1,0 +1,289 @@
+/**
+ * The HTTP door: node:http servers over one route table. In the order in which a request meets it: connection limit, guard, path,
+ * method, blocked endpoints, parameters that every endpoint shares, body, handler, one reply. Nothing a client sends may end the
+ * process, and what a failure nobody foresaw was about goes to the log, never to the client.
+ */
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { connect, type AddressInfo, type Socket } from 'node:net'
+import { lstatSync, unlinkSync } from 'node:fs'
+import { messageOf, MeshError } from '../../lib/errors.ts'
+import type { Logger } from '../../lib/log.ts'
+import { errorReply } from './errors.ts'
+import { ConnectionCounter, guard, remoteOf } from './guard.ts'
+import { httpLimits } from './limits.ts'
+import type { AgentParts } from './parts.ts'
+import { askedDatacenter, checkDatacenter, parseQuery, type Query, readOptions, refuseEnterprise, tokenOf } from './request.ts'
+import { empty, failedMeta, type Reply, send, text } from './reply.ts'
+import type { Call, Method, Route } from './route.ts'
+import { parseTarget, Router, type Target } from './router.ts'
+import { routes } from './routes.ts'
+
+export type HttpAddress = { host: string; port: number } | { socketPath: string }
+
+export interface HttpDoorOptions {
+  listen: HttpAddress | HttpAddress[]
+  agent: AgentParts
+  logger: Logger
+  /** `http_config` of the agent's configuration. */
+  config?: { allowedHosts?: readonly string[]; responseHeaders?: Record<string, string>; blockEndpoints?: readonly string[] }
+  /** For tests of the limit; `httpLimits.connectionsPerClient` unless told. */
+  connectionsPerClient?: number
+}
+
+export interface HttpDoor {
+  /** Of the first TCP address; 0 when there is none. */
+  port: number
+  close(): Promise<void>
+}
+
+export async function startHttpDoor(options: HttpDoorOptions): Promise<HttpDoor> {
+  const door = new Door(options)
+  try {
+    for (const address of Array.isArray(options.listen) ? options.listen : [options.listen]) await door.listen(address)
+  } catch (error) {
+    await door.close()
+    throw error
+  }
+  return { port: door.port, close: () => door.close() }
+}
+
+const uiDisabled = 'Consul Agent: UI disabled. To enable, set ui_config.enabled=true in the agent configuration and restart.'
+const tooManyConnections = 'Your IP is issuing too many concurrent connections, please rate limit your calls\n'
+
+class Door {
+  readonly #agent: AgentParts
+  readonly #logger: Logger
+  readonly #router = new Router(routes)
+  readonly #servers: Server[] = []
+  readonly #counter: ConnectionCounter
+  readonly #refused = new WeakSet<Socket>()
+  readonly #closing = new AbortController()
+  readonly #allowedHosts: ReadonlySet<string>
+  readonly #blockEndpoints: readonly string[]
+  readonly #common: Record<string, string>
+  port = 0
+
+  constructor(options: HttpDoorOptions) {
+    this.#agent = options.agent
+    this.#logger = options.logger
+    this.#counter = new ConnectionCounter(options.connectionsPerClient ?? httpLimits.connectionsPerClient)
+    this.#allowedHosts = new Set((options.config?.allowedHosts ?? []).map(each => each.toLowerCase()))
+    this.#blockEndpoints = options.config?.blockEndpoints ?? []
+    this.#common = {
+      ...options.config?.responseHeaders,
+      Vary: 'Accept-Encoding',
+      'X-Consul-Default-Acl-Policy': options.agent.defaultAclPolicy,
+    }
+  }
+
+  async listen(address: HttpAddress): Promise<void> {
+    const server = createServer(
+      {
+        maxHeaderSize: httpLimits.headerBytes,
+        headersTimeout: httpLimits.headersTimeoutMs,
+        requestTimeout: httpLimits.requestTimeoutMs,
+        keepAliveTimeout: httpLimits.keepAliveTimeoutMs,
+        connectionsCheckingInterval: 2000,
+      },
+      (request, response) => void this.#serve(request, response),
+    )
+    server.maxHeadersCount = httpLimits.headerCount
+    server.prependListener('connection', socket => this.#admit(socket))
+    server.on('clientError', (error: NodeJS.ErrnoException, socket) => refuseMalformed(error, socket as Socket))
+    if ('socketPath' in address) await removeStaleSocket(address.socketPath)
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', error => reject(cannotListen(address, error)))
+      server.listen('socketPath' in address ? { path: address.socketPath } : { host: address.host, port: address.port }, resolve)
+    })
+    this.#servers.push(server)
+    if (this.port === 0 && 'port' in address) this.port = (server.address() as AddressInfo).port
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort()
+    await Promise.all(
+      this.#servers.map(
+        server =>
+          new Promise<void>(resolve => {
+            server.close(() => resolve())
+            server.closeAllConnections()
+          }),
+      ),
+    )
+  }
+
+  #admit(socket: Socket): void {
+    if (this.#counter.admit(socket)) return
+    this.#refused.add(socket)
+    socket.on('error', () => socket.destroy())
+    socket.end(
+      `HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain\r\nContent-Length: ${tooManyConnections.length}\r\nConnection: close\r\n\r\n${tooManyConnections}`,
+      () => socket.destroy(),
+    )
+  }
+
+  async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    if (this.#refused.has(request.socket)) return void request.socket.destroy()
+    response.on('error', () => response.destroy())
+    const plain = (reply: Reply, close = false) => {
+      if (close) response.setHeader('Connection', 'close')
+      send(response, reply, { request, common: {}, pretty: false, compress: false })
+    }
+    const target = parseTarget(request.url ?? '')
+    if (!target) return plain(empty({}, 400), true)
+    const refusal = guard(request, target.authority ?? request.headers.host, remoteOf(request.socket, request.headers), {
+      allowedHosts: this.#allowedHosts,
+    })
+    if (refusal) return plain(text(refusal.body, refusal.status), true)
+    if (target.path === '/') return plain(text(uiDisabled, 200))
+    const routed = this.#router.route(target)
+    if (routed.kind === 'answer') return plain({ kind: 'bytes', status: routed.status, headers: routed.headers, body: routed.body })
+    await this.#serveRoute(request, response, target, routed)
+  }
+
+  async #serveRoute(
+    request: IncomingMessage,
+    response: ServerResponse,
+    target: Target,
+    routed: { methods: ReadonlyMap<Method, Route>; allow: string; path: string; params: Record<string, string | undefined> },
+  ): Promise<void> {
+    const query = parseQuery(target.query)
+    const route = routed.methods.get(request.method as Method)
+    const reply = (value: Reply) =>
+      send(response, value, {
+        request,
+        common: this.#common,
+        pretty: this.#agent.config.dev || (query?.has('pretty') ?? false),
+        compress: route?.plain !== true,
+      })
+    try {
+      if (request.method === 'OPTIONS') return reply(empty({ Allow: routed.allow }))
+      if (this.#blockEndpoints.some(prefix => routed.path.startsWith(prefix))) {
+        return reply(text('Endpoint is blocked by agent configuration', 403))
+      }
+      if (!route) return reply(text(`method ${request.method} not allowed`, 405, { Allow: routed.allow }))
+      if (!query) return reply(empty({}, 500))
+      reply(await this.#handle(route, request, response, query, routed))
+    } catch (error) {
+      reply(this.#failure(error, request, response, route))
+    }
+  }
+
+  async #handle(
+    route: Route,
+    request: IncomingMessage,
+    response: ServerResponse,
+    query: Query,
+    routed: { path: string; params: Record<string, string | undefined> },
+  ): Promise<Reply> {
+    refuseEnterprise(query, request.headers)
+    if (!route.agentLocal) checkDatacenter(askedDatacenter(query), this.#agent.config.datacenter, this.#agent.tables)
+    const gone = new AbortController()
+    const stop = () => gone.abort()
+    response.once('close', stop)
+    this.#closing.signal.addEventListener('abort', stop, { once: true })
+    try {
+      const call: Call = {
+        agent: this.#agent,
+        method: route.method,
+        path: routed.path,
+        query,
+        header: name => headerOf(request, name),
+        rest: routed.params['*'] ?? '',
+        params: routed.params,
+        token: tokenOf(query, request.headers),
+        body: route.method === 'GET' ? Buffer.alloc(0) : await readBody(request, route.bodyLimit ?? httpLimits.bodyBytes),
+        read: route.agentLocal ? { consistency: 'leader', cached: false } : readOptions(query, request.headers),
+        signal: gone.signal,
+        remote: remoteOf(request.socket, request.headers),
+      }
+      return await route.handler(call)
+    } finally {
+      response.removeListener('close', stop)
+      this.#closing.signal.removeEventListener('abort', stop)
+    }
+  }
+
+  #failure(error: unknown, request: IncomingMessage, response: ServerResponse, route: Route | undefined): Reply {
+    const { status, body, expected } = errorReply(error)
+    if (!expected)
+      this.#logger.error(
+        { method: request.method, route: route?.path, error: messageOf(error), stack: (error as Error)?.stack },
+        'request failed',
+      )
+    // The rest of a body that is too large is not worth reading.
+    if (status === 413) response.setHeader('Connection', 'close')
+    const read = route?.method === 'GET' && route.agentLocal !== true && status === 500
+    return text(body, status, read ? failedMeta : {})
+  }
+}
+
+function headerOf(request: IncomingMessage, name: string): string | undefined {
+  const value = request.headers[name]
+  return Array.isArray(value) ? value.join(', ') : value
+}
+
+const kvHelp = 'See https://www.consul.io/docs/agent/config/config-files#kv_max_value_size.'
+
+function readBody(request: IncomingMessage, limit: number): Promise<Buffer> {
+  const tooLarge = (size: number) => {
+    const help = limit === httpLimits.kvValueBytes ? kvHelp : 'Send less at a time.'
+    return new MeshError('too-large', `Request body(${size} bytes) too large, max size: ${limit} bytes. ${help}`)
+  }
+  const declared = Number(request.headers['content-length'] ?? 0)
+  if (declared > limit) return Promise.reject(tooLarge(declared))
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = []
+    let size = 0
+    request.on('data', (chunk: Buffer) => {
+      size += chunk.length
+      if (size <= limit) return void chunks.push(chunk)
+      request.removeAllListeners('data')
+      request.pause()
+      reject(tooLarge(size))
+    })
+    request.once('end', () => resolve(Buffer.concat(chunks)))
+    request.once('error', reject)
+    request.once('close', () => reject(new MeshError('bad-request', 'the request body ended early')))
+  })
+}
+
+/** What node's parser refuses never becomes a request; the client is told and the connection ends. */
+function refuseMalformed(error: NodeJS.ErrnoException, socket: Socket): void {
+  if (!socket.writable || error.code === 'ECONNRESET') return void socket.destroy()
+  const status =
+    error.code === 'HPE_HEADER_OVERFLOW'
+      ? '431 Request Header Fields Too Large'
+      : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+        ? '408 Request Timeout'
+        : '400 Bad Request'
+  socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`, () => socket.destroy())
+}
+
+function cannotListen(address: HttpAddress, error: Error): MeshError {
+  const where = 'socketPath' in address ? `unix://${address.socketPath}` : `${address.host}:${address.port}`
+  return new MeshError('unavailable', `cannot listen for HTTP on ${where}: ${error.message}; stop what uses it, or set ports.http`, {
+    cause: error,
+  })
+}
+
+/** A socket file that nobody answers on is left over from a process that died. */
+function removeStaleSocket(path: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    if (!lstatSync(path, { throwIfNoEntry: false })?.isSocket()) return resolve()
+    const probe = connect(path)
+    probe.once('connect', () => {
+      probe.destroy()
+      reject(
+        new MeshError(
+          'unavailable',
+          `cannot listen for HTTP on unix://${path}: another process answers there; stop it, or set addresses.http`,
+        ),
+      )
+    })
+    probe.once('error', () => {
+      unlinkSync(path)
+      resolve()
+    })
+  })
+}

@@ -124,7 +124,7 @@ export class Lookup {
   #buildPeerNodes(): Map<string, Node> {
     const { tables } = this.#options
     const nodes = new Map<string, Node>()
-    for (const { name: peer } of tables.peerings().value) {
+    for (const peer of tables.importedPeers()) {
       for (const { service } of tables.importedServices(peer).value) {
         for (const { node } of tables.instances(service, peer).value) nodes.set(`${peer}/${node.node.toLowerCase()}`, node)
       }

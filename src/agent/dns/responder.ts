@@ -7,10 +7,11 @@ import type { Logger } from '../../lib/log.ts'
 import { isPlain, readQuery, type Query } from '../../wire/dns/query.ts'
 import { classIn, rcodes, rrTypes, type DnsRecord } from '../../wire/dns/records.ts'
 import { writeRefusal, writeReply, type Reply } from '../../wire/dns/writer.ts'
+import type { DnsConfig } from '../config.ts'
 import { isReverse, matchZone, reverseAddress, type ZoneMatch } from './question.ts'
 import type { Recursors } from './recursors.ts'
 import { roomFor, trimReply, type Transport } from './trim.ts'
-import { maxChasedRecords, type Chase, type Zone, type ZoneAnswer, type ZoneConfig } from './zone.ts'
+import { maxChasedRecords, type Chase, type Zone, type ZoneAnswer } from './zone.ts'
 
 /** Names outside the zones that one query may make us look up. */
 const maxChases = 5
@@ -18,11 +19,11 @@ const truncatedFlag = 0x02
 
 export class Responder {
   readonly #zone: Zone
-  readonly #config: ZoneConfig
+  readonly #config: DnsConfig
   readonly #recursors: Recursors
   readonly #logger: Logger
 
-  constructor(options: { zone: Zone; config: ZoneConfig; recursors: Recursors; logger: Logger }) {
+  constructor(options: { zone: Zone; config: DnsConfig; recursors: Recursors; logger: Logger }) {
     this.#zone = options.zone
     this.#config = options.config
     this.#recursors = options.recursors

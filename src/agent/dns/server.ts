@@ -9,7 +9,7 @@ import { MeshError, messageOf } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
 import type { Registry } from '../../lib/metrics.ts'
 import type { Tables } from '../catalog/tables.ts'
-import type { DnsConfig } from '../config.ts'
+import type { AgentConfig } from '../config.ts'
 import { dnsMetrics } from './metrics.ts'
 import { Lookup } from './lookup.ts'
 import { zonesOf } from './question.ts'
@@ -23,7 +23,7 @@ export interface DnsDoorOptions {
   /** 0 takes any port that is free for both. */
   port: number
   tables: Tables
-  config: DnsConfig & { domain: string; altDomain?: string; recursors: string[] }
+  config: Pick<AgentConfig, 'domain' | 'altDomain' | 'recursors' | 'dnsConfig'>
   datacenter: string
   logger: Logger
   metrics: Registry
@@ -41,12 +41,13 @@ const maxQueuedBytes = 4 * 1024 * 1024
 const maxPortAttempts = 10
 
 export async function startDnsDoor(options: DnsDoorOptions): Promise<DnsDoor> {
-  const { config, logger } = options
+  const { logger } = options
+  const { domain, altDomain, recursors: addresses, dnsConfig: config } = options.config
   const clock = options.clock ?? systemClock
   const random = options.random ?? Math.random
   const metrics = dnsMetrics(options.metrics)
   const recursors = new Recursors({
-    addresses: config.recursors,
+    addresses,
     strategy: config.recursorStrategy,
     timeoutMs: config.recursorTimeoutMs,
     clock,
@@ -61,7 +62,7 @@ export async function startDnsDoor(options: DnsDoorOptions): Promise<DnsDoor> {
   })
   const zone = new Zone({
     config,
-    zones: zonesOf(config.domain, config.altDomain),
+    zones: zonesOf(domain, altDomain),
     datacenter: options.datacenter,
     lookup,
     nowMs: () => clock.nowMs(),

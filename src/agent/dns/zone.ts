@@ -11,11 +11,6 @@ import type { DnsConfig } from '../config.ts'
 import type { Instance, Lookup } from './lookup.ts'
 import { matchZone, parseForm, type Form, type ZoneMatch, type Zones } from './question.ts'
 
-export interface ZoneConfig extends DnsConfig {
-  domain: string
-  altDomain?: string
-}
-
 export interface ZoneQuestion {
   labels: readonly string[]
   /** As it came, with its closing dot. */
@@ -54,7 +49,7 @@ interface Budget {
 }
 
 export class Zone {
-  readonly #config: ZoneConfig
+  readonly #config: DnsConfig
   readonly #datacenter: string
   readonly #lookup: Lookup
   readonly #nowMs: () => number
@@ -62,7 +57,7 @@ export class Zone {
   readonly #ttlPrefixes: [string, number][]
   readonly zones: Zones
 
-  constructor(options: { config: ZoneConfig; zones: Zones; datacenter: string; lookup: Lookup; nowMs: () => number }) {
+  constructor(options: { config: DnsConfig; zones: Zones; datacenter: string; lookup: Lookup; nowMs: () => number }) {
     this.#config = options.config
     this.#datacenter = options.datacenter
     this.#lookup = options.lookup

@@ -95,7 +95,7 @@ function readEdns(message: Buffer): Edns | undefined | 'malformed' {
   const opt = found[0]
   if (!opt) return undefined
   if (found.length > 1) return 'malformed'
-  const subnet = (opt.options ?? []).find(each => Number(each.code) === clientSubnetOption)?.data
+  const subnet = (opt.options ?? []).find(each => each.code === clientSubnetOption)?.data
   if (subnet && (subnet.length < 4 || subnet.length > 20)) return 'malformed'
   return { udpSize: opt.udpPayloadSize, version: opt.ednsVersion, dnssecOk: opt.flag_do, clientSubnet: subnet }
 }

@@ -1,0 +1,25 @@
+#!/usr/bin/env node
+/** The command line: one file a command, each registering itself. */
+import { registerCatalog } from './catalog.ts'
+import { run, type Register } from './command.ts'
+import { registerConfig } from './config.ts'
+import { processContext } from './context.ts'
+import { registerIntention } from './intention.ts'
+import { registerKv } from './kv.ts'
+import { registerMembers } from './members.ts'
+import { registerPeering } from './peering.ts'
+import { registerServices } from './services.ts'
+import { registerVersion } from './version.ts'
+
+const commands: Register[] = [
+  registerPeering,
+  registerConfig,
+  registerServices,
+  registerCatalog,
+  registerIntention,
+  registerKv,
+  registerMembers,
+  registerVersion,
+]
+
+process.exitCode = await run(process.argv.slice(2), commands, processContext())

@@ -7,6 +7,7 @@ import { systemClock, type Clock } from '../lib/clock.ts'
 import { MeshError } from '../lib/errors.ts'
 import { createLogger, type Logger } from '../lib/log.ts'
 import { createRegistry } from '../lib/metrics.ts'
+import { version } from '../lib/version.ts'
 import { parseConfigEntry } from '../mesh/config-entry.ts'
 import type { Node } from '../mesh/node.ts'
 import { CertificateAuthority } from './ca/authority.ts'
@@ -38,9 +39,6 @@ export interface Agent {
   readonly grpcTlsPort: number | undefined
   close(): Promise<void>
 }
-
-/** isthmus's own version, as package.json has it. */
-export const version = '0.1.0'
 
 /** Reads the configuration, opens the store and starts every door. Fails with a MeshError that says what to change. */
 export async function startAgent(sources: ConfigSources, options: AgentOptions = {}): Promise<Agent> {

@@ -63,7 +63,7 @@ export interface DecodeIssue {
 export type Decoded<T> = { ok: true; value: T } | { ok: false; issues: DecodeIssue[] }
 
 interface Codec {
-  decode(input: unknown, path: string, issues: DecodeIssue[]): unknown
+  decode(input: unknown, path: string, issues: DecodeIssue[], weak: boolean): unknown
   encode(value: unknown): unknown
 }
 
@@ -76,10 +76,13 @@ interface WireMeta {
 
 const codecs = new WeakMap<z.core.$ZodType, Codec>()
 
-/** Reads Consul-style JSON into the schema's own form; all problems at once. */
-export function decode<S extends z.ZodType>(schema: S, input: unknown): Decoded<z.output<S>> {
+/**
+ * Reads Consul-style JSON into the schema's own form; all problems at once. `weak` also takes what Consul's config entries take:
+ * text for numbers and booleans and the other way round, one value for a list of one, a list of maps for a map.
+ */
+export function decode<S extends z.ZodType>(schema: S, input: unknown, options: { weak?: boolean } = {}): Decoded<z.output<S>> {
   const issues: DecodeIssue[] = []
-  const candidate = codecOf(schema).decode(input, '', issues)
+  const candidate = codecOf(schema).decode(input, '', issues, options.weak ?? false)
   if (issues.length > 0) return { ok: false, issues }
   const result = schema.safeParse(candidate)
   if (result.success) return { ok: true, value: result.data }
@@ -125,15 +128,46 @@ function buildCodec(schema: z.core.$ZodType): Codec {
     return emptyable(codecOf(schema.def.innerType), schema)
   }
   if (schema instanceof z.ZodPipe) return codecOf(schema.def.in)
-  return { decode: input => input, encode: value => value }
+  if (schema instanceof z.ZodString) return leaf(weakString)
+  if (schema instanceof z.ZodNumber) return leaf(weakNumber)
+  if (schema instanceof z.ZodBoolean) return leaf(weakBoolean)
+  return leaf(input => input)
+}
+
+function leaf(loosen: (input: unknown) => unknown): Codec {
+  return { decode: (input, _path, _issues, weak) => (weak ? loosen(input) : input), encode: value => value }
+}
+
+function weakString(input: unknown): unknown {
+  if (typeof input === 'boolean') return input ? '1' : '0'
+  return typeof input === 'number' ? String(input) : input
+}
+
+function weakNumber(input: unknown): unknown {
+  if (typeof input === 'boolean') return input ? 1 : 0
+  if (typeof input !== 'string') return input
+  if (input === '') return 0
+  return /^[+-]?\d+(?:\.\d+)?$/.test(input) ? Number(input) : input
+}
+
+function weakBoolean(input: unknown): unknown {
+  if (typeof input === 'number') return input !== 0
+  if (typeof input !== 'string') return input
+  if (['1', 't', 'T', 'TRUE', 'true', 'True'].includes(input)) return true
+  return ['', '0', 'f', 'F', 'FALSE', 'false', 'False'].includes(input) ? false : input
+}
+
+/** HCL writes a block as a list of maps. */
+function weakObject(input: unknown, weak: boolean): unknown {
+  return weak && Array.isArray(input) && input.every(isObject) ? Object.assign({}, ...input) : input
 }
 
 /** Consul takes a JSON null for "not given" everywhere. */
 function emptyable(inner: Codec, schema: z.core.$ZodType): Codec {
   const nullable = schema instanceof z.ZodNullable
   return {
-    decode: (input, path, issues) =>
-      input === null ? (nullable ? null : undefined) : input === undefined ? undefined : inner.decode(input, path, issues),
+    decode: (input, path, issues, weak) =>
+      input === null ? (nullable ? null : undefined) : input === undefined ? undefined : inner.decode(input, path, issues, weak),
     encode: value => (value === undefined || value === null ? value : inner.encode(value)),
   }
 }
@@ -154,7 +188,10 @@ function durationCodec(print: 'text' | 'nanoseconds'): Codec {
 function arrayCodec(element: z.core.$ZodType): Codec {
   const inner = codecOf(element)
   return {
-    decode: (input, path, issues) => (Array.isArray(input) ? input.map((each, i) => inner.decode(each, `${path}[${i}]`, issues)) : input),
+    decode(input, path, issues, weak) {
+      const list = weak && input !== '' && !Array.isArray(input) ? [input] : weak && input === '' ? [] : input
+      return Array.isArray(list) ? list.map((each, i) => inner.decode(each, `${path}[${i}]`, issues, weak)) : list
+    },
     encode: value => (value as unknown[]).map(each => inner.encode(each)),
   }
 }
@@ -164,8 +201,10 @@ function recordCodec(valueType: z.core.$ZodType): Codec {
   const each = (value: unknown, map: (one: unknown, key: string) => unknown) =>
     Object.fromEntries(Object.entries(value as object).map(([key, one]) => [key, map(one, key)]))
   return {
-    decode: (input, path, issues) =>
-      isObject(input) ? each(input, (one, key) => inner.decode(one, `${path}[${JSON.stringify(key)}]`, issues)) : input,
+    decode(given, path, issues, weak) {
+      const input = weakObject(given, weak)
+      return isObject(input) ? each(input, (one, key) => inner.decode(one, `${path}[${JSON.stringify(key)}]`, issues, weak)) : input
+    },
     encode: value => each(value, one => inner.encode(one)),
   }
 }
@@ -186,13 +225,14 @@ function objectCodec(schema: z.ZodObject): Codec {
   for (const member of members) for (const name of [member.wire, ...member.aliases]) byName.set(fold(name), member)
   const loose = schema.def.catchall instanceof z.ZodUnknown
   return {
-    decode(input, path, issues) {
+    decode(given, path, issues, weak) {
+      const input = weakObject(given, weak)
       if (!isObject(input)) return input
       const out: Record<string, unknown> = {}
       for (const [name, value] of Object.entries(input)) {
         const member = byName.get(fold(name))
         const at = path === '' ? (member?.wire ?? name) : `${path}.${member?.wire ?? name}`
-        if (member) out[member.key] = member.codec.decode(value, at, issues)
+        if (member) out[member.key] = member.codec.decode(value, at, issues, weak)
         else if (!loose) issues.push({ path: at, message: `unknown key ${JSON.stringify(name)}`, unknownKey: name })
       }
       return out

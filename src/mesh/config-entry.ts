@@ -1,9 +1,10 @@
 /**
- * Config entries: the settings of the whole cluster (spec/data-plane.md 9, http-api.md 7). One schema for each kind; what a schema
- * cannot say (rules between fields) is in `checkConfigEntry`.
+ * Config entries: the settings of the whole cluster (spec/data-plane.md 9, http-api.md 7). One schema for each kind, and the reading
+ * of one from the outside; what a schema cannot say (rules between fields) is in config-entry-check.ts.
  */
 import * as z from 'zod'
-import { duration } from '../lib/shape.ts'
+import { multiError, type ErrorCode } from '../lib/errors.ts'
+import { decode, duration, type DecodeIssue } from '../lib/shape.ts'
 import { Expose, MeshGatewayMode } from './service.ts'
 
 const meta = z.record(z.string(), z.string()).optional()
@@ -144,7 +145,7 @@ export type HeaderMatch = z.infer<typeof HeaderMatch>
 
 const jwtRequirement = z.object({
   providers: z
-    .array(z.object({ name: z.string(), verifyClaims: z.array(z.object({ path: z.array(z.string()), value: z.string() })).optional() }))
+    .array(z.object({ name: z.string().default(''), verifyClaims: z.array(z.object({ path: z.array(z.string()), value: z.string() })).optional() }))
     .default([]),
 })
 
@@ -173,6 +174,8 @@ export const IntentionSource = z.object({
   type: z.string().default('consul'),
   description: z.string().optional(),
   legacyId: z.string().optional(),
+  /** Read only so that it can be refused by name. */
+  samenessGroup: z.string().optional(),
 })
 export type IntentionSource = z.infer<typeof IntentionSource>
 
@@ -200,4 +203,83 @@ export type ConfigEntry = ServiceDefaults | ProxyDefaults | Mesh | ExportedServi
 /** `http`, `http2` and `grpc` carry requests; every other protocol is bytes. */
 export function isHttpLike(protocol: string): boolean {
   return protocol === 'http' || protocol === 'http2' || protocol === 'grpc'
+}
+
+/** Kinds of Consul's that this version does not have. */
+export const unsupportedKinds: ReadonlySet<string> = new Set([
+  'service-router',
+  'service-splitter',
+  'service-resolver',
+  'ingress-gateway',
+  'terminating-gateway',
+  'api-gateway',
+  'bound-api-gateway',
+  'http-route',
+  'tcp-route',
+  'inline-certificate',
+  'jwt-provider',
+  'sameness-group',
+])
+
+export function isConfigEntryKind(kind: string): kind is ConfigEntryKind {
+  return Object.hasOwn(configEntryKinds, kind)
+}
+
+/** `text` is what a door says, without the prefix that the HTTP API puts before a decoding error (code `bad-request`). */
+export type ParsedConfigEntry =
+  | { ok: true; value: ConfigEntry }
+  | { ok: false; code: Extract<ErrorCode, 'bad-request' | 'invalid'>; text: string; issues: DecodeIssue[] }
+
+/** Reads an entry as Consul does: CamelCase or snake_case keys, weakly typed, every unknown key named (spec/http-api.md 1.4). */
+export function parseConfigEntry(input: unknown): ParsedConfigEntry {
+  if (typeof input !== 'object' || input === null || Array.isArray(input)) {
+    const got = Array.isArray(input) ? 'slice' : input === null ? 'nil' : typeof input
+    return refuse('bad-request', `'' expected a map, got '${got}'`)
+  }
+  const { kind, Kind, hash: _hash, Hash: _Hash, ...rest } = input as Record<string, unknown>
+  const named = Kind ?? kind
+  if (named === undefined) return refuse('bad-request', 'Payload does not contain a kind/Kind key at the top level')
+  if (typeof named !== 'string') return refuse('bad-request', 'Kind value in payload is not a string')
+  if (named === 'sameness-group') return refuse('invalid', 'sameness-groups are an enterprise-only feature')
+  if (unsupportedKinds.has(named)) {
+    return refuse('invalid', `config entries of kind "${named}" are not supported; use one of ${Object.keys(configEntryKinds).join(', ')}`)
+  }
+  if (!isConfigEntryKind(named)) return refuse('bad-request', `invalid config entry kind: ${named}`)
+  const decoded = decode(configEntryKinds[named], { ...rest, kind: named }, { weak: true })
+  const issues = [...(decoded.ok ? [] : decoded.issues), ...(named === 'exported-services' ? peerNameKeys(rest) : [])]
+  if (decoded.ok && issues.length === 0) return { ok: true, value: decoded.value }
+  return { ok: false, code: 'bad-request', text: decodeText(issues), issues }
+}
+
+function refuse(code: 'bad-request' | 'invalid', text: string): ParsedConfigEntry {
+  return { ok: false, code, text, issues: [{ path: '', message: text }] }
+}
+
+function decodeText(issues: readonly DecodeIssue[]): string {
+  const wrong = issues.filter(issue => issue.unknownKey === undefined)
+  if (wrong.length > 0) {
+    return `${wrong.length} error(s) decoding:\n\n${wrong.map(({ path, message }) => `* error decoding '${path}': ${message}`).join('\n')}`
+  }
+  return multiError(
+    issues.map(({ path }) => {
+      const enterprise = path.toLowerCase().endsWith('namespace') ? ', namespaces are a consul enterprise feature' : ''
+      return `invalid config key ${JSON.stringify(path)}${enterprise}`
+    }),
+  )
+}
+
+/** A consumer's peer may be given as `peer_name`, but, alone among the aliases, not as `PeerName`. */
+function peerNameKeys(entry: Record<string, unknown>): DecodeIssue[] {
+  const issues: DecodeIssue[] = []
+  for (const [i, service] of listOf(entry['Services'] ?? entry['services']).entries()) {
+    for (const [j, consumer] of listOf(service['Consumers'] ?? service['consumers']).entries()) {
+      const key = Object.keys(consumer).find(name => name.toLowerCase() === 'peername')
+      if (key !== undefined) issues.push({ path: `Services[${i}].Consumers[${j}].${key}`, message: 'unknown key', unknownKey: key })
+    }
+  }
+  return issues
+}
+
+function listOf(value: unknown): Record<string, unknown>[] {
+  return Array.isArray(value) ? value.filter(each => typeof each === 'object' && each !== null) : []
 }

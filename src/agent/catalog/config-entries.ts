@@ -1,14 +1,111 @@
 /**
- * Writes of config entries. An entry is checked (mesh/config-entry) before it is stored, and an identical one writes nothing.
+ * Writes of config entries. An entry is checked by itself and against the others before it is stored, and an identical one
+ * writes nothing (spec/http-api.md 7).
  */
-import type { ConfigEntry, ConfigEntryKind } from '../../mesh/config-entry.ts'
-import type { Store } from '../store/store.ts'
+import { MeshError, multiError } from '../../lib/errors.ts'
+import { isHttpLike, type ConfigEntry, type ConfigEntryKind, type ServiceIntentions } from '../../mesh/config-entry.ts'
+import { checkConfigEntry, configEntryName, normaliseConfigEntry } from '../../mesh/config-entry-check.ts'
+import type { Compare, Store } from '../store/store.ts'
+import { commit, isSameRecord, putRecord, unchanged, type Proposal } from './commit.ts'
+import { keys } from './keys.ts'
 import type { Tables } from './tables.ts'
 
 export class ConfigEntries {
-  constructor(_options: { store: Store; tables: Tables; datacenter: string }) {}
-  /** False when `cas` names another revision than the stored one. */
-  write(_entry: ConfigEntry, _cas?: number): Promise<boolean> { throw todo() }
-  delete(_kind: ConfigEntryKind, _name: string, _cas?: number): Promise<boolean> { throw todo() }
+  readonly #store: Store
+  readonly #tables: Tables
+
+  constructor(options: { store: Store; tables: Tables; datacenter: string }) {
+    this.#store = options.store
+    this.#tables = options.tables
+  }
+
+  /** False when `cas` names another revision than the stored one; 0 stands for an entry that does not exist. */
+  async write(entry: ConfigEntry, cas?: number): Promise<boolean> {
+    const next = normaliseConfigEntry(entry)
+    const problem = checkConfigEntry(next)
+    if (problem !== undefined) throw new MeshError('invalid', problem)
+    const name = configEntryName(next)
+    return commit(this.#store, this.#tables, (): Proposal<boolean> => {
+      const current = this.#tables.configEntry(next.kind, name).value
+      // What is stored already is stored, whatever revision the caller believes in.
+      if (isSameRecord(current, next)) return { result: true }
+      if (cas !== undefined && cas !== (current?.modifyIndex ?? 0)) return { result: false }
+      const compare = this.#checkTogether(next.kind, name, next)
+      const key = keys.configEntry(next.kind, name)
+      return { result: true, ops: [putRecord(key, next)], compare: [...compare, ...(cas === undefined ? [] : [unchanged(key, current)])] }
+    })
+  }
+
+  /** False when `cas` names another revision than the stored one; what is not there counts as deleted. */
+  async delete(kind: ConfigEntryKind, name: string, cas?: number): Promise<boolean> {
+    return commit(this.#store, this.#tables, (): Proposal<boolean> => {
+      const current = this.#tables.configEntry(kind, name).value
+      if (!current) return { result: true }
+      if (cas !== undefined && cas !== current.modifyIndex) return { result: false }
+      const compare = this.#checkTogether(kind, name, undefined)
+      const key = keys.configEntry(kind, name)
+      return { result: true, ops: [{ op: 'delete', key }], compare: [...compare, ...(cas === undefined ? [] : [unchanged(key, current)])] }
+    })
+  }
+
+  /** Throws when the entries would contradict each other; else the comparisons that keep what was looked at. */
+  #checkTogether(kind: ConfigEntryKind, name: string, next: ConfigEntry | undefined): Compare[] {
+    if (kind === 'service-intentions') return next?.kind === kind ? this.#checkIntentions(next) : []
+    if (kind !== 'service-defaults' && kind !== 'proxy-defaults') return []
+    const compare: Compare[] = []
+    if (next?.kind === kind && next.mutualTlsMode === 'permissive') {
+      const mesh = this.#tables.configEntry('mesh', 'mesh').value
+      if (!mesh?.allowEnablingPermissiveMutualTls) {
+        throw new MeshError(
+          'invalid',
+          'cannot set MutualTLSMode=permissive because AllowEnablingPermissiveMutualTLS=false in the mesh config entry',
+        )
+      }
+      compare.push(unchanged(keys.configEntry('mesh', 'mesh'), mesh))
+    }
+    for (const intentions of this.#tables.configEntries('service-intentions').value) {
+      if (!hasPermissions(intentions)) continue
+      if (kind === 'service-defaults' && intentions.name.toLowerCase() !== name.toLowerCase()) continue
+      refuseOnBytes(intentions.name, this.#protocolWith(intentions.name, kind, next))
+      compare.push(unchanged(keys.configEntry('service-intentions', intentions.name), intentions))
+    }
+    return compare
+  }
+
+  #checkIntentions(next: ServiceIntentions): Compare[] {
+    const requirements = [next.jwt, ...next.sources.flatMap(source => source.permissions ?? []).map(permission => permission.jwt)]
+    const providers = requirements.flatMap(jwt => jwt?.providers ?? [])
+    // This version has no jwt-provider entries, so that none can be referred to.
+    if (providers.length > 0) {
+      const names = new Set(providers.map(provider => provider.name))
+      throw new MeshError('invalid', multiError([...names].map(each => `Referenced JWT Provider does not exist. Provider Name: ${each}`)))
+    }
+    if (!hasPermissions(next)) return []
+    refuseOnBytes(next.name, this.#tables.protocol(next.name).value)
+    return [
+      unchanged(keys.configEntry('service-defaults', next.name), this.#tables.configEntry('service-defaults', next.name).value),
+      unchanged(keys.configEntry('proxy-defaults', 'global'), this.#tables.configEntry('proxy-defaults', 'global').value),
+    ]
+  }
+
+  /** The protocol of a service if `next` took the place of the entry of its kind. */
+  #protocolWith(service: string, kind: 'service-defaults' | 'proxy-defaults', next: ConfigEntry | undefined): string {
+    const own = kind === 'service-defaults' ? next : this.#tables.configEntry('service-defaults', service).value
+    if (own?.kind === 'service-defaults' && own.protocol) return own.protocol
+    const global = kind === 'proxy-defaults' ? next : this.#tables.configEntry('proxy-defaults', 'global').value
+    const fallback = global?.kind === 'proxy-defaults' ? global.config?.['protocol'] : undefined
+    return typeof fallback === 'string' && fallback !== '' ? fallback.toLowerCase() : 'tcp'
+  }
 }
-function todo(): Error { return new Error('being written') }
+
+function hasPermissions(entry: ServiceIntentions): boolean {
+  return entry.sources.some(source => (source.permissions ?? []).length > 0)
+}
+
+function refuseOnBytes(service: string, protocol: string): void {
+  if (isHttpLike(protocol)) return
+  throw new MeshError(
+    'invalid',
+    `service ${JSON.stringify(service)} has protocol ${JSON.stringify(protocol)}, which is incompatible with L7 intentions permissions`,
+  )
+}

@@ -1,0 +1,122 @@
+/**
+ * Intentions as the API shows them: one object for each source of a service-intentions entry (spec/data-plane.md 7, http-api.md 9).
+ * The entry is what is stored; nothing here decides about a request, which is mesh/authorize's.
+ */
+import * as z from 'zod'
+import { Permission, type IntentionSource, type ServiceIntentions } from './config-entry.ts'
+
+export const Intention = z.object({
+  id: z.string().optional(),
+  description: z.string().optional(),
+  sourceNs: z.string().default('default').meta({ wire: 'SourceNS' }),
+  sourceName: z.string().default(''),
+  destinationNs: z.string().default('default').meta({ wire: 'DestinationNS' }),
+  destinationName: z.string().default(''),
+  sourcePeer: z.string().optional(),
+  sourceType: z.string().default('consul'),
+  action: z.string().optional(),
+  permissions: z.array(Permission).optional(),
+  meta: z.record(z.string(), z.string()).optional(),
+  precedence: z.number().int().default(0),
+  createIndex: z.number().default(0),
+  modifyIndex: z.number().default(0),
+})
+export type Intention = z.infer<typeof Intention>
+
+/** 9 exact to exact, 8 `*` to exact, 6 exact to `*`, 5 `*` to `*`. A peer makes no difference. */
+export function precedenceOf(source: string, destination: string): number {
+  return (destination === '*' ? 6 : 9) - (source === '*' ? 1 : 0)
+}
+
+/** What matters more comes first; ties by peer, source and destination. */
+export function compareIntentions(a: Intention, b: Intention): number {
+  return (
+    b.precedence - a.precedence ||
+    compareText(a.sourcePeer ?? '', b.sourcePeer ?? '') ||
+    compareText(a.sourceName, b.sourceName) ||
+    compareText(a.destinationName, b.destinationName)
+  )
+}
+
+function compareText(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0
+}
+
+/** The intentions of one entry, in its own order. */
+export function intentionsOf(entry: ServiceIntentions): Intention[] {
+  return entry.sources.map(source => ({
+    description: source.description,
+    sourceNs: 'default',
+    sourceName: source.name,
+    destinationNs: 'default',
+    destinationName: entry.name,
+    sourcePeer: source.peer,
+    sourceType: source.type,
+    action: source.action,
+    permissions: source.permissions,
+    meta: entry.meta,
+    precedence: source.precedence,
+    createIndex: entry.createIndex,
+    modifyIndex: entry.modifyIndex,
+  }))
+}
+
+/** All intentions of all entries, by precedence. */
+export function listIntentions(entries: readonly ServiceIntentions[]): Intention[] {
+  return entries.flatMap(intentionsOf).sort(compareIntentions)
+}
+
+/** The source that an intention stands for in its destination's entry. */
+export function sourceOf(intention: Intention): IntentionSource {
+  return {
+    name: intention.sourceName,
+    peer: intention.sourcePeer || undefined,
+    action: intention.action || undefined,
+    permissions: intention.permissions,
+    precedence: precedenceOf(intention.sourceName, intention.destinationName),
+    type: intention.sourceType || 'consul',
+    description: intention.description || undefined,
+  }
+}
+
+/** An entry with this source put in the place of an equal one, or behind the others. */
+export function withSource(entry: ServiceIntentions, source: IntentionSource): ServiceIntentions {
+  const at = entry.sources.findIndex(each => isSameSource(each, source))
+  return { ...entry, sources: at < 0 ? [...entry.sources, source] : entry.sources.with(at, source) }
+}
+
+/** An entry without this source. */
+export function withoutSource(entry: ServiceIntentions, source: { name: string; peer?: string }): ServiceIntentions {
+  return { ...entry, sources: entry.sources.filter(each => !isSameSource(each, source)) }
+}
+
+function isSameSource(a: { name: string; peer?: string }, b: { name: string; peer?: string }): boolean {
+  return a.name === b.name && (a.peer ?? '') === (b.peer ?? '')
+}
+
+/** Every intention that can concern a service as destination or as source, by precedence. A source is one of our own cluster. */
+export function matchIntentions(entries: readonly ServiceIntentions[], by: 'source' | 'destination', name: string): Intention[] {
+  const isMatch = (value: string) => value === name || value === '*'
+  return listIntentions(entries).filter(each =>
+    by === 'destination' ? isMatch(each.destinationName) : !each.sourcePeer && isMatch(each.sourceName),
+  )
+}
+
+/** The intention that decides between two of our own services; undefined leaves it to the default. */
+export function decidingIntention(entries: readonly ServiceIntentions[], source: string, destination: string): Intention | undefined {
+  return matchIntentions(entries, 'destination', destination).find(
+    each => !each.sourcePeer && (each.sourceName === source || each.sourceName === '*'),
+  )
+}
+
+/** `GET /v1/connect/intentions/check`: permissions of requests cannot be judged without one, and count as not allowed. */
+export function isConnectionAllowed(
+  entries: readonly ServiceIntentions[],
+  source: string,
+  destination: string,
+  defaultAction: 'allow' | 'deny',
+): boolean {
+  const intention = decidingIntention(entries, source, destination)
+  if (!intention) return defaultAction === 'allow'
+  return (intention.permissions ?? []).length === 0 && intention.action === 'allow'
+}

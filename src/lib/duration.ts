@@ -2,6 +2,9 @@
 
 const unitMs: Record<string, number> = { ns: 1e-6, us: 1e-3, µs: 1e-3, μs: 1e-3, ms: 1, s: 1000, m: 60_000, h: 3_600_000 }
 
+/** Go counts nanoseconds in 64 bits, so no duration is longer. */
+const maxMs = 2 ** 63 / 1e6
+
 /** Parses a Go duration into ms; undefined when it is not one. A bare "0" is the only number without a unit. */
 export function parseDuration(text: string): number | undefined {
   const match = /^([+-]?)(.+)$/.exec(text)
@@ -13,6 +16,7 @@ export function parseDuration(text: string): number | undefined {
   for (const [, amount, unit] of rest.matchAll(/(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)/g)) {
     total += Number(amount) * unitMs[unit!]!
   }
+  if (total >= maxMs) return undefined
   return match[1] === '-' ? -total : total
 }
 

@@ -32,7 +32,10 @@ const secretFields = [
   'establishmentSecret',
   'streamSecret',
   'authorization',
+  'x-consul-token',
 ]
+/** In a line itself, in its fields, and in theirs: as deep as anything is logged. */
+const secretPaths = secretFields.flatMap(field => [`["${field}"]`, `*["${field}"]`, `*.*["${field}"]`])
 
 export interface LogOptions {
   /** A level as Consul spells it; "info" unless told. */
@@ -48,7 +51,7 @@ export function createLogger(options: LogOptions = {}): Logger {
       base: undefined,
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: label => ({ level: label }) },
-      redact: { paths: secretFields.flatMap(field => [field, `*.${field}`]), censor: '[secret]' },
+      redact: { paths: secretPaths, censor: '[secret]' },
     },
     options.stream ?? destination({ dest: 2, sync: true }),
   )

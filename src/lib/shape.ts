@@ -86,7 +86,7 @@ export function decode<S extends z.ZodType>(schema: S, input: unknown, options: 
   if (issues.length > 0) return { ok: false, issues }
   const result = schema.safeParse(candidate)
   if (result.success) return { ok: true, value: result.data }
-  return { ok: false, issues: result.error.issues.map(issue => ({ path: wirePath(issue.path), message: issue.message })) }
+  return { ok: false, issues: result.error.issues.map(issue => ({ path: wirePath(schema, issue.path), message: issue.message })) }
 }
 
 /** Writes a value of the schema as Consul-style JSON (a plain object, ready for JSON.stringify). */
@@ -94,11 +94,38 @@ export function encode<S extends z.ZodType>(schema: S, value: z.output<S>): unkn
   return codecOf(schema).encode(value)
 }
 
-/** The wire form of a zod issue path. */
-function wirePath(path: readonly PropertyKey[]): string {
+/** The wire form of a zod issue path: members by their wire names, keys of a map as they are. */
+function wirePath(schema: z.core.$ZodType, path: readonly PropertyKey[]): string {
   let text = ''
-  for (const part of path) text += typeof part === 'number' ? `[${part}]` : `${text === '' ? '' : '.'}${wireName(String(part))}`
+  let at: z.core.$ZodType | undefined = schema
+  for (const part of path) {
+    const inner: z.core.$ZodType | undefined = at && unwrapped(at)
+    if (inner instanceof z.ZodObject) {
+      at = inner.shape[String(part)] as z.core.$ZodType | undefined
+      text += `${text === '' ? '' : '.'}${(at && metaOf(at).wire) ?? wireName(String(part))}`
+    } else {
+      at = inner instanceof z.ZodArray ? inner.def.element : inner instanceof z.ZodRecord ? inner.def.valueType : undefined
+      text += typeof part === 'number' ? `[${part}]` : `[${JSON.stringify(String(part))}]`
+    }
+  }
   return text
+}
+
+/** The schema inside optional, nullable, default and their like. */
+function unwrapped(schema: z.core.$ZodType): z.core.$ZodType {
+  if (isWrapper(schema)) return unwrapped(schema.def.innerType)
+  if (schema instanceof z.ZodLazy) return unwrapped(schema.def.getter())
+  return schema instanceof z.ZodPipe ? unwrapped(schema.def.in) : schema
+}
+
+function isWrapper(schema: z.core.$ZodType): schema is z.ZodOptional | z.ZodNullable | z.ZodDefault | z.ZodPrefault | z.ZodReadonly {
+  return (
+    schema instanceof z.ZodOptional ||
+    schema instanceof z.ZodNullable ||
+    schema instanceof z.ZodDefault ||
+    schema instanceof z.ZodPrefault ||
+    schema instanceof z.ZodReadonly
+  )
 }
 
 function codecOf(schema: z.core.$ZodType): Codec {
@@ -118,15 +145,7 @@ function buildCodec(schema: z.core.$ZodType): Codec {
   if (schema instanceof z.ZodArray) return arrayCodec(schema.def.element)
   if (schema instanceof z.ZodRecord) return recordCodec(schema.def.valueType)
   if (schema instanceof z.ZodLazy) return codecOf(schema.def.getter())
-  if (
-    schema instanceof z.ZodOptional ||
-    schema instanceof z.ZodNullable ||
-    schema instanceof z.ZodDefault ||
-    schema instanceof z.ZodPrefault ||
-    schema instanceof z.ZodReadonly
-  ) {
-    return emptyable(codecOf(schema.def.innerType), schema)
-  }
+  if (isWrapper(schema)) return emptyable(codecOf(schema.def.innerType), schema)
   if (schema instanceof z.ZodPipe) return codecOf(schema.def.in)
   if (schema instanceof z.ZodString) return leaf(weakString)
   if (schema instanceof z.ZodNumber) return leaf(weakNumber)
@@ -176,7 +195,7 @@ function durationCodec(print: 'text' | 'nanoseconds'): Codec {
   return {
     decode(input, path, issues) {
       if (typeof input === 'number') return input / 1e6
-      if (input === '') return undefined
+      if (input === '' || input === null) return undefined
       const ms = typeof input === 'string' ? parseDuration(input) : undefined
       if (ms === undefined) issues.push({ path, message: `time: invalid duration ${JSON.stringify(input)}` })
       return ms
@@ -277,14 +296,5 @@ function isEmpty(value: unknown, map: boolean): boolean {
 function metaOf(schema: z.core.$ZodType): WireMeta {
   const own = z.globalRegistry.get(schema) as WireMeta | undefined
   if (own) return own
-  if (
-    schema instanceof z.ZodOptional ||
-    schema instanceof z.ZodNullable ||
-    schema instanceof z.ZodDefault ||
-    schema instanceof z.ZodPrefault ||
-    schema instanceof z.ZodReadonly
-  ) {
-    return metaOf(schema.def.innerType)
-  }
-  return {}
+  return isWrapper(schema) ? metaOf(schema.def.innerType) : {}
 }

@@ -1,0 +1,412 @@
+/**
+ * The embedded engine: the store in one LMDB file beside the process. Transactions that arrive while one group is being synced make
+ * up the next group, so any number of writers share its syncs. A write is acknowledged, and seen by watches, only after LMDB's
+ * commit returned with every sync done: `overlappingSync` is off, because with it lmdb-js may resolve a write before it is on disk
+ * (test/agent/store/durability.test.ts proves the order with delayed system calls).
+ */
+import { randomBytes } from 'node:crypto'
+import { chmodSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import os from 'node:os'
+import { join } from 'node:path'
+import { open, type Database, type RootDatabase } from 'lmdb'
+import { systemClock, type Clock, type Timer } from '../../lib/clock.ts'
+import { MeshError, messageOf } from '../../lib/errors.ts'
+import type { Logger } from '../../lib/log.ts'
+import { lockDataDir, type DataDirLock } from './data-dir-lock.ts'
+import { decodeRecord, encodeRecord, entryOf, rangeOf, type StoredRecord } from './record.ts'
+import {
+  storeLimits,
+  type Entry,
+  type Lease,
+  type Store,
+  type Txn,
+  type TxnResult,
+  type Watch,
+  type WatchBatch,
+  type WatchEvent,
+  type WatchHandler,
+} from './store.ts'
+import { checkTxn } from './txn-limits.ts'
+import { historyLimits, inKeyOrder, WatchHub, type HistoryLimits } from './watch-hub.ts'
+
+export interface EmbeddedStoreOptions {
+  /** The data directory, made when it is missing; undefined for one that lives as long as the store (--dev). */
+  dir: string | undefined
+  logger: Logger
+  clock?: Clock
+  /** How much of the past watches may ask for. */
+  history?: HistoryLimits
+}
+
+/** Opens, and locks, the store of a data directory. */
+export async function openEmbeddedStore(options: EmbeddedStoreOptions): Promise<Store> {
+  const temporary = options.dir === undefined
+  const dir = options.dir ?? mkdtempSync(join(os.tmpdir(), 'isthmus-dev-'))
+  mkdirSync(dir, { recursive: true, mode: 0o700 })
+  const lock = lockDataDir(dir)
+  try {
+    const environment = openEnvironment(join(dir, 'store'), temporary)
+    return new EmbeddedStore(environment, { ...options, dir, temporary, lock })
+  } catch (error) {
+    lock.release()
+    if (temporary) rmSync(dir, { recursive: true, force: true })
+    throw new MeshError('unavailable', `cannot open the store in ${dir}: ${messageOf(error)}; check the directory's owner and its disk`, {
+      cause: error,
+    })
+  }
+}
+
+type Table = Database<Buffer, Buffer>
+
+interface Environment {
+  root: RootDatabase<Buffer, Buffer>
+  /** key -> record. */
+  entries: Table
+  /** `revision` -> decimal text. */
+  meta: Table
+  /** lease id -> LeaseRecord as JSON. */
+  leases: Table
+  /** lease id, NUL, key -> empty: which keys hang on a lease. */
+  leased: Table
+}
+
+function openEnvironment(path: string, temporary: boolean): Environment {
+  mkdirSync(path, { recursive: true, mode: 0o700 })
+  const binary = { encoding: 'binary', keyEncoding: 'binary' } as const
+  const root = open<Buffer, Buffer>(path, { ...binary, overlappingSync: false, noSync: temporary, maxDbs: 8 })
+  // It holds the CA's keys.
+  chmodSync(join(path, 'data.mdb'), 0o600)
+  const table = (name: string): Table => root.openDB<Buffer, Buffer>(name, binary)
+  return { root, entries: table('entries'), meta: table('meta'), leases: table('leases'), leased: table('leased') }
+}
+
+interface LeaseRecord {
+  ttlMs: number
+  /** Wall clock, ms: only used after a restart, which the monotonic clock does not survive. */
+  endsAtMs: number
+}
+
+interface LiveLease {
+  ttlMs: number
+  /** Monotonic clock, ms. */
+  endsAt: number
+  /** Counts renewals, so that an end that was already on its way is called off. */
+  renewals: number
+  timer: Timer | undefined
+}
+
+/** What runs inside a group's transaction. It must find every reason to refuse before it changes anything. */
+interface Job {
+  run(group: Group): unknown
+  /** Once durable, before the promise resolves. */
+  committed?: ((value: unknown) => void) | undefined
+  resolve(value: unknown): void
+  reject(error: unknown): void
+}
+
+/** One LMDB transaction in the making. */
+interface Group {
+  revision: number
+  batches: WatchBatch[]
+}
+
+type Outcome = { value: unknown } | { error: unknown }
+
+/** Transactions in one group: bounds the memory of one commit, not its rate. */
+const maxGroup = 1024
+const revisionKey = Buffer.from('revision')
+const nothing = Buffer.from([0])
+
+class EmbeddedStore implements Store {
+  readonly #environment: Environment
+  readonly #clock: Clock
+  readonly #logger: Logger
+  readonly #dir: string
+  readonly #temporary: boolean
+  readonly #lock: DataDirLock
+  readonly #hub: WatchHub
+  readonly #live = new Map<string, LiveLease>()
+  #revision: number
+  #queue: Job[] = []
+  #draining: Promise<void> | undefined
+  #closed = false
+
+  constructor(environment: Environment, options: EmbeddedStoreOptions & { dir: string; temporary: boolean; lock: DataDirLock }) {
+    this.#environment = environment
+    this.#clock = options.clock ?? systemClock
+    this.#logger = options.logger
+    this.#dir = options.dir
+    this.#temporary = options.temporary
+    this.#lock = options.lock
+    this.#revision = this.#storedRevision()
+    this.#hub = new WatchHub(this.#revision, options.logger, options.history ?? historyLimits)
+    this.#restoreLeases()
+  }
+
+  get revision(): number {
+    return this.#revision
+  }
+
+  async get(key: string): Promise<Entry | undefined> {
+    this.#checkOpen()
+    const bytes = Buffer.from(key)
+    if (bytes.length === 0 || bytes.length > storeLimits.maxKeyBytes) return undefined
+    const record = this.#record(bytes)
+    return record && entryOf(key, record)
+  }
+
+  async list(prefix: string): Promise<{ entries: Entry[]; revision: number }> {
+    this.#checkOpen()
+    // Synchronous from here on, so both reads are of one LMDB snapshot. It may be newer than what watches have been told.
+    const revision = this.#storedRevision()
+    const entries: Entry[] = []
+    if (Buffer.byteLength(prefix) > storeLimits.maxKeyBytes) return { entries, revision }
+    for (const { key, value } of this.#environment.entries.getRange(rangeOf(Buffer.from(prefix)))) {
+      entries.push(entryOf(key.toString(), decodeRecord(value)))
+    }
+    return { entries, revision }
+  }
+
+  async txn(txn: Txn): Promise<TxnResult> {
+    checkTxn(txn)
+    const ops = txn.ops.map(op => (op.op === 'put' ? { ...op, value: Buffer.from(op.value) } : op))
+    const compare = [...(txn.compare ?? [])]
+    return this.#submit(group => this.#apply({ compare, ops }, group))
+  }
+
+  watch(prefix: string, afterRevision: number, handler: WatchHandler): Watch {
+    this.#checkOpen()
+    return this.#hub.watch(prefix, afterRevision, handler)
+  }
+
+  async lease(ttlMs: number): Promise<Lease> {
+    const id = randomBytes(8).toString('hex')
+    await this.#submit(
+      () => this.#writeLease(id, ttlMs),
+      () => this.#arm(id, { ttlMs, endsAt: this.#clock.monotonicMs() + ttlMs, renewals: 0, timer: undefined }),
+    )
+    return { id, renew: () => this.#renew(id), revoke: () => this.#revoke(id) }
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    await this.#draining
+    for (const lease of this.#live.values()) lease.timer?.cancel()
+    this.#hub.close()
+    await this.#environment.root.close()
+    if (this.#temporary) rmSync(this.#dir, { recursive: true, force: true })
+    this.#lock.release()
+  }
+
+  // ---- the write path
+
+  #submit<T>(run: (group: Group) => T, committed?: (value: T) => void): Promise<T> {
+    this.#checkOpen()
+    return new Promise<T>((resolve, reject) => {
+      this.#queue.push({ run, committed: committed as Job['committed'], resolve: resolve as Job['resolve'], reject })
+      this.#draining ??= this.#drain()
+    })
+  }
+
+  async #drain(): Promise<void> {
+    while (this.#queue.length > 0) await this.#commit(this.#queue.splice(0, maxGroup))
+    // In the same turn as the check above, or a job that comes in between would wait for ever.
+    this.#draining = undefined
+  }
+
+  async #commit(jobs: Job[]): Promise<void> {
+    let group: Group | undefined
+    let outcomes: Outcome[] = []
+    try {
+      // A child transaction, because only that is rolled back as a whole when something in it throws.
+      await this.#environment.root.childTransaction(() => {
+        const making: Group = { revision: this.#storedRevision(), batches: [] }
+        outcomes = jobs.map(job => runJob(job, making))
+        if (making.batches.length > 0) this.#environment.meta.putSync(revisionKey, Buffer.from(String(making.revision)))
+        group = making
+      })
+    } catch (error) {
+      this.#logger.error({ error: messageOf(error) }, 'the store cannot write')
+      const failure = new MeshError('unavailable', `the store in ${this.#dir} cannot write: ${messageOf(error)}; check its disk`, { cause: error })
+      for (const job of jobs) job.reject(failure)
+      return
+    }
+    this.#revision = Math.max(this.#revision, group!.revision)
+    for (const batch of group!.batches) this.#hub.publish(batch)
+    jobs.forEach((job, index) => {
+      const outcome = outcomes[index]!
+      if ('error' in outcome) return job.reject(outcome.error)
+      job.committed?.(outcome.value)
+      job.resolve(outcome.value)
+    })
+  }
+
+  #apply(txn: Txn, group: Group): TxnResult {
+    for (const { key, modRevision } of txn.compare ?? []) {
+      if ((this.#record(Buffer.from(key))?.modRevision ?? 0) !== modRevision) return { ok: false, revision: group.revision }
+    }
+    for (const op of txn.ops) {
+      if (op.op === 'put' && op.lease !== undefined && !this.#leaseRecord(op.lease)) throw leaseEnded(op.lease)
+    }
+    const revision = group.revision + 1
+    const events: WatchEvent[] = []
+    for (const op of txn.ops) {
+      if (op.op === 'put') events.push(this.#put(op.key, op.value, op.lease ?? '', revision))
+      else if (op.op === 'delete') this.#delete(Buffer.from(op.key), revision, events)
+      else for (const key of this.#keysUnder(this.#environment.entries, Buffer.from(op.prefix))) this.#delete(key, revision, events)
+    }
+    if (events.length > 0) this.#changed(group, events)
+    return { ok: true, revision: group.revision }
+  }
+
+  /** Makes the group's next revision out of these changes. */
+  #changed(group: Group, events: WatchEvent[]): void {
+    group.revision += 1
+    group.batches.push({ revision: group.revision, events: inKeyOrder(events) })
+  }
+
+  #put(key: string, value: Uint8Array, lease: string, revision: number): WatchEvent {
+    const { entries, leased } = this.#environment
+    const bytes = Buffer.from(key)
+    const before = this.#record(bytes)
+    if (before && before.lease !== '' && before.lease !== lease) leased.removeSync(leasedKey(before.lease, bytes))
+    if (lease !== '') leased.putSync(leasedKey(lease, bytes), nothing)
+    const createRevision = before?.createRevision ?? revision
+    entries.putSync(bytes, encodeRecord({ createRevision, modRevision: revision, lease, value }))
+    return { key, value, createRevision, modRevision: revision }
+  }
+
+  #delete(key: Buffer, revision: number, events: WatchEvent[]): void {
+    const { entries, leased } = this.#environment
+    const before = this.#record(key)
+    if (!before) return
+    if (before.lease !== '') leased.removeSync(leasedKey(before.lease, key))
+    entries.removeSync(key)
+    events.push({ key: key.toString(), value: null, createRevision: 0, modRevision: revision })
+  }
+
+  // ---- leases
+
+  async #renew(id: string): Promise<boolean> {
+    const lease = this.#live.get(id)
+    if (!lease) return false
+    // Counted now, so that an end which is queued behind this renewal sees it.
+    lease.renewals += 1
+    return this.#submit(
+      () => this.#leaseRecord(id) !== undefined && this.#writeLease(id, lease.ttlMs),
+      renewed => {
+        lease.endsAt = this.#clock.monotonicMs() + lease.ttlMs
+        if (renewed) this.#arm(id, lease)
+      },
+    )
+  }
+
+  async #revoke(id: string): Promise<void> {
+    await this.#submit(
+      group => this.#endLease(id, group),
+      () => this.#forget(id),
+    )
+  }
+
+  /** The timer's part: ends the lease unless it was renewed in the meantime. */
+  async #expire(id: string): Promise<void> {
+    const lease = this.#live.get(id)
+    if (!lease || this.#closed) return
+    if (lease.endsAt > this.#clock.monotonicMs()) return this.#arm(id, lease)
+    const { renewals } = lease
+    await this.#submit(
+      group => {
+        const due = this.#live.get(id)?.renewals === renewals
+        if (due) this.#endLease(id, group)
+        return due
+      },
+      ended => {
+        if (ended) this.#forget(id)
+      },
+    )
+  }
+
+  #arm(id: string, lease: LiveLease): void {
+    lease.timer?.cancel()
+    lease.timer = this.#clock.after(Math.max(0, lease.endsAt - this.#clock.monotonicMs()), () => {
+      this.#expire(id).catch((error: unknown) => {
+        this.#logger.error({ lease: id, error: messageOf(error) }, 'a lease could not be ended; it is tried again')
+        lease.endsAt = this.#clock.monotonicMs() + 1000
+        if (!this.#closed) this.#arm(id, lease)
+      })
+    })
+    this.#live.set(id, lease)
+  }
+
+  #forget(id: string): void {
+    this.#live.get(id)?.timer?.cancel()
+    this.#live.delete(id)
+  }
+
+  /** After a restart every lease has what was left of it, and never more than its time to live, whatever the wall clock did. */
+  #restoreLeases(): void {
+    for (const { key, value } of this.#environment.leases.getRange({})) {
+      const { ttlMs, endsAtMs } = JSON.parse(value.toString()) as LeaseRecord
+      const leftMs = Math.min(ttlMs, Math.max(0, endsAtMs - this.#clock.nowMs()))
+      this.#arm(key.toString(), { ttlMs, endsAt: this.#clock.monotonicMs() + leftMs, renewals: 0, timer: undefined })
+    }
+  }
+
+  #writeLease(id: string, ttlMs: number): true {
+    const record: LeaseRecord = { ttlMs, endsAtMs: this.#clock.nowMs() + ttlMs }
+    this.#environment.leases.putSync(Buffer.from(id), Buffer.from(JSON.stringify(record)))
+    return true
+  }
+
+  #leaseRecord(id: string): LeaseRecord | undefined {
+    const bytes = id === '' ? undefined : this.#environment.leases.get(Buffer.from(id))
+    return bytes && (JSON.parse(bytes.toString()) as LeaseRecord)
+  }
+
+  #endLease(id: string, group: Group): void {
+    const prefix = leasedKey(id, Buffer.alloc(0))
+    const events: WatchEvent[] = []
+    for (const key of this.#keysUnder(this.#environment.leased, prefix)) this.#delete(key.subarray(prefix.length), group.revision + 1, events)
+    this.#environment.leases.removeSync(Buffer.from(id))
+    if (events.length > 0) this.#changed(group, events)
+  }
+
+  // ---- reading LMDB; inside a group these see its own writes
+
+  #storedRevision(): number {
+    return Number(this.#environment.meta.get(revisionKey)?.toString() ?? 1)
+  }
+
+  #record(key: Buffer): StoredRecord | undefined {
+    const bytes = this.#environment.entries.get(key)
+    return bytes && decodeRecord(bytes)
+  }
+
+  /** Collected before anything is deleted: a cursor must not run over pages that change under it. */
+  #keysUnder(table: Table, prefix: Buffer): Buffer[] {
+    return [...table.getKeys(rangeOf(prefix))].map(key => Buffer.from(key))
+  }
+
+  #checkOpen(): void {
+    if (this.#closed) throw new MeshError('unavailable', `the store in ${this.#dir} is closed; start the agent again`)
+  }
+}
+
+/** A refusal is this job's alone; anything else is LMDB's and undoes the whole group. */
+function runJob(job: Job, group: Group): Outcome {
+  try {
+    return { value: job.run(group) }
+  } catch (error) {
+    if (error instanceof MeshError) return { error }
+    throw error
+  }
+}
+
+function leasedKey(lease: string, key: Buffer): Buffer {
+  return Buffer.concat([Buffer.from(`${lease}\0`), key])
+}
+
+function leaseEnded(lease: string): MeshError {
+  return new MeshError('not-found', `lease ${lease} has ended; ask for a new one`)
+}

@@ -76,6 +76,11 @@ export class AgentClient {
     return this.#target.shown
   }
 
+  /** The same agent, for a proxy. */
+  get endpoint(): { url: string; token: string | undefined } {
+    return { url: this.#target.shown, token: this.#token }
+  }
+
   /** Any answer below 400 except those in `also`, which the caller reads itself. */
   async call(method: string, path: string, call: Call = {}, also: number[] = []): Promise<Answer> {
     const answer = await this.#exchange(method, path, call)

@@ -1,17 +1,25 @@
 #!/usr/bin/env node
 /** The command line: one file a command, each registering itself. */
+import { registerAgent } from './agent.ts'
 import { registerCatalog } from './catalog.ts'
 import { run, type Register } from './command.ts'
 import { registerConfig } from './config.ts'
 import { processContext } from './context.ts'
+import { registerDev } from './dev/dev.ts'
+import { registerGateway } from './gateway.ts'
 import { registerIntention } from './intention.ts'
 import { registerKv } from './kv.ts'
 import { registerMembers } from './members.ts'
 import { registerPeering } from './peering.ts'
 import { registerServices } from './services.ts'
+import { registerSidecar } from './sidecar.ts'
 import { registerVersion } from './version.ts'
 
 const commands: Register[] = [
+  registerAgent,
+  registerDev,
+  registerSidecar,
+  registerGateway,
   registerPeering,
   registerConfig,
   registerServices,

@@ -5,6 +5,8 @@
 import { createServer } from 'node:net'
 import { startAgent, startGateway, startSidecar, type Agent } from '../../index.ts'
 import type { Logger } from '../../lib/log.ts'
+import { AgentClient } from '../client.ts'
+import type { CliContext } from '../context.ts'
 import { startApi, startWeb } from './apps.ts'
 
 /** What each cluster calls the other. */
@@ -38,7 +40,7 @@ const preferred = {
   gateway: 9443,
 }
 
-export async function startDevClusters(logger: Logger): Promise<DevClusters> {
+export async function startDevClusters(logger: Logger, context: CliContext): Promise<DevClusters> {
   const closers: (() => Promise<void>)[] = []
   const close = async () => {
     for (const each of closers.reverse()) await each()
@@ -48,8 +50,8 @@ export async function startDevClusters(logger: Logger): Promise<DevClusters> {
     return part
   }
   try {
-    const east = await startCluster('east', logger, keep)
-    const west = await startCluster('west', logger, keep)
+    const east = await startCluster('east', logger, context, keep)
+    const west = await startCluster('west', logger, context, keep)
     const upstreamPort = await freePort(preferred.upstream)
     const api = keep(await startApi(await freePort(preferred.api)))
     const web = keep(await startWeb(await freePort(preferred.web), upstreamPort))
@@ -83,7 +85,12 @@ export async function startDevClusters(logger: Logger): Promise<DevClusters> {
   }
 }
 
-async function startCluster(name: 'east' | 'west', logger: Logger, keep: (agent: Agent) => Agent): Promise<DevCluster> {
+async function startCluster(
+  name: 'east' | 'west',
+  logger: Logger,
+  context: CliContext,
+  keep: (agent: Agent) => Agent,
+): Promise<DevCluster> {
   const ports = preferred[name]
   const sidecars = await freePort(ports.sidecars)
   const agent = keep(
@@ -107,14 +114,14 @@ async function startCluster(name: 'east' | 'west', logger: Logger, keep: (agent:
       { logger: logger.child({ cluster: name }) },
     ),
   )
+  // No token of the surroundings belongs here.
+  const client = new AgentClient({ httpAddr: agent.httpUrl }, { ...context, env: {} })
   return {
     datacenter: name,
     agent,
     async api(method, path, body) {
-      const answer = await fetch(agent.httpUrl + path, { method, body: body === undefined ? undefined : JSON.stringify(body) })
-      const text = await answer.text()
-      if (!answer.ok) throw new Error(`${name}: ${method} ${path} answered ${answer.status}: ${text}`)
-      return text === '' ? undefined : JSON.parse(text)
+      const { body: answer } = await client.call(method, path, { body })
+      return answer.length === 0 ? undefined : client.parse(answer)
     },
   }
 }

@@ -1,0 +1,69 @@
+/** `isthmus gateway`: registers a mesh gateway and runs it; takes the registration back when it ends in order. */
+import type { Command } from 'commander'
+import { startGateway } from '../index.ts'
+import { createLogger } from '../lib/log.ts'
+import { parseHostPort, type HostPort } from './address.ts'
+import { agentCommand, doing, say } from './command.ts'
+import type { CliContext } from './context.ts'
+import { untilSignal } from './running.ts'
+import { withProxyFlags, type ProxyFlags } from './sidecar.ts'
+
+interface GatewayFlags extends ProxyFlags {
+  address: HostPort
+  wanAddress?: HostPort
+  name: string
+  lanOnWan?: boolean
+}
+
+export function registerGateway(program: Command, context: CliContext): void {
+  const command = agentCommand<GatewayFlags>(program, 'gateway', 'Register and run a mesh gateway', context, async ({ client, flags }) => {
+    const { name, address, wanAddress } = flags
+    const lan = { Address: address.host, Port: address.port }
+    const registration = {
+      Kind: 'mesh-gateway',
+      ID: name,
+      Name: name,
+      ...lan,
+      TaggedAddresses: { lan, wan: wanAddress ? { Address: wanAddress.host, Port: wanAddress.port } : lan },
+      // What others are told of its health; a gateway that vanished without a word is forgotten after a while.
+      Check: {
+        Name: 'Mesh Gateway Listening',
+        TCP: hostPort(address),
+        Interval: '2s',
+        Timeout: '1s',
+        DeregisterCriticalServiceAfter: '6h',
+      },
+    }
+    await untilSignal(async () => {
+      await doing(`registering ${name}`, client.call('PUT', '/v1/agent/service/register', { body: registration }))
+      const proxy = await startGateway({
+        proxyId: name,
+        agent: client.endpoint,
+        admin: flags.admin,
+        cacheDir: flags.cacheDir,
+        logger: createLogger({ level: flags.logLevel }),
+        lanOnWan: flags.lanOnWan ?? false,
+      })
+      say(context, `==> gateway ${name} is running on ${hostPort(address)}${proxy.admin ? `, admin on port ${proxy.admin.port}` : ''}`)
+      return {
+        async stop() {
+          // First out of the catalogs, ours and the peers', then the tunnels.
+          await client.call('PUT', `/v1/agent/service/deregister/${encodeURIComponent(name)}`, {}, [404]).catch(() => undefined)
+          await proxy.drain()
+          await proxy.close()
+        },
+      }
+    })
+  })
+  withProxyFlags(
+    command
+      .requiredOption('--address <host:port>', 'where it listens, for its own cluster', parseHostPort)
+      .option('--wan-address <host:port>', 'what peers dial; --address unless told', parseHostPort)
+      .option('--name <name>', 'service name and id', 'mesh-gateway')
+      .option('--lan-on-wan', 'serve internal and imported names on the WAN address too'),
+  )
+}
+
+function hostPort({ host, port }: HostPort): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+}

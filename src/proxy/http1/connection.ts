@@ -30,7 +30,10 @@ export interface ServedConnection {
   reauthorize(): void
 }
 
-/** Serves `downstream` (already accepted, TLS done) until it ends. Errors of the stream are handled here. */
+/**
+ * Serves `downstream` (already accepted, TLS done) until it ends. Errors of the stream are handled here. Both its socket and those of the upstreams
+ * should be made with `allowHalfOpen`, or a half-closed tunnel loses what still comes the other way.
+ */
 export function serveHttp1(downstream: Duplex, door: HttpDoor, limits: Http1Limits, deadlines: Deadlines = sharedDeadlines): ServedConnection {
   return new Connection(downstream, door, limits, deadlines)
 }
@@ -183,10 +186,7 @@ class Connection implements ServedConnection, Host, Watched {
   private readHead(buffer: Buffer, start: number, end: number): number {
     const { request } = this.exchange
     let at = this.phase === idle ? start : this.headAt
-    if (this.phase === idle) {
-      this.leading = 0
-      request.begin()
-    }
+    if (this.phase === idle) request.begin()
     if (buffer[at] === CR) {
       at = this.skipLines(buffer, at, end)
       if (at < 0) return this.malformed(at, end)
@@ -194,7 +194,7 @@ class Connection implements ServedConnection, Host, Watched {
     const after = at < end && buffer[at] !== CR ? request.parse(buffer, at, end) : 0
     if (after > 0) {
       this.phase = busy
-      this.deadline = 0
+      this.deadline = this.leading = 0
       this.moved = true
       if (this.pending.length > 0) this.pending.clear()
       return this.exchange.begin(buffer, at, after, end)

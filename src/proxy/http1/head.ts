@@ -115,7 +115,7 @@ export class RequestHead extends Fields {
 
   private versionEnd(buffer: Buffer, at: number, stop: number): number {
     const minor = scanVersion(buffer, at, stop)
-    if (minor <= -1) return minor === needVersion ? 0 : minor
+    if (minor < 0) return minor === needVersion ? 0 : minor
     this.version = minor as 0 | 1
     if (at + 8 >= stop) return 0
     if (buffer[at + 8] !== CR) return buffer[at + 8] === LF ? bad.bareLf : bad.requestLine
@@ -223,7 +223,8 @@ export class ResponseHead extends Fields {
   /** HTTP/1.x SP 3DIGIT [SP reason] CRLF */
   private startLine(buffer: Buffer, base: number, stop: number): number {
     const minor = scanVersion(buffer, base, stop)
-    if (minor <= -1) return minor === needVersion ? 0 : minor
+    if (minor === needVersion) return 0
+    if (minor < 0) return minor === bad.requestLine ? bad.statusLine : minor
     this.version = minor as 0 | 1
     let at = base + 8
     if (at >= stop) return 0

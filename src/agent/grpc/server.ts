@@ -1,5 +1,16 @@
-/** The gRPC door. Being written: signature first. */
+/**
+ * The gRPC door: the peering streams of other clusters, and nothing else. TLS is ours (node:tls) and its sockets are handed to
+ * grpc-js, so that a renewed certificate serves the next handshake while streams go on, and so that clients are served with and
+ * without ALPN: real Consuls offer h2, older stacks offer nothing (spec/peering-wire.md 2). No client certificate is asked for.
+ */
+import { once } from 'node:events'
+import { createServer as createTcpServer, type AddressInfo, type Server as TcpServer, type Socket } from 'node:net'
+import { createServer as createTlsServer, type TLSSocket } from 'node:tls'
+import { Server, ServerCredentials } from '@grpc/grpc-js'
+import { systemClock, type Clock, type Timer } from '../../lib/clock.ts'
+import { messageOf } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
+import { messageLimits, peerStreamService } from '../../wire/peer-stream.ts'
 import type { CertificateAuthority } from '../ca/authority.ts'
 import type { Peerings } from '../peering/peerings.ts'
 
@@ -7,11 +18,12 @@ export interface GrpcDoorOptions {
   address: string
   /** TLS port; 0 picks one. */
   port: number
-  /** Also serve in plaintext here; 0 picks one, undefined serves none. */
-  plaintextPort?: number
-  ca: CertificateAuthority
-  peerings: Peerings
+  /** Also serve in plaintext here; port 0 picks one. */
+  plaintext?: { host: string; port: number }
+  ca: Pick<CertificateAuthority, 'issueServerCertificate' | 'onRootsChanged'>
+  peerings: Pick<Peerings, 'handlers'>
   logger: Logger
+  clock?: Clock
 }
 
 export interface GrpcDoor {
@@ -20,6 +32,127 @@ export interface GrpcDoor {
   close(): Promise<void>
 }
 
-export function startGrpcDoor(_options: GrpcDoorOptions): Promise<GrpcDoor> {
-  throw new Error('being written')
+/** A connection that has not finished its handshake by then, or that speaks no HTTP/2, is dropped. */
+const handshakeTimeoutMs = 10_000
+const maxConnections = 2048
+/** Asking the CA again after a failure. */
+const retryMs = 5000
+
+export async function startGrpcDoor(options: GrpcDoorOptions): Promise<GrpcDoor> {
+  const { address, port, plaintext, ca, peerings, logger, clock = systemClock } = options
+  const grpc = new Server({
+    'grpc.max_receive_message_length': messageLimits.acceptor,
+    // A real dialer takes no more; sessions check before they send (5.6).
+    'grpc.max_send_message_length': messageLimits.dialer,
+    'grpc.max_concurrent_streams': 64,
+    'grpc.keepalive_time_ms': 30_000,
+    'grpc.keepalive_timeout_ms': 20_000,
+    'grpc.enable_channelz': 0,
+  })
+  grpc.addService(peerStreamService, { ...peerings.handlers })
+  // TLS is terminated before the sockets come here; to grpc-js they are plain.
+  const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure())
+  const sockets = new Set<Socket>()
+
+  const first = await ca.issueServerCertificate()
+  const tls = createTlsServer({
+    key: first.privateKeyPem,
+    cert: first.certPem,
+    ALPNProtocols: ['h2'],
+    minVersion: 'TLSv1.2',
+    handshakeTimeout: handshakeTimeoutMs,
+  })
+  tls.on('secureConnection', (socket: TLSSocket) => {
+    // node:http2 serves a TLS socket only when h2 was negotiated; a client that offers no ALPN speaks it by prior knowledge.
+    socket.alpnProtocol = 'h2'
+    injector.injectConnection(socket)
+  })
+  tls.on('tlsClientError', error => logger.debug({ error: messageOf(error) }, 'grpc handshake failed'))
+  const rotation = keepCertificateFresh(
+    ca,
+    first,
+    next => tls.setSecureContext({ key: next.privateKeyPem, cert: next.certPem }),
+    clock,
+    logger,
+  )
+
+  const plain = plaintext && createTcpServer(socket => injector.injectConnection(socket))
+  const doors: TcpServer[] = plain ? [tls, plain] : [tls]
+  for (const door of doors) {
+    door.maxConnections = maxConnections
+    door.on('connection', (socket: Socket) => {
+      sockets.add(socket)
+      socket.on('close', () => sockets.delete(socket))
+      // A socket may break at any moment, also before anybody else listens.
+      socket.on('error', () => undefined)
+    })
+  }
+  const boundPort = await listen(tls, address, port)
+  const plaintextPort = plain && (await listen(plain, plaintext.host, plaintext.port))
+  logger.debug({ address, port: boundPort, plaintextPort }, 'grpc door is open')
+  return {
+    port: boundPort,
+    ...(plaintextPort !== undefined && { plaintextPort }),
+    async close() {
+      rotation.close()
+      injector.destroy()
+      const closed = doors.map(door => new Promise(resolve => door.close(resolve)))
+      grpc.forceShutdown()
+      for (const socket of sockets) socket.destroy()
+      await Promise.all(closed)
+    },
+  }
+}
+
+async function listen(server: TcpServer, host: string, port: number): Promise<number> {
+  server.listen(port, host)
+  await once(server, 'listening')
+  return (server.address() as AddressInfo).port
+}
+
+interface ServerCertificate {
+  certPem: string
+  privateKeyPem: string
+  validAfterMs: number
+  validBeforeMs: number
+}
+
+/** Asks for a new certificate when the roots change and when two thirds of the life of this one have passed. */
+function keepCertificateFresh(
+  ca: GrpcDoorOptions['ca'],
+  first: ServerCertificate,
+  use: (certificate: ServerCertificate) => void,
+  clock: Clock,
+  logger: Logger,
+): { close(): void } {
+  let timer: Timer | undefined
+  let closed = false
+  const schedule = ({ validAfterMs, validBeforeMs }: ServerCertificate) => {
+    const dueMs = validAfterMs + ((validBeforeMs - validAfterMs) * 2) / 3
+    timer = clock.after(Math.max(retryMs, dueMs - clock.nowMs()), renew)
+  }
+  const renew = (): void => {
+    timer?.cancel()
+    if (closed) return
+    ca.issueServerCertificate().then(
+      certificate => {
+        if (closed) return
+        use(certificate)
+        schedule(certificate)
+      },
+      (error: unknown) => {
+        logger.error({ error: messageOf(error) }, 'no new certificate for the grpc door; the old one stays')
+        if (!closed) timer = clock.after(retryMs, renew)
+      },
+    )
+  }
+  schedule(first)
+  const roots = ca.onRootsChanged(renew)
+  return {
+    close() {
+      closed = true
+      timer?.cancel()
+      roots.close()
+    },
+  }
 }

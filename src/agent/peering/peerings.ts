@@ -1,18 +1,39 @@
-/** The peerings of this cluster: what operators ask for and what becomes of it. Being written: signatures first. */
+/**
+ * The peerings of this cluster: what operators ask for and what becomes of it (spec/peering-wire.md 4, 9; http-api.md 6). Stored
+ * states change here and nowhere else; ACTIVE and FAILING are computed when somebody reads. Deleting or losing a peer touches only
+ * what lies under that peer.
+ */
+import { randomUUID, X509Certificate } from 'node:crypto'
 import type { Clock } from '../../lib/clock.ts'
+import { MeshError, messageOf } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
 import type { Registry } from '../../lib/metrics.ts'
-import type { Peering } from '../../mesh/peering.ts'
+import { peerNamePattern, type Peering } from '../../mesh/peering.ts'
+import { decodeToken, encodeToken, type PeeringToken } from '../../mesh/peering-token.ts'
+import { checkMeta } from '../../mesh/registration.ts'
+import { peeringServerName } from '../../mesh/sni.ts'
+import { grpcCodes } from '../../wire/peer-stream.ts'
 import type { CertificateAuthority } from '../ca/authority.ts'
 import type { Catalog } from '../catalog/catalog.ts'
+import { keys } from '../catalog/keys.ts'
 import type { Reading, Tables } from '../catalog/tables.ts'
 import type { Store } from '../store/store.ts'
+import { Acceptor, type PeerStreamHandlers } from './acceptor.ts'
+import { localGatewayAddresses, serverAddresses } from './addresses.ts'
+import { exchangeWithRetries, type Exchange, type Target } from './dialer.ts'
+import { Exporter } from './exporter.ts'
+import { Importer, type ImportLimits } from './importer.ts'
+import { LivePeering, streamStatusOf } from './live-peering.ts'
+import { peeringMetrics } from './metrics.ts'
+import { PeeringRecords, putSecrets } from './records.ts'
+import { newSecret, withToken, type DialerSecrets } from './secrets.ts'
+import type { Identity, SessionStatus } from './session.ts'
 
 export interface PeeringsOptions {
   store: Store
   tables: Tables
   catalog: Catalog
-  ca: CertificateAuthority
+  ca: Pick<CertificateAuthority, 'trustDomain' | 'roots'>
   datacenter: string
   clock: Clock
   logger: Logger
@@ -22,6 +43,7 @@ export interface PeeringsOptions {
   enabled: { peering: boolean; connect: boolean; grpcTls: boolean }
   /** Whether a token without CA may be dialled in plaintext. */
   allowPlaintext: boolean
+  importLimits?: ImportLimits
 }
 
 export interface GenerateTokenRequest {
@@ -38,31 +60,385 @@ export interface EstablishRequest {
   partition?: string
 }
 
+/** What an operator should know of a peering beyond its state. */
+export interface PeeringCondition {
+  name: string
+  status: SessionStatus | undefined
+}
+
 export class Peerings {
-  constructor(_options: PeeringsOptions) {}
-  start(): Promise<void> {
-    throw todo()
+  readonly #options: PeeringsOptions
+  readonly #records: PeeringRecords
+  /** By the peering's id. */
+  readonly #live = new Map<string, LivePeering>()
+  readonly #cleaning = new Set<Promise<void>>()
+  #closed = false
+  readonly handlers: PeerStreamHandlers
+
+  constructor(options: PeeringsOptions) {
+    this.#options = options
+    this.#records = new PeeringRecords(options.store, options.tables)
+    this.handlers = new Acceptor({
+      tables: options.tables,
+      records: this.#records,
+      logger: options.logger,
+      ready: () => !this.#closed && options.ca.roots().value.roots.length > 0,
+      isBusy: id => this.#live.get(id)?.isBusy ?? false,
+      begin: (peering, link) => this.#liveOf(peering).begin(this.#identity(peering, ''), link),
+    })
+    peeringMetrics(options.metrics, () => this.#conditions())
   }
-  close(): Promise<void> {
-    throw todo()
+
+  /** Takes up what is stored: dials, and finishes deletions that a stop interrupted. */
+  async start(): Promise<void> {
+    for (const peering of this.#options.tables.peerings().value) {
+      if (peering.state === 'DELETING') this.#clean(peering)
+      else if (peering.state !== 'TERMINATED' && isDialer(peering)) await this.#dial(peering, false)
+    }
   }
-  generateToken(_request: GenerateTokenRequest): Promise<string> {
-    throw todo()
+
+  async close(): Promise<void> {
+    this.#closed = true
+    await Promise.all(Array.from(this.#live.values(), live => live.stop({ cancel: true })))
+    this.#live.clear()
+    await Promise.all(this.#cleaning)
   }
-  establish(_request: EstablishRequest): Promise<void> {
-    throw todo()
+
+  async generateToken(request: GenerateTokenRequest): Promise<string> {
+    const { tables, ca, datacenter, addresses } = this.#options
+    this.#checkEnabled()
+    const name = checkName(request.peerName, 'generating a new peering token')
+    if ((request.partition ?? '') !== '' && request.partition !== 'default') throw invalid('Partitions are a Consul Enterprise feature')
+    const metaProblem = checkMeta(request.meta ?? {})
+    if (metaProblem !== undefined) throw invalid(`meta tags failed validation: ${metaProblem}`)
+    if (!this.#options.enabled.connect) {
+      throw invalid("connect.enabled must be set to true in the server's configuration when generating peering tokens")
+    }
+    if (!this.#options.enabled.grpcTls) throw invalid('TLS for gRPC must be enabled when generating peering tokens')
+    const roots = ca.roots().value.roots
+    if (roots.length === 0) throw invalid('CA has not finished initializing')
+    const servers = serverAddresses(tables, addresses)
+    if (servers.throughGateways && servers.value.length === 0) {
+      throw invalid('servers are configured to PeerThroughMeshGateways, but no mesh gateway instances are registered')
+    }
+    const secret = newSecret()
+    const peering = await this.#acceptorFor(name, request.meta, secret)
+    return encodeToken({
+      ca: roots.map(root => withNewline(root.rootCert)),
+      manualServerAddresses: request.serverExternalAddresses ?? [],
+      serverAddresses: servers.value,
+      serverName: peeringServerName(datacenter, ca.trustDomain),
+      peerId: peering.id,
+      establishmentSecret: secret,
+      remote: { partition: '', datacenter },
+    })
   }
-  delete(_name: string): Promise<void> {
-    throw todo()
+
+  /** The acceptor's record, new or as it is, with a new establishment secret. One that the peer ended begins anew under a new id. */
+  async #acceptorFor(name: string, meta: Record<string, string> | undefined, secret: string): Promise<Peering> {
+    const { tables } = this.#options
+    for (;;) {
+      const current = tables.peering(name).value
+      if (current && isDialer(current)) throw invalid(`cannot create peering with name: "${name}"; there is already an established peering`)
+      checkWritable(current)
+      if (current && current.state !== 'TERMINATED') {
+        const { secrets, modRevision } = await this.#records.secrets(current.id)
+        const next = withToken(secrets?.role === 'acceptor' ? secrets : undefined, secret)
+        if (!(await this.#records.swapSecrets(current.id, next, modRevision))) continue
+        await this.#records.touch(current)
+        return current
+      }
+      if (current) await this.#forget(current)
+      const created = newPeering(name, meta)
+      const stored = await this.#records.update(name, found => (found && found.state !== 'TERMINATED' ? undefined : created), [
+        putSecrets(created.id, withToken(undefined, secret)),
+      ])
+      if (stored?.id === created.id) return created
+    }
   }
-  read(_name: string): Reading<Peering | undefined> {
-    throw todo()
+
+  async establish(request: EstablishRequest): Promise<void> {
+    this.#checkEnabled()
+    const name = checkName(request.peerName, 'establishing a peering')
+    if (request.peeringToken === '') throw badRequest('PeeringToken is required in the payload when establishing a peering.')
+    const metaProblem = checkMeta(request.meta ?? {})
+    if (metaProblem !== undefined) throw invalid(`meta tags failed validation: ${metaProblem}`)
+    const token = this.#readToken(request.peeringToken)
+    const existing = this.#options.tables.peering(name).value
+    checkWritable(existing)
+    if (existing && !isDialer(existing)) {
+      throw invalid(`cannot create peering with name: "${name}"; there is an existing peering expecting to be dialed`)
+    }
+    // What a token says is visible even when its secret is refused; a peering that runs is not disturbed by a bad token.
+    const fields = { ...fieldsOf(token), meta: request.meta ?? existing?.meta }
+    const id = existing?.id ?? randomUUID()
+    const secrets: DialerSecrets = {
+      role: 'dialer',
+      tokenCa: token.ca.map(withNewline),
+      manualAddresses: token.manualServerAddresses,
+    }
+    if (!existing) await this.#write(name, { ...newPeering(name, fields.meta), ...fields, id }, secrets)
+    const streamSecret = await this.#exchange(token, secrets)
+    await this.#live.get(id)?.stop({ cancel: true })
+    this.#live.delete(id)
+    const current = this.#options.tables.peering(name).value
+    checkWritable(current)
+    const established: Peering = { ...(current ?? newPeering(name, fields.meta)), ...fields, id, state: 'ESTABLISHING' }
+    await this.#write(name, established, { ...secrets, stream: streamSecret })
+    await this.#dial(established, true)
   }
+
+  #readToken(text: string): PeeringToken {
+    const decoded = decodeToken(text)
+    if (!decoded.ok) throw invalid(decoded.message)
+    const { token } = decoded
+    if (token.serverName === peeringServerName(this.#options.datacenter, this.#options.ca.trustDomain)) {
+      throw invalid(
+        `cannot create a peering within the same cluster "${token.serverName}". Refer to the \`exported-services\` documentation if you want to export between partitions without peering`,
+      )
+    }
+    if (token.ca.length === 0 && !this.#options.allowPlaintext) {
+      throw invalid('peering token has no CA, so its secrets would travel in plaintext; set peering.allow_plaintext to take it')
+    }
+    for (const pem of token.ca) {
+      try {
+        void new X509Certificate(pem)
+      } catch (error) {
+        throw invalid(`peering token invalid CA: ${messageOf(error)}`)
+      }
+    }
+    return token
+  }
+
+  /** Through our own gateways first where peering passes them, then to the addresses themselves (11). */
+  async #exchange(token: PeeringToken, secrets: DialerSecrets): Promise<string> {
+    const addresses = token.manualServerAddresses.length > 0 ? token.manualServerAddresses : token.serverAddresses
+    const gateways = localGatewayAddresses(this.#options.tables)
+    const request = { peerId: token.peerId, secret: token.establishmentSecret }
+    const targets = (list: string[]): Target[] => list.map(address => ({ address, serverName: token.serverName, caPems: secrets.tokenCa }))
+    let result: Exchange | undefined
+    if (gateways.length > 0) result = await exchangeWithRetries(targets(gateways), request, this.#options.clock)
+    if (!result || (!result.ok && result.code !== grpcCodes.permissionDenied)) {
+      result = await exchangeWithRetries(targets([...gateways, ...addresses]), request, this.#options.clock)
+    }
+    if (!result.ok) throw exchangeError(result)
+    if (result.streamSecret === '') throw invalid('failed to persist peering: invalid secret write request: missing secret ID')
+    return result.streamSecret
+  }
+
+  async #write(name: string, peering: Peering, secrets: DialerSecrets): Promise<void> {
+    const stored = await this.#records.update(name, current => (current && current.id !== peering.id ? undefined : peering), [
+      putSecrets(peering.id, secrets),
+    ])
+    if (stored?.id !== peering.id) throw new MeshError('conflict', `peering "${name}" was written by somebody else meanwhile; try again`)
+  }
+
+  async delete(name: string): Promise<void> {
+    this.#checkEnabled()
+    const existing = this.#options.tables.peering(name).value
+    if (!existing) return
+    const deletedAt = new Date(this.#options.clock.nowMs()).toISOString()
+    const marked = await this.#records.update(
+      existing.name,
+      current => (current?.id === existing.id ? { ...current, state: 'DELETING', deletedAt } : undefined),
+      [{ op: 'delete', key: keys.peeringSecrets(existing.id) }],
+    )
+    if (marked?.id === existing.id) this.#clean(marked)
+  }
+
+  /** The rest of a deletion: the farewell, what was imported, the record. */
+  #clean(peering: Peering): void {
+    const work = this.#cleanNow(peering).catch((error: unknown) => {
+      this.#options.logger.error({ peer: peering.name, error: messageOf(error) }, 'deleting a peering failed; it goes on at the next start')
+    })
+    this.#cleaning.add(work)
+    void work.finally(() => this.#cleaning.delete(work))
+  }
+
+  async #cleanNow(peering: Peering): Promise<void> {
+    const live = this.#live.get(peering.id)
+    await live?.terminate()
+    this.#live.delete(peering.id)
+    await this.#forget(peering)
+    this.#options.logger.info({ peer: peering.name }, 'peering deleted')
+  }
+
+  /** Removes everything that is known of a peering. */
+  async #forget(peering: Peering): Promise<void> {
+    await this.#options.catalog.purgeImported(peering.name)
+    await this.#records.remove(keys.trustBundle(peering.name), keys.peeringSecrets(peering.id), keys.peering(peering.name))
+  }
+
+  /** The other side deleted the peering: what it gave goes, the object stays for the operator to delete (9.1). */
+  async #terminatedByPeer(id: string): Promise<void> {
+    const { tables, catalog, logger } = this.#options
+    const peering = tables.peeringById(id)
+    const live = this.#live.get(id)
+    if (!peering || peering.state === 'DELETING') return
+    await this.#records.update(peering.name, current =>
+      current?.id === id && current.state !== 'DELETING' ? { ...current, state: 'TERMINATED' } : undefined,
+    )
+    await live?.stop({ cancel: false })
+    await catalog.purgeImported(peering.name)
+    await this.#records.remove(keys.trustBundle(peering.name))
+    logger.warn({ peer: peering.name }, 'the peer deleted this peering; delete it here or establish it again with a new token')
+  }
+
+  read(name: string): Reading<Peering | undefined> {
+    const reading = this.#options.tables.peering(name)
+    return { ...reading, value: reading.value && this.#seen(reading.value) }
+  }
+
   list(): Reading<Peering[]> {
-    throw todo()
+    const reading = this.#options.tables.peerings()
+    return { ...reading, value: reading.value.map(peering => this.#seen(peering)) }
+  }
+
+  #seen(peering: Peering): Peering {
+    const live = this.#live.get(peering.id)
+    return { ...peering, state: live?.stateOf(peering) ?? peering.state, streamStatus: streamStatusOf(live?.status) }
+  }
+
+  #conditions(): { name: string; active: boolean; status: SessionStatus | undefined }[] {
+    return this.#options.tables.peerings().value.map(peering => {
+      const live = this.#live.get(peering.id)
+      return { name: peering.name, active: live?.stateOf(peering) === 'ACTIVE', status: live?.status }
+    })
+  }
+
+  /** Oversized exports, refusals and a refused trust bundle, for those who ask why. */
+  condition(name: string): PeeringCondition | undefined {
+    const peering = this.#options.tables.peering(name).value
+    return peering && { name: peering.name, status: this.#live.get(peering.id)?.status }
+  }
+
+  #liveOf(peering: Peering): LivePeering {
+    const known = this.#live.get(peering.id)
+    if (known) return known
+    const { tables, catalog, ca, clock, logger, datacenter, addresses, importLimits } = this.#options
+    const importer = new Importer({
+      tables,
+      catalog,
+      records: this.#records,
+      ownTrustDomain: ca.trustDomain,
+      peer: peering.name,
+      clock,
+      limits: importLimits,
+    })
+    const exporter = new Exporter({
+      tables,
+      ca,
+      datacenter,
+      peer: peering.name,
+      serverAddresses: isDialer(peering) ? undefined : () => serverAddresses(tables, addresses),
+    })
+    const onTerminated = () => {
+      this.#terminatedByPeer(peering.id).catch((error: unknown) => {
+        logger.error({ peer: peering.name, error: messageOf(error) }, 'ending a peering failed')
+      })
+    }
+    const live = new LivePeering({ id: peering.id, name: peering.name, tables, importer, exporter, clock, logger, onTerminated })
+    this.#live.set(peering.id, live)
+    return live
+  }
+
+  async #dial(peering: Peering, justEstablished: boolean): Promise<void> {
+    const { secrets } = await this.#records.secrets(peering.id)
+    if (secrets?.role !== 'dialer' || secrets.stream === undefined || this.#closed) return
+    this.#liveOf(peering).dial(this.#identity(peering, secrets.stream), () => this.#targets(peering, secrets), justEstablished)
+  }
+
+  #targets(peering: Peering, secrets: DialerSecrets): Target[] {
+    const current = this.#options.tables.peeringById(peering.id) ?? peering
+    const { tables } = this.#options
+    const own = secrets.manualAddresses.length > 0 ? secrets.manualAddresses : (current.peerServerAddresses ?? [])
+    // The roots of the trust bundle beside those of the token (7.6). A plaintext peering stays one: a bundle cannot move it.
+    const caPems =
+      secrets.tokenCa.length === 0 ? [] : [...new Set([...secrets.tokenCa, ...(tables.trustBundle(peering.name).value?.rootPems ?? [])])]
+    return [...localGatewayAddresses(tables), ...own].map(address => ({ address, serverName: current.peerServerName ?? '', caPems }))
+  }
+
+  #identity(peering: Peering, streamSecret: string): Identity {
+    const dialer = isDialer(peering)
+    return {
+      role: dialer ? 'dialer' : 'acceptor',
+      peerId: dialer ? peering.peerId! : peering.id,
+      peerName: peering.name,
+      streamSecret,
+      remote: { partition: '', datacenter: this.#options.datacenter },
+    }
+  }
+
+  #checkEnabled(): void {
+    if (!this.#options.enabled.peering) throw invalid('peering must be enabled to use this endpoint')
   }
 }
 
-function todo(): Error {
-  return new Error('being written')
+function isDialer(peering: Peering): boolean {
+  return (peering.peerId ?? '') !== ''
+}
+
+function newPeering(name: string, meta: Record<string, string> | undefined): Peering {
+  return {
+    id: randomUUID(),
+    name,
+    meta,
+    state: 'PENDING',
+    streamStatus: streamStatusOf(undefined),
+    createIndex: 0,
+    modifyIndex: 0,
+    remote: { partition: '', datacenter: '' },
+  }
+}
+
+function fieldsOf(token: PeeringToken) {
+  return {
+    peerId: token.peerId,
+    peerCaPems: token.ca.map(withNewline),
+    peerServerName: token.serverName,
+    peerServerAddresses: token.serverAddresses,
+    remote: token.remote,
+  }
+}
+
+function withNewline(pem: string): string {
+  return pem.endsWith('\n') ? pem : `${pem}\n`
+}
+
+function checkName(name: string, doing: string): string {
+  if (name === '') throw badRequest(`PeerName is required in the payload when ${doing}.`)
+  if (peerNamePattern.test(name)) return name
+  throw invalid(
+    `${name} is not a valid peer name: a valid peering name must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character`,
+  )
+}
+
+function checkWritable(peering: Peering | undefined): void {
+  if (peering?.state === 'DELETING') throw invalid('cannot write to peering that is marked for deletion')
+}
+
+function exchangeError({ code, attempts }: Extract<Exchange, { ok: false }>): MeshError {
+  if (code === grpcCodes.permissionDenied) {
+    return new MeshError('permission-denied', `a new peering token must be generated: ${attempts.at(-1)?.error.details}`)
+  }
+  const lines = attempts.map(
+    ({ address, error }) =>
+      `\t* failed to exchange peering secret through address "${address}": rpc error: code = ${codeName(error.code)} desc = ${error.details}\n`,
+  )
+  const text = `${lines.length} error${lines.length === 1 ? '' : 's'} occurred:\n${lines.join('')}\n`
+  return new MeshError(code === grpcCodes.unavailable ? 'unavailable' : 'invalid', text)
+}
+
+/** As Go prints a code: FAILED_PRECONDITION -> FailedPrecondition. */
+function codeName(code: number): string {
+  const entry = Object.entries(grpcCodes).find(([, value]) => value === code)
+  return entry ? entry[0][0]!.toUpperCase() + entry[0].slice(1) : `Code(${code})`
+}
+
+function invalid(message: string): MeshError {
+  return new MeshError('invalid', message)
+}
+
+function badRequest(message: string): MeshError {
+  return new MeshError('bad-request', message)
 }

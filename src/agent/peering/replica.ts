@@ -21,7 +21,8 @@ export function toWire(instance: CheckServiceNode): wire.CheckServiceNode {
       Service: service.service,
       Tags: service.tags,
       Address: service.address,
-      Meta: mapOf(service.meta),
+      // A real importer refuses the whole service for one key of this kind (8.3).
+      Meta: new Map(Object.entries(service.meta ?? {}).filter(([key]) => !key.startsWith('consul-'))),
       Port: service.port ?? 0,
       Weights: { Passing: service.weights.passing, Warning: service.weights.warning },
       EnableTagOverride: service.enableTagOverride,

@@ -99,7 +99,8 @@ export type Effect =
   /** Worth a line in the log. */
   | { type: 'notice'; message: string; fields: Record<string, unknown> }
 
-export function newSession(identity: Identity, now: Now): SessionState {
+/** `previous` is the status of the stream before this one: what was known stays known until something newer comes. */
+export function newSession(identity: Identity, now: Now, previous?: SessionStatus): SessionState {
   return {
     identity,
     phase: 'new',
@@ -109,8 +110,6 @@ export function newSession(identity: Identity, now: Now): SessionState {
     silentSinceMs: now.monoMs,
     graceEndMs: Infinity,
     status: {
-      connected: false,
-      alive: false,
       importedServices: undefined,
       exportedServices: undefined,
       lastHeartbeatMs: undefined,
@@ -120,6 +119,9 @@ export function newSession(identity: Identity, now: Now): SessionState {
       lastNack: undefined,
       lastRefusal: undefined,
       refusedBundle: undefined,
+      ...previous,
+      connected: false,
+      alive: false,
       oversized: [],
       error: undefined,
     },

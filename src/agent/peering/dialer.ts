@@ -1,0 +1,223 @@
+/**
+ * The dialling end: one call that spends a token, then one stream that is made anew whenever it ends. A new connection for every
+ * attempt, the next address each time; the wait grows with failures and starts again after a stream that lived
+ * (spec/peering-wire.md 2, 4, 6). No client certificate; the server is verified by the name in the token, whatever the address.
+ */
+import { Client, credentials, Metadata, type ClientDuplexStream, type ServiceError } from '@grpc/grpc-js'
+import { Backoff } from '../../lib/backoff.ts'
+import type { Clock, Timer } from '../../lib/clock.ts'
+import type { Logger } from '../../lib/log.ts'
+import type { ReplicationMessage } from '../../wire/gen/peerstream.ts'
+import { grpcCodes, messageLimits, peerStreamService } from '../../wire/peer-stream.ts'
+import type { Link } from './driver.ts'
+import type { Status } from './session.ts'
+
+export interface Target {
+  address: string
+  /** SNI, and the name that the certificate must carry. */
+  serverName: string
+  /** Empty: plaintext. */
+  caPems: readonly string[]
+}
+
+/** A client on a connection of its own. */
+function connect({ address, serverName, caPems }: Target): Client {
+  const secure = caPems.length > 0
+  return new Client(address, secure ? credentials.createSsl(Buffer.from(caPems.join('\n'))) : credentials.createInsecure(), {
+    ...(secure && { 'grpc.ssl_target_name_override': serverName }),
+    ...(serverName !== '' && { 'grpc.default_authority': serverName }),
+    'grpc.max_receive_message_length': messageLimits.dialer,
+    'grpc.max_send_message_length': messageLimits.dialer,
+    // Servers punish clients that ping more often than every 15 s (2).
+    'grpc.keepalive_time_ms': 30_000,
+    'grpc.keepalive_timeout_ms': 10_000,
+    'grpc.keepalive_permit_without_calls': 1,
+    'grpc.use_local_subchannel_pool': 1,
+    'grpc.enable_retries': 0,
+    'grpc.enable_channelz': 0,
+    'grpc.enable_http_proxy': 0,
+    'grpc.service_config_disable_resolution': 1,
+  })
+}
+
+const { exchangeSecret, streamResources } = peerStreamService
+
+/** One attempt at one address; a call that is never answered ends at the deadline (a real dialer would wait for ever). */
+function tryExchange(target: Target, request: { peerId: string; secret: string }, deadlineMs: number): Promise<string> {
+  const client = connect(target)
+  return new Promise<string>((resolve, reject) => {
+    client.makeUnaryRequest(
+      exchangeSecret.path,
+      exchangeSecret.requestSerialize,
+      exchangeSecret.responseDeserialize,
+      { PeerID: request.peerId, EstablishmentSecret: request.secret },
+      new Metadata(),
+      { deadline: Date.now() + deadlineMs },
+      (error, response) => (error ? reject(error) : resolve(response!.StreamSecret)),
+    )
+  }).finally(() => client.close())
+}
+
+export type Exchange =
+  | { ok: true; streamSecret: string }
+  | { ok: false; code: number; attempts: { address: string; error: ServiceError }[] }
+
+/** Spends the establishment secret: for 3 s, every 150 ms or a little more, round the addresses; a refused secret ends it (4). */
+export async function exchangeWithRetries(
+  targets: readonly Target[],
+  request: { peerId: string; secret: string },
+  clock: Clock,
+  windowMs = 3000,
+): Promise<Exchange> {
+  const attempts: { address: string; error: ServiceError }[] = []
+  const end = clock.monotonicMs() + windowMs
+  for (let i = 0; ; i += 1) {
+    const target = targets[i % targets.length]!
+    try {
+      return { ok: true, streamSecret: await tryExchange(target, request, windowMs) }
+    } catch (error) {
+      const failure = error as ServiceError
+      attempts.push({ address: target.address, error: failure })
+      const waitMs = 150 * (1 + 0.25 * Math.random())
+      const over = clock.monotonicMs() + waitMs >= end
+      if (failure.code === grpcCodes.permissionDenied || over) return { ok: false, code: failure.code, attempts }
+      await new Promise<void>(resolve => clock.after(waitMs, resolve))
+    }
+  }
+}
+
+export interface DialerOptions {
+  clock: Clock
+  logger: Logger
+  peer: string
+  /** Where to dial now, in order; asked anew for every attempt. */
+  targets: () => Target[]
+  /** A stream is up: takes what arrives on it. */
+  begin: (link: Link) => StreamHandler
+}
+
+/** What the session's side of a stream takes from the transport. */
+export interface StreamHandler {
+  open(): void
+  receive(message: ReplicationMessage): void
+  ended(error: Status | undefined): void
+}
+
+/** Waits after ordinary failures; after a hint to come back at once; and where the other side no longer knows us (6.5, 14). */
+const waits = {
+  ordinary: { firstMs: 300, maxMs: 30_000, jitter: 0.5 },
+  again: { firstMs: 8, maxMs: 8192, jitter: 0.25 },
+  oversized: { firstMs: 8192, maxMs: 8192, jitter: 0.1 },
+  unwanted: { firstMs: 60_000, maxMs: 300_000, jitter: 0.25 },
+} as const
+type WaitKind = keyof typeof waits
+
+export class Dialer {
+  readonly #options: DialerOptions
+  readonly #backoffs: Record<WaitKind, Backoff>
+  #attempt = 0
+  #timer: Timer | undefined
+  #current: { link: Link; ended: Promise<void> } | undefined
+  #stopped = false
+
+  constructor(options: DialerOptions) {
+    this.#options = options
+    this.#backoffs = {
+      ordinary: new Backoff(waits.ordinary),
+      again: new Backoff(waits.again),
+      oversized: new Backoff(waits.oversized),
+      unwanted: new Backoff(waits.unwanted),
+    }
+  }
+
+  start(): void {
+    if (!this.#stopped) this.#dial()
+  }
+
+  /** Stops dialling. A stream that is up goes on until it ends; `cancel` ends it now. */
+  async stop({ cancel }: { cancel: boolean }): Promise<void> {
+    this.#stopped = true
+    this.#timer?.cancel()
+    if (cancel) this.#current?.link.close({ code: grpcCodes.cancelled, message: 'the dialer stops' })
+    await this.#current?.ended
+  }
+
+  #dial(): void {
+    const targets = this.#options.targets()
+    const target = targets[this.#attempt % Math.max(1, targets.length)]
+    this.#attempt += 1
+    if (!target) {
+      this.#options.logger.warn({ peer: this.#options.peer }, 'peer has no address to dial')
+      this.#again('ordinary')
+      return
+    }
+    const { link, ended } = openStream(target, this.#options.begin, failure => this.#over(target, failure))
+    this.#current = { link, ended }
+  }
+
+  #over(target: Target, end: { status: Status; lived: boolean }): void {
+    this.#current = undefined
+    if (end.lived) for (const backoff of Object.values(this.#backoffs)) backoff.reset()
+    if (this.#stopped) return
+    const { logger, peer } = this.#options
+    logger.info({ peer, address: target.address, code: end.status.code, error: end.status.message }, 'stream to peer ended')
+    this.#again(waitKind(end.status))
+  }
+
+  #again(kind: WaitKind): void {
+    if (this.#stopped) return
+    this.#timer = this.#options.clock.after(this.#backoffs[kind].nextMs(), () => this.#dial())
+  }
+}
+
+function waitKind({ code, message }: Status): WaitKind {
+  if (code === grpcCodes.failedPrecondition) return 'again'
+  if (code === grpcCodes.resourceExhausted) return 'oversized'
+  // The other side deleted the peering, or has forgotten it: it will not change its mind soon.
+  if (code === grpcCodes.aborted || (code === grpcCodes.invalidArgument && message.includes('unknown PeerID'))) return 'unwanted'
+  return 'ordinary'
+}
+
+function openStream(
+  target: Target,
+  begin: (link: Link) => StreamHandler,
+  over: (end: { status: Status; lived: boolean }) => void,
+): { link: Link; ended: Promise<void> } {
+  const client = connect(target)
+  const call: ClientDuplexStream<ReplicationMessage, ReplicationMessage> = client.makeBidiStreamRequest(
+    streamResources.path,
+    streamResources.requestSerialize,
+    streamResources.responseDeserialize,
+    new Metadata(),
+    {},
+  )
+  let lived = false
+  let finished = false
+  const link: Link = {
+    send: (message, taken) => {
+      if (!finished && !call.writableEnded) call.write(message, () => taken())
+    },
+    halfClose: () => void call.end(),
+    close: () => call.cancel(),
+    pause: () => void call.pause(),
+    resume: () => void call.resume(),
+  }
+  const handler = begin(link)
+  const ended = new Promise<void>(resolve => {
+    call.on('data', (message: ReplicationMessage) => {
+      lived = true
+      handler.receive(message)
+    })
+    // Every call ends with exactly one status; 'error' repeats a bad one and must have a listener.
+    call.on('error', () => undefined)
+    call.on('status', ({ code, details }) => {
+      finished = true
+      client.close()
+      handler.ended(code === grpcCodes.ok ? undefined : { code, message: details })
+      resolve()
+      over({ status: { code, message: details }, lived })
+    })
+  })
+  handler.open()
+  return { link, ended }
+}

@@ -1,0 +1,159 @@
+/**
+ * Carries one session: moves messages between its state machine and a gRPC stream, sets its timer, and has what it imports stored
+ * and what it exports computed. It decides nothing. Reading pauses while more waits than may wait, so that a peer that sends
+ * faster than we store, or does not read our answers, is held back by flow control instead of filling memory.
+ */
+import type { Clock, Timer } from '../../lib/clock.ts'
+import type { Logger } from '../../lib/log.ts'
+import type { ReplicationMessage } from '../../wire/gen/peerstream.ts'
+import type { Tables } from '../catalog/tables.ts'
+import type { Exporter } from './exporter.ts'
+import type { Importer } from './importer.ts'
+import { intakeSize } from './intake.ts'
+import { newSession, nextTickMs, step, type Effect, type Event, type Identity, type SessionStatus, type Status } from './session.ts'
+
+/** The gRPC stream under a session, the same for both ends. */
+export interface Link {
+  /** `taken` is called once the transport has it, or never. */
+  send(message: ReplicationMessage, taken: () => void): void
+  halfClose(): void
+  close(status: Status): void
+  pause(): void
+  resume(): void
+}
+
+export interface DriverOptions {
+  identity: Identity
+  link: Link
+  tables: Tables
+  exporter: Exporter
+  importer: Importer
+  clock: Clock
+  logger: Logger
+  /** What an earlier stream of this peering left to tell. */
+  previous?: SessionStatus
+  /** The other side deleted the peering. */
+  onTerminated: () => void
+  /** Called once, after the last effect. */
+  onClosed: (status: SessionStatus) => void
+}
+
+/** Beyond this many things that wait for the store or for the transport, reading pauses. */
+const maxWaiting = 256
+
+export class SessionDriver {
+  readonly #options: DriverOptions
+  #state: ReturnType<typeof newSession>
+  #timer: Timer | undefined
+  #subscription: { close(): void } | undefined
+  #topics: readonly string[] = []
+  readonly #events: Event[] = []
+  #stepping = false
+  #untaken = 0
+  #paused = false
+  #lastHeardMs: number
+
+  constructor(options: DriverOptions) {
+    this.#options = options
+    this.#state = newSession(options.identity, this.#now(), options.previous)
+    this.#lastHeardMs = options.clock.monotonicMs()
+  }
+
+  get status(): SessionStatus {
+    return this.#state.status
+  }
+
+  /** How long nothing at all has come from the other side. */
+  get silentMs(): number {
+    return this.#options.clock.monotonicMs() - this.#lastHeardMs
+  }
+
+  /** Begins; `link` is up. */
+  open(): void {
+    this.dispatch({ type: 'opened' })
+    this.#offer()
+    this.#subscription = this.#options.tables.subscribe(
+      () => this.#topics,
+      () => this.#offer(),
+    )
+  }
+
+  receive(message: ReplicationMessage): void {
+    this.#lastHeardMs = this.#options.clock.monotonicMs()
+    this.dispatch({ type: 'message', message })
+  }
+
+  dispatch(event: Event): void {
+    this.#events.push(event)
+    if (this.#stepping) return
+    this.#stepping = true
+    try {
+      for (let next = this.#events.shift(); next; next = this.#events.shift()) {
+        const [state, effects] = step(this.#state, next, this.#now())
+        this.#state = state
+        for (const effect of effects) this.#carryOut(effect)
+      }
+    } finally {
+      this.#stepping = false
+    }
+    if (this.#state.phase === 'closed') this.#timer?.cancel()
+    else this.#settle()
+  }
+
+  #carryOut(effect: Effect): void {
+    const { link, logger, importer, identity } = this.#options
+    switch (effect.type) {
+      case 'send':
+        this.#untaken += 1
+        link.send(effect.message, () => this.#taken())
+        break
+      case 'store':
+        void importer.apply(effect.change).then(error => this.dispatch({ type: 'stored', ticket: effect.ticket, error }))
+        break
+      case 'terminated':
+        this.#options.onTerminated()
+        break
+      case 'half-close':
+        link.halfClose()
+        break
+      case 'close':
+        this.#subscription?.close()
+        this.#timer?.cancel()
+        link.close(effect.status)
+        this.#options.onClosed(this.#state.status)
+        break
+      case 'notice':
+        logger.warn({ peer: identity.peerName, ...effect.fields }, effect.message)
+        break
+    }
+  }
+
+  #taken(): void {
+    this.#untaken -= 1
+    if (this.#untaken === 0) this.dispatch({ type: 'drained' })
+    else this.#settle()
+  }
+
+  #offer(): void {
+    const { offer, topics } = this.#options.exporter.read()
+    this.#topics = topics
+    this.dispatch({ type: 'offer', offer })
+  }
+
+  /** Sets the timer and the tap to what the state asks for. */
+  #settle(): void {
+    const { clock, link } = this.#options
+    this.#timer?.cancel()
+    const due = nextTickMs(this.#state)
+    if (due !== Infinity) this.#timer = clock.after(Math.max(0, due - clock.monotonicMs()), () => this.dispatch({ type: 'tick' }))
+    const full = intakeSize(this.#state.intake) > maxWaiting || this.#untaken > maxWaiting
+    if (full === this.#paused) return
+    this.#paused = full
+    if (full) link.pause()
+    else link.resume()
+  }
+
+  #now(): { monoMs: number; wallMs: number } {
+    return { monoMs: this.#options.clock.monotonicMs(), wallMs: this.#options.clock.nowMs() }
+  }
+}

@@ -26,7 +26,7 @@ const passiveHealthCheck = z.object({
 })
 const upstreamConfig = z.object({
   name: z.string().optional(),
-  peer: z.string().optional(),
+  peer: z.string().default(''),
   protocol: z.string().optional(),
   connectTimeoutMs: z.number().int().optional(),
   envoyListenerJson: z.string().optional(),
@@ -145,7 +145,12 @@ export type HeaderMatch = z.infer<typeof HeaderMatch>
 
 const jwtRequirement = z.object({
   providers: z
-    .array(z.object({ name: z.string().default(''), verifyClaims: z.array(z.object({ path: z.array(z.string()), value: z.string() })).optional() }))
+    .array(
+      z.object({
+        name: z.string().default(''),
+        verifyClaims: z.array(z.object({ path: z.array(z.string()), value: z.string() })).optional(),
+      }),
+    )
     .default([]),
 })
 

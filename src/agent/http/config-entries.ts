@@ -1,7 +1,14 @@
 /** /v1/config (spec/http-api.md 7): config entries, read, written and deleted one at a time, with compare-and-set. */
 import { MeshError } from '../../lib/errors.ts'
-import { type DecodeIssue, encode } from '../../lib/shape.ts'
-import { type ConfigEntry, type ConfigEntryKind, configEntryKinds, parseConfigEntry } from '../../mesh/config-entry.ts'
+import { encode } from '../../lib/shape.ts'
+import {
+  type ConfigEntry,
+  type ConfigEntryKind,
+  configEntryKinds,
+  isConfigEntryKind,
+  parseConfigEntry,
+  unsupportedKinds,
+} from '../../mesh/config-entry.ts'
 import { blockingRead } from './blocking.ts'
 import { badRequest } from './errors.ts'
 import { applyFilter } from './filter.ts'
@@ -10,26 +17,10 @@ import { json, metaHeaders, type Reply } from './reply.ts'
 import { uintParam } from './request.ts'
 import type { Call, Route } from './route.ts'
 
-/** Consul's kinds that this version does not have: known by name, so that the refusal can say so. */
-const knownKinds = new Set([
-  'service-resolver',
-  'service-splitter',
-  'service-router',
-  'ingress-gateway',
-  'terminating-gateway',
-  'api-gateway',
-  'bound-api-gateway',
-  'http-route',
-  'tcp-route',
-  'inline-certificate',
-  'jwt-provider',
-  'sameness-group',
-])
-
 /** A kind of ours; `empty` for a kind of Consul's of which this version never has an entry. */
 function kindOf(text: string): { kind: ConfigEntryKind } | 'empty' | undefined {
-  if (Object.hasOwn(configEntryKinds, text)) return { kind: text as ConfigEntryKind }
-  return knownKinds.has(text) ? 'empty' : undefined
+  if (isConfigEntryKind(text)) return { kind: text }
+  return unsupportedKinds.has(text) ? 'empty' : undefined
 }
 
 function encodeEntry(entry: ConfigEntry): unknown {
@@ -41,23 +32,9 @@ async function write(call: Call): Promise<Reply> {
   const parsed = parseJson(call.body)
   if (!parsed.ok) throw badRequest(`Request decoding failed: ${parsed.error}`)
   const decoded = parseConfigEntry(parsed.value)
-  if (!decoded.ok) throw badRequest(`Request decoding failed: ${issuesText(decoded.issues)}`)
+  if (!decoded.ok)
+    throw new MeshError(decoded.code, decoded.code === 'bad-request' ? `Request decoding failed: ${decoded.text}` : decoded.text)
   return json(await call.agent.configEntries.write(decoded.value, cas))
-}
-
-/** Consul lists the keys that it does not know; any other problem is one line of text. */
-function issuesText(issues: DecodeIssue[]): string {
-  if (issues.length === 1 && issues[0]!.unknownKey === undefined) return issueText(issues[0]!)
-  const count = issues.length === 1 ? '1 error occurred' : `${issues.length} errors occurred`
-  return `${count}:\n${issues.map(issue => `\t* ${issueText(issue)}\n`).join('')}\n`
-}
-
-function issueText(issue: DecodeIssue): string {
-  if (issue.unknownKey === undefined) return issue.path === '' ? issue.message : `${issue.path}: ${issue.message}`
-  const last = issue.path.split('.').at(-1)!
-  const path = issue.path.slice(0, issue.path.length - last.length) + issue.unknownKey
-  const hint = issue.unknownKey.toLowerCase() === 'namespace' ? ', namespaces are a consul enterprise feature' : ''
-  return `invalid config key ${JSON.stringify(path)}${hint}`
 }
 
 async function read(call: Call): Promise<Reply> {

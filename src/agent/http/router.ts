@@ -50,11 +50,11 @@ export class Router {
     for (const [path, methods] of byPath) this.#paths.on('GET', path, () => undefined, methods)
   }
 
-  route(target: Target): Routed {
+  route(method: string, target: Target): Routed {
     const path = decoded(target.path)
     if (path === undefined || unprintable.test(path)) return answer(400, '')
     const clean = cleaned(target.path)
-    if (clean !== target.path) return redirect(clean + (target.query === '' ? '' : `?${target.query}`))
+    if (clean !== target.path) return redirect(method, clean + (target.query === '' ? '' : `?${target.query}`))
     const found = this.#paths.find('GET', target.path)
     if (!found) return answer(404, unknownPath(path), { 'Content-Type': 'text/plain; charset=utf-8' })
     const methods = found.store as ReadonlyMap<Method, Route>
@@ -82,8 +82,9 @@ function cleaned(path: string): string {
   return `/${parts.join('/')}${slash}`
 }
 
-/** 307 keeps the body of a PUT. The link is percent-encoded already, so it cannot leave its attribute. */
-function redirect(location: string): Routed {
+/** 307 keeps the body of a PUT. As Go does, only a GET is told so in HTML; what it links to is escaped, so it cannot leave its attribute. */
+function redirect(method: string, location: string): Routed {
+  if (method !== 'GET' && method !== 'HEAD') return answer(307, '', { Location: location })
   const link = location.replaceAll('&', '&amp;').replaceAll('"', '&#34;').replaceAll('<', '&lt;').replaceAll('>', '&gt;')
   return answer(307, `<a href="${link}">Temporary Redirect</a>.\n\n`, { 'Content-Type': 'text/html; charset=utf-8', Location: location })
 }

@@ -136,7 +136,7 @@ class Door {
     })
     if (refusal) return plain(text(refusal.body, refusal.status), true)
     if (target.path === '/') return plain(text(uiDisabled, 200))
-    const routed = this.#router.route(target)
+    const routed = this.#router.route(request.method ?? '', target)
     if (routed.kind === 'answer') return plain({ kind: 'bytes', status: routed.status, headers: routed.headers, body: routed.body })
     await this.#serveRoute(request, response, target, routed)
   }

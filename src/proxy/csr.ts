@@ -20,7 +20,7 @@ export async function createKey(): Promise<KeyObject> {
 /** A PKCS#10 request (RFC 2986) for `uri`, PEM. */
 export function createCsr(key: KeyObject, uri: string): string {
   const spki = createPublicKey(key).export({ type: 'spki', format: 'der' }).toString('latin1')
-  const san = sequence([asn1.create(Class.CONTEXT_SPECIFIC, 6 as forge.asn1.Type, false, uri)])
+  const san = sequence([tagged(6, uri)])
   // Critical, because the subject is empty (RFC 5280 4.2.1.6).
   const extension = sequence([oid(oids.subjectAltName), primitive(Type.BOOLEAN, '\u00ff'), primitive(Type.OCTETSTRING, der(san))])
   const attribute = sequence([oid(oids.extensionRequest), constructed(Type.SET, [sequence([extension])])])
@@ -28,13 +28,18 @@ export function createCsr(key: KeyObject, uri: string): string {
     primitive(Type.INTEGER, '\u0000'),
     sequence([]),
     asn1.fromDer(spki),
-    asn1.create(Class.CONTEXT_SPECIFIC, 0 as forge.asn1.Type, true, [attribute]),
+    tagged(0, [attribute]),
   ])
   const body = der(info)
   const signature = sign('sha256', Buffer.from(body, 'latin1'), key).toString('latin1')
   const request = sequence([info, sequence([oid(oids.ecdsaWithSha256)]), primitive(Type.BITSTRING, `\u0000${signature}`)])
   const base64 = Buffer.from(der(request), 'latin1').toString('base64')
   return `-----BEGIN CERTIFICATE REQUEST-----\n${base64.match(/.{1,64}/g)!.join('\n')}\n-----END CERTIFICATE REQUEST-----\n`
+}
+
+/** A context-specific element. */
+function tagged(tag: number, value: string | forge.asn1.Asn1[]): forge.asn1.Asn1 {
+  return asn1.create(Class.CONTEXT_SPECIFIC, tag, typeof value !== 'string', value)
 }
 
 function primitive(type: forge.asn1.Type, value: string): forge.asn1.Asn1 {

@@ -34,6 +34,10 @@ interface Connection {
   permit: Permit
   /** How it is served; when the service's protocol changes, it is served no longer. */
   protocol: string
+  served: Served
+}
+
+interface Served {
   /** Judge again what is already open. */
   reauthorize(): void
   drain(): void
@@ -50,7 +54,8 @@ export class Inbound {
   readonly #options: InboundOptions
   readonly #server: Server
   readonly #connections = new Set<Connection>()
-  readonly #handshakes = new Set<Socket>()
+  /** Every accepted socket, in its handshake or beyond. */
+  readonly #sockets = new Set<Socket>()
   readonly #app = new StreamPool()
   readonly #refused: (reason: RefusalReason) => void
   readonly #accepted: Tally
@@ -70,7 +75,7 @@ export class Inbound {
     }
     this.#accepted = metrics.connections('inbound')
     this.#decisions = decisionTallies(metrics)
-    metrics.gauges.open.set('inbound', () => this.#connections.size)
+    metrics.gauges.open.set('inbound', () => this.#sockets.size)
     // Never listens itself: it is handed the connections that passed the limit.
     this.#server = createServer({
       requestCert: true,
@@ -95,12 +100,13 @@ export class Inbound {
     raw.on('error', () => {})
     if (!binding || this.#closed || this.#context === undefined) return this.#turnAway(raw, 'not-ready')
     const { maxInboundConnections } = binding.plan.self
-    const open = this.#connections.size + this.#handshakes.size
-    if ((maxInboundConnections > 0 && open >= maxInboundConnections) || this.#handshakes.size >= inboundLimits.maxHandshakes) {
+    const open = this.#sockets.size
+    const handshakes = open - this.#connections.size
+    if ((maxInboundConnections > 0 && open >= maxInboundConnections) || handshakes >= inboundLimits.maxHandshakes) {
       return this.#turnAway(raw, 'limit')
     }
-    this.#handshakes.add(raw)
-    raw.once('close', () => this.#handshakes.delete(raw))
+    this.#sockets.add(raw)
+    raw.once('close', () => this.#sockets.delete(raw))
     this.#server.emit('connection', raw)
   }
 
@@ -111,7 +117,6 @@ export class Inbound {
 
   /** 2. The handshake is done and Node believes some root of ours; 3. whose root decides. */
   #secured(socket: TLSSocket): void {
-    for (const raw of this.#handshakes) if (raw.destroyed || raw.remotePort === socket.remotePort) this.#handshakes.delete(raw)
     socket.on('error', () => {})
     const binding = this.#options.binding()
     if (!binding || this.#closed) return void socket.destroy()
@@ -127,15 +132,15 @@ export class Inbound {
     this.#accepted.count += 1
     const { permit } = made
     const { protocol } = binding.plan.self
-    const serve = protocol === 'http' ? this.#serveHttp : this.#serveBytes
-    const connection: Connection = { socket, permit, protocol, ...serve.call(this, socket, permit) }
+    const served = protocol === 'http' ? this.#serveHttp(socket, permit) : this.#serveBytes(socket, permit)
+    const connection: Connection = { socket, permit, protocol, served }
     this.#connections.add(connection)
     socket.once('close', () => this.#connections.delete(connection))
-    if (binding.plan.self.draining) connection.drain()
+    if (binding.plan.self.draining) connection.served.drain()
   }
 
   /** 4a. Requests: each is judged by the door, against the binding of its own moment. */
-  #serveHttp(socket: TLSSocket, permit: Permit): Pick<Connection, 'reauthorize' | 'drain'> {
+  #serveHttp(socket: TLSSocket, permit: Permit): Served {
     const door: HttpDoor = new InboundHttp({
       permit,
       binding: () => this.#options.binding()!,
@@ -147,7 +152,7 @@ export class Inbound {
   }
 
   /** 4b. Bytes: a caller who is allowed reaches the app at once, so that either side may speak first; the others' first byte closes. */
-  #serveBytes(socket: TLSSocket, permit: Permit): Pick<Connection, 'reauthorize' | 'drain'> {
+  #serveBytes(socket: TLSSocket, permit: Permit): Served {
     let tunnel: Tunnel | undefined
     let state: 'waiting' | 'dialling' | 'open' = 'waiting'
     const judge = (): boolean => this.#judge(permit).allow
@@ -215,20 +220,20 @@ export class Inbound {
     for (const connection of this.#connections) {
       const trusted = !rootsChanged || permitOf(connection.permit.chain, domain => binding.inboundRoots.get(domain), Date.now()).ok
       if (!trusted || connection.protocol !== protocol) connection.socket.destroy()
-      else connection.reauthorize()
-      if (draining) connection.drain()
+      else connection.served.reauthorize()
+      if (draining) connection.served.drain()
     }
   }
 
   /** Says go-away to every caller. */
   drain(): void {
-    for (const connection of this.#connections) connection.drain()
+    for (const connection of this.#connections) connection.served.drain()
   }
 
   close(): void {
     this.#closed = true
-    for (const raw of this.#handshakes) raw.destroy()
     for (const { socket } of this.#connections) socket.destroy()
+    for (const raw of this.#sockets) raw.destroy()
     this.#app.close()
   }
 }

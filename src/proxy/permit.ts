@@ -49,15 +49,21 @@ export function readBundle(pems: readonly string[]): X509Certificate[] {
   return certificates
 }
 
+const chains = new WeakMap<TLSSocket, X509Certificate[]>()
+
 /** The chain as the peer sent it, leaf first; empty when it sent none or too many. */
 export function presentedChain(socket: TLSSocket): X509Certificate[] {
+  // Node 20 takes the chain apart while handing it out: asked again, a connection has lost it.
+  const known = chains.get(socket)
+  if (known) return known
   const chain: X509Certificate[] = []
   let next = socket.getPeerX509Certificate()
-  while (next) {
-    if (chain.length > maxChain) return []
+  while (next && chain.length <= maxChain) {
     chain.push(next)
     next = next.issuerCertificate
   }
+  if (chain.length > maxChain) chain.length = 0
+  chains.set(socket, chain)
   return chain
 }
 

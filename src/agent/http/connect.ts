@@ -1,9 +1,11 @@
 /** /v1/connect/ca and /v1/agent/connect/ca (spec/http-api.md 3, 9): the roots of this cluster, its CA's settings, and leaves for apps. */
 import { MeshError } from '../../lib/errors.ts'
+import { encode } from '../../lib/shape.ts'
+import { CaConfiguration } from '../ca/configuration.ts'
 import type { CaRoot } from '../catalog/tables.ts'
 import { blockingRead, waitParams } from './blocking.ts'
-import { encodeCaConfiguration, readCaConfiguration } from './ca-configuration.ts'
 import { badRequest } from './errors.ts'
+import { parseJson } from './json.ts'
 import { bytes, empty, json, metaHeaders, type Reply } from './reply.ts'
 import { parseBool } from './request.ts'
 import type { Call, Route } from './route.ts'
@@ -81,12 +83,14 @@ function goTime(ms: number): string {
 
 function configuration(call: Call): Reply {
   requireConnect(call)
-  return json(encodeCaConfiguration(call.agent.ca.configuration()))
+  return json(encode(CaConfiguration, call.agent.ca.configuration()))
 }
 
 async function configure(call: Call): Promise<Reply> {
   requireConnect(call)
-  await call.agent.ca.setConfiguration(readCaConfiguration(call.body))
+  const parsed = parseJson(call.body)
+  if (!parsed.ok) throw badRequest(`Request decode failed: ${parsed.error}`)
+  await call.agent.ca.setConfiguration(parsed.value)
   return empty()
 }
 

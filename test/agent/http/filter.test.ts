@@ -71,19 +71,13 @@ t.test('a filter that is too long is refused', async t => {
 })
 
 t.test('names of JavaScript objects are no selectors and no keys', async t => {
-  t.same(
-    outcome('__proto__ == x').result,
-    'Failed to create boolean expression evaluator: Selector "__proto__" is not valid'.replace(
-      'Selector "__proto__" is not valid',
-      '1:1 (0): no match found, expected: "(", "-", "0", "\\"", "`", "not", [ \\t\\r\\n], [1-9] or [a-zA-Z]',
-    ),
-  )
+  t.match(outcome('__proto__ == x').result, /1:1 \(0\): no match found/)
   t.same(outcome('constructor == x').result, 'Failed to create boolean expression evaluator: Selector "constructor" is not valid')
   t.same(outcome('toString in Service.Meta').result, [])
   t.same(outcome('Service.Meta.constructor == x').result, [])
 })
 
-t.test('any text gives a list or an error that says what is wrong', async t => {
+t.test('any text gives a list or an error that says what is wrong', async () => {
   const words = [
     'Service',
     '.',

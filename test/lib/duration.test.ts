@@ -1,5 +1,5 @@
 // Go's durations, as the API takes and prints them.
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import t from 'tap'
 import { formatDuration, parseDuration } from '../../src/lib/duration.ts'
 

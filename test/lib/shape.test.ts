@@ -1,5 +1,5 @@
 // Schemas to and from Consul's JSON: names, durations, emptiness, and every problem at once.
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import * as z from 'zod'
 import t from 'tap'
 import { base64, decode, duration, encode, wireName, type DecodeIssue } from '../../src/lib/shape.ts'

@@ -1,5 +1,5 @@
 // The compiled rules beside a reference that scans them in order: they always agree, whatever the rules and the caller.
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import t from 'tap'
 import { compileIntentions, type AuthorizeContext, type HttpFacts, type Principal } from '../../src/mesh/authorize.ts'
 import type { Intentions } from '../../src/mesh/snapshot.ts'

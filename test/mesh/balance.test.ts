@@ -1,5 +1,5 @@
 // Round robin: healthy endpoints only, each in proportion to its weight.
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import t from 'tap'
 import { RoundRobin, roundRobinLimits } from '../../src/mesh/balance/round-robin.ts'
 import type { Endpoint } from '../../src/mesh/snapshot.ts'

@@ -1,5 +1,5 @@
 // The forms of a path: what a rule and an app could read differently must be seen before a rule is asked.
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import t from 'tap'
 import { byteString, judgePath } from '../../src/mesh/path.ts'
 

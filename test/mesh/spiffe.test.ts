@@ -1,5 +1,5 @@
 // SPIFFE ids: Consul's forms and nothing else (spec/data-plane.md 2.2).
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import t from 'tap'
 import { meshGatewayId, parseSpiffeId, serverId, serviceId, signingId, trustDomainOf } from '../../src/mesh/spiffe.ts'
 

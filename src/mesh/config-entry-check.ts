@@ -85,7 +85,8 @@ const builtInExtensions = new Set(['lua', 'property-override', 'wasm', 'ext-auth
 function* extensionProblems(extensions: ServiceDefaults['envoyExtensions']): Iterable<string> {
   for (const [i, { name }] of (extensions ?? []).entries()) {
     if (name === '') yield `invalid EnvoyExtensions[${i}]: Name is required`
-    else if (!builtInExtensions.has(name)) yield `invalid EnvoyExtensions[${i}][${name}]: name ${JSON.stringify(name)} is not a built-in extension`
+    else if (!builtInExtensions.has(name))
+      yield `invalid EnvoyExtensions[${i}][${name}]: name ${JSON.stringify(name)} is not a built-in extension`
   }
 }
 
@@ -182,9 +183,14 @@ function checkMesh(entry: Mesh): string | undefined {
   return undefined
 }
 
-function checkTls({ tlsMinVersion: min = '', tlsMaxVersion: max = '', cipherSuites = [] }: NonNullable<NonNullable<Mesh['tls']>['incoming']>): string | undefined {
+function checkTls({
+  tlsMinVersion: min = '',
+  tlsMaxVersion: max = '',
+  cipherSuites = [],
+}: NonNullable<NonNullable<Mesh['tls']>['incoming']>): string | undefined {
   for (const version of [min, max]) {
-    if (version !== '' && !tlsVersions.includes(version)) return `no such TLS version ${JSON.stringify(version)}; use one of ${tlsVersions.join(', ')}`
+    if (version !== '' && !tlsVersions.includes(version))
+      return `no such TLS version ${JSON.stringify(version)}; use one of ${tlsVersions.join(', ')}`
   }
   if (tlsVersions.indexOf(min) > 0 && tlsVersions.indexOf(max) > 0 && tlsVersions.indexOf(min) > tlsVersions.indexOf(max)) {
     return `TLSMinVersion ${min} is newer than TLSMaxVersion ${max}`
@@ -249,7 +255,8 @@ function checkSource(source: ServiceIntentions['sources'][number], toAll: boolea
   if (isPartialWildcard(name)) return `.Name: ${partialWildcard}`
   if (source.samenessGroup) return '.SamenessGroup: Sameness groups are a Consul Enterprise feature.'
   if (peer?.includes('*')) return ".Peer: cannot use wildcard '*' in peer"
-  if (new TextEncoder().encode(source.description ?? '').length > metaLimits.valueLength) return `.Description exceeds maximum length ${metaLimits.valueLength}`
+  if (new TextEncoder().encode(source.description ?? '').length > metaLimits.valueLength)
+    return `.Description exceeds maximum length ${metaLimits.valueLength}`
   if (source.type !== 'consul') return ".Type must be set to 'consul'"
   if (permissions.length === 0) return isAction(action) ? undefined : ".Action must be set to 'allow' or 'deny'"
   if (action !== '') return '.Action must be omitted if Permissions are specified'

@@ -62,7 +62,8 @@ function upstreamKey({ destinationType, destinationName, destinationPeer, datace
 
 function checkUpstream(upstream: Upstream): string | undefined {
   const { destinationType, destinationName, localBindPort, localBindSocketPath } = upstream
-  if (!['', 'service', 'prepared_query'].includes(destinationType)) return `unknown upstream destination type: ${JSON.stringify(destinationType)}`
+  if (!['', 'service', 'prepared_query'].includes(destinationType))
+    return `unknown upstream destination type: ${JSON.stringify(destinationType)}`
   if (destinationName === '') return 'upstream destination name cannot be empty'
   if (destinationName === '*') return 'upstream destination name cannot be a wildcard'
   if (upstream.destinationPeer && upstream.datacenter) return 'upstream cannot specify both destination peer and datacenter'
@@ -145,7 +146,10 @@ export function isCheckStatus(status: string): boolean {
 
 /** Kinds of check that Consul knows and this agent does not run, by the member that asks for one. */
 const refusedChecks: [(check: CheckDefinition) => unknown, string][] = [
-  [check => check.args?.length || check.scriptArgs?.length || check.shell, 'Script checks are not supported: no agent of this mesh runs commands; use an HTTP, TCP or TTL check'],
+  [
+    check => check.args?.length || check.scriptArgs?.length || check.shell,
+    'Script checks are not supported: no agent of this mesh runs commands; use an HTTP, TCP or TTL check',
+  ],
   [check => check.dockerContainerId, 'Docker checks are not supported: no agent of this mesh runs commands; use an HTTP, TCP or TTL check'],
   [check => check.osService, 'OSService checks are not supported; use an HTTP, TCP or TTL check'],
   [check => check.grpc, 'gRPC checks are not supported; use an HTTP, TCP or TTL check'],
@@ -197,9 +201,9 @@ function checkChecks(definition: { check?: CheckDefinition; checks?: CheckDefini
   return undefined
 }
 
-/** `Checks` first, then `Check`, as Consul numbers them. */
+/** `Check` first, then `Checks`: the order in which they are numbered. */
 export function definedChecks(definition: { check?: CheckDefinition; checks?: CheckDefinition[] }): CheckDefinition[] {
-  return [...(definition.checks ?? []), ...(definition.check ? [definition.check] : [])]
+  return [...(definition.check ? [definition.check] : []), ...(definition.checks ?? [])]
 }
 
 /** The instance that a definition describes, defaults filled in, without what only an agent or a catalog can know. */

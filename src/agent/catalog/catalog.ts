@@ -117,11 +117,13 @@ export class Catalog {
     if (!current || (!skipNodeUpdate && !isSameRecord(current, node))) ops.push(putRecord(keys.node(node.node), node))
     if (service) {
       const placed = this.#withVirtualIp(service, ops, compare)
-      if (!isSameRecord(this.#tables.serviceOf(node.node, service.id), placed)) ops.push(putRecord(keys.service(node.node, service.id), placed))
+      if (!isSameRecord(this.#tables.serviceOf(node.node, service.id), placed))
+        ops.push(putRecord(keys.service(node.node, service.id), placed))
     }
     for (const check of checks) {
       const placed = this.#withService(check, node.node, service, compare)
-      if (!isSameRecord(this.#tables.checkOf(node.node, check.checkId), placed)) ops.push(putRecord(keys.check(node.node, check.checkId), placed))
+      if (!isSameRecord(this.#tables.checkOf(node.node, check.checkId), placed))
+        ops.push(putRecord(keys.check(node.node, check.checkId), placed))
     }
     return { result: undefined, ops, compare }
   }

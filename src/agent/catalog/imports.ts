@@ -194,7 +194,10 @@ function chunksOf(json: readonly string[], what: string): Uint8Array[] {
   for (const [i, text] of json.entries()) {
     const size = Buffer.byteLength(text)
     if (size > maxTxnChunkBytes) {
-      throw new MeshError('too-large', `an instance of ${what} takes ${size} bytes, more than ${maxTxnChunkBytes}; shorten its meta and tags`)
+      throw new MeshError(
+        'too-large',
+        `an instance of ${what} takes ${size} bytes, more than ${maxTxnChunkBytes}; shorten its meta and tags`,
+      )
     }
     if (i > from && bytes + size > maxChunkBytes) close(i)
     bytes += size

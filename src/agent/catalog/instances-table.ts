@@ -63,7 +63,8 @@ export class InstancesTable {
     } else {
       drop(this.#services, node, id)
     }
-    if (!before || !after || before.service !== after.service || before.tags.join('\0') !== after.tags.join('\0')) this.#topics.touch('services')
+    if (!before || !after || before.service !== after.service || before.tags.join('\0') !== after.tags.join('\0'))
+      this.#topics.touch('services')
     this.#touchNode(`node-services/${node}`, node)
     for (const service of [before, after]) if (service) this.#touchInstance(service)
   }
@@ -101,7 +102,10 @@ export class InstancesTable {
   }
 
   nodes(): Reading<Node[]> {
-    return this.#topics.read([...this.#nodes].sort(byKey).map(pair => pair[1]), 'nodes')
+    return this.#topics.read(
+      [...this.#nodes].sort(byKey).map(pair => pair[1]),
+      'nodes',
+    )
   }
 
   node(name: string): Reading<Node | undefined> {

@@ -42,6 +42,8 @@ export const keys = {
   caConfiguration: () => 'ca/configuration',
   /** -> CaRoot (public part). */
   caRoot: (id: string) => `ca/root/${part(id)}`,
+  /** -> the CA's ledger: the last serial number and until when each root is needed. */
+  caLedger: () => 'ca/ledger',
   /** -> the CA's private key. Never read by a door. */
   caKey: (id: string) => `ca-key/${part(id)}`,
   /** -> what this agent was asked to run: ServiceDefinition and CheckDefinition with their state. */

@@ -241,7 +241,15 @@ export class Tables {
     this.#watch?.close()
     const { entries, revision } = await this.#store.list('')
     if (this.#closed) return
-    for (const table of [this.#catalog, this.#imported, this.#config, this.#peerings, this.#trustBundles, this.#virtualIps, this.#caRoots]) {
+    for (const table of [
+      this.#catalog,
+      this.#imported,
+      this.#config,
+      this.#peerings,
+      this.#trustBundles,
+      this.#virtualIps,
+      this.#caRoots,
+    ]) {
       table.clear()
     }
     this.#addresses.clear()

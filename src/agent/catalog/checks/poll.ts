@@ -1,0 +1,87 @@
+/** Runs a check again and again: the first time soon and at a random moment, and never while the last run has not ended. */
+import type { Clock, Timer } from '../../../lib/clock.ts'
+import type { CheckDefinition, CheckStatus } from '../../../mesh/check.ts'
+
+export interface Outcome {
+  status: CheckStatus
+  output: string
+}
+
+export type Report = (status: CheckStatus, output: string) => void
+
+/** Something that reports the status of one check until it is stopped. */
+export interface CheckRunner {
+  start(): void
+  stop(): void
+}
+
+/** A shorter interval would only load the machine. */
+const minIntervalMs = 100
+const maxFirstDelayMs = 1000
+export const defaultTimeoutMs = 10_000
+export const defaultOutputSize = 4096
+
+export class Poll implements CheckRunner {
+  readonly #clock: Clock
+  readonly #intervalMs: number
+  readonly #probe: (signal: AbortSignal) => Promise<Outcome>
+  readonly #report: Report
+  readonly #stop = new AbortController()
+  #timer: Timer | undefined
+
+  constructor(options: { clock: Clock; intervalMs: number; probe: (signal: AbortSignal) => Promise<Outcome>; report: Report }) {
+    this.#clock = options.clock
+    this.#intervalMs = Math.max(minIntervalMs, options.intervalMs)
+    this.#probe = options.probe
+    this.#report = options.report
+  }
+
+  start(): void {
+    this.#next(Math.random() * Math.min(this.#intervalMs, maxFirstDelayMs))
+  }
+
+  stop(): void {
+    this.#stop.abort()
+    this.#timer?.cancel()
+  }
+
+  #next(delayMs: number): void {
+    if (!this.#stop.signal.aborted) this.#timer = this.#clock.after(delayMs, () => void this.#run())
+  }
+
+  async #run(): Promise<void> {
+    const began = this.#clock.monotonicMs()
+    const { status, output } = await this.#probe(this.#stop.signal)
+    if (this.#stop.signal.aborted) return
+    this.#report(status, output)
+    this.#next(Math.max(0, this.#intervalMs - (this.#clock.monotonicMs() - began)))
+  }
+}
+
+/** A run ends before the next one is due, unless the definition says otherwise. */
+export function timeoutOf({ timeoutMs, intervalMs }: CheckDefinition): number {
+  return timeoutMs || Math.min(defaultTimeoutMs, intervalMs || defaultTimeoutMs)
+}
+
+/**
+ * Several results in a row before a status changes: SuccessBeforePassing, FailuresBeforeWarning and FailuresBeforeCritical. The
+ * first result of all always counts.
+ */
+export function withThresholds(definition: CheckDefinition, report: Report): Report {
+  const { successBeforePassing = 0, failuresBeforeCritical = 0 } = definition
+  const failuresBeforeWarning = definition.failuresBeforeWarning || failuresBeforeCritical
+  let successes = successBeforePassing
+  let failures = failuresBeforeCritical
+  return (status, output) => {
+    if (status !== 'critical') {
+      successes += 1
+      failures = 0
+      if (successes >= successBeforePassing) report(status, output)
+      return
+    }
+    failures += 1
+    successes = 0
+    if (failures >= failuresBeforeCritical) report('critical', output)
+    else if (failures >= failuresBeforeWarning) report('warning', output)
+  }
+}

@@ -34,7 +34,13 @@ const silenceMs = 10_000
 /** Locks `dir`, which must exist; throws `conflict` while another process, or this one, holds it. */
 export function lockDataDir(dir: string): DataDirLock {
   const path = join(dir, 'isthmus.lock')
-  const mine: Holder = { pid: process.pid, realm: realm(), start: startOf('self'), takenAtMs: Date.now(), nonce: randomBytes(8).toString('hex') }
+  const mine: Holder = {
+    pid: process.pid,
+    realm: realm(),
+    start: startOf('self'),
+    takenAtMs: Date.now(),
+    nonce: randomBytes(8).toString('hex'),
+  }
   const text = JSON.stringify(mine)
   for (let attempt = 0; attempt < attempts; attempt++) {
     try {

@@ -204,7 +204,7 @@ class EmbeddedStore implements Store {
   #submit<T>(run: (group: Group) => T, committed?: (value: T) => void): Promise<T> {
     this.#checkOpen()
     return new Promise<T>((resolve, reject) => {
-      this.#queue.push({ run, committed: committed as Job['committed'], resolve: resolve as Job['resolve'], reject })
+      this.#queue.push({ run, committed: committed as Job['committed'], resolve, reject })
       this.#draining ??= this.#drain()
     })
   }
@@ -228,7 +228,9 @@ class EmbeddedStore implements Store {
       })
     } catch (error) {
       this.#logger.error({ error: messageOf(error) }, 'the store cannot write')
-      const failure = new MeshError('unavailable', `the store in ${this.#dir} cannot write: ${messageOf(error)}; check its disk`, { cause: error })
+      const failure = new MeshError('unavailable', `the store in ${this.#dir} cannot write: ${messageOf(error)}; check its disk`, {
+        cause: error,
+      })
       for (const job of jobs) job.reject(failure)
       return
     }
@@ -367,7 +369,8 @@ class EmbeddedStore implements Store {
   #endLease(id: string, group: Group): void {
     const prefix = leasedKey(id, Buffer.alloc(0))
     const events: WatchEvent[] = []
-    for (const key of this.#keysUnder(this.#environment.leased, prefix)) this.#delete(key.subarray(prefix.length), group.revision + 1, events)
+    for (const key of this.#keysUnder(this.#environment.leased, prefix))
+      this.#delete(key.subarray(prefix.length), group.revision + 1, events)
     this.#environment.leases.removeSync(Buffer.from(id))
     if (events.length > 0) this.#changed(group, events)
   }

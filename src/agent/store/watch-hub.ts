@@ -43,7 +43,7 @@ export class WatchHub {
     this.#batches.push({ batch, bytes })
     this.#bytes += bytes
     this.#trim()
-    for (const watcher of [...this.#watchers]) if (watcher.live) this.#deliver(watcher, batch)
+    for (const watcher of this.#watchers) if (watcher.live) this.#deliver(watcher, batch)
   }
 
   /** The handler is first called after this returned. */
@@ -67,7 +67,7 @@ export class WatchHub {
       return
     }
     watcher.live = true
-    for (const { batch } of [...this.#batches]) this.#deliver(watcher, batch)
+    for (const { batch } of this.#batches) this.#deliver(watcher, batch)
   }
 
   #deliver(watcher: Watcher, batch: WatchBatch): void {

@@ -113,7 +113,6 @@ export class Importer {
     })
     if (problem !== undefined) return problem
     await records.putTrustBundle({ peer, trustDomain, rootPems, exportedPartition })
-    await records.update(peer, current => current && { ...current, peerCaPems: rootPems })
     return undefined
   }
 

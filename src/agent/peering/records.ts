@@ -51,12 +51,19 @@ export class PeeringRecords {
     return ok
   }
 
+  /** The bundle and the roots by which the peer is dialled, at once (7.6). */
   putTrustBundle(bundle: TrustBundle): Promise<void> {
     return commit(this.#store, this.#tables, () => {
+      const peering = this.#tables.peering(bundle.peer).value
       const current = this.#tables.trustBundle(bundle.peer).value as (TrustBundle & { modifyIndex: number }) | undefined
-      if (isSameRecord(current, bundle)) return { result: undefined }
-      const key = keys.trustBundle(bundle.peer)
-      return { result: undefined, ops: [putRecord(key, bundle)], compare: [unchanged(key, current)] }
+      if (!peering || isSameRecord(current, bundle)) return { result: undefined }
+      const keyOfBundle = keys.trustBundle(bundle.peer)
+      const keyOfPeering = keys.peering(peering.name)
+      return {
+        result: undefined,
+        ops: [putRecord(keyOfBundle, bundle), putRecord(keyOfPeering, stored({ ...peering, peerCaPems: bundle.rootPems }))],
+        compare: [unchanged(keyOfBundle, current), unchanged(keyOfPeering, peering)],
+      }
     })
   }
 

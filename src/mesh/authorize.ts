@@ -147,8 +147,13 @@ function compileSource(source: Source, fallback: Decision, httpLike: boolean): R
 
 const nobody: Decision = { allow: false, reason: 'identity', rule: '' }
 
+/** Callers that an authorizer remembers by their URI; over this it begins anew. */
+export const authorizerLimits = { maxKnownCallers: 1024 } as const
+
 class CompiledAuthorizer implements Authorizer {
   readonly #sides: ReadonlyMap<string, Side>
+  /** Reading a URI costs more than deciding, and the same few come again with every request. */
+  readonly #known = new Map<string, Principal>()
 
   constructor(sides: ReadonlyMap<string, Side>) {
     this.#sides = sides
@@ -164,10 +169,15 @@ class CompiledAuthorizer implements Authorizer {
   }
 
   identify(uri: string): Principal | undefined {
+    const known = this.#known.get(uri)
+    if (known !== undefined) return known
     const identity = parseSpiffeId(uri)
-    if (identity === undefined) return undefined
-    const side = this.#sides.get(identity.trustDomain)
-    return side === undefined ? undefined : { uri, peer: side.peer, identity }
+    const side = identity && this.#sides.get(identity.trustDomain)
+    if (identity === undefined || side === undefined) return undefined
+    const principal = { uri, peer: side.peer, identity }
+    if (this.#known.size >= authorizerLimits.maxKnownCallers) this.#known.clear()
+    this.#known.set(uri, principal)
+    return principal
   }
 
   authorizeForwarded(tlsPeer: Principal, xfcc: string | undefined, request: HttpFacts | undefined): Decision {

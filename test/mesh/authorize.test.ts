@@ -1,6 +1,13 @@
 // Who may call: intentions against identities. Each attack that the specification or the design names has its test.
 import t from 'tap'
-import { compileIntentions, forwardedUri, intentionPrecedence, type AuthorizeContext, type HttpFacts } from '../../src/mesh/authorize.ts'
+import {
+  authorizerLimits,
+  compileIntentions,
+  forwardedUri,
+  intentionPrecedence,
+  type AuthorizeContext,
+  type HttpFacts,
+} from '../../src/mesh/authorize.ts'
 import type { Permission } from '../../src/mesh/config-entry.ts'
 
 const own = 'aaaaaaaa-0000-0000-0000-000000000001.consul'
@@ -226,6 +233,16 @@ t.test('the first element of XFCC is read as a real sidecar reads it', t => {
     ['', undefined],
   ]
   for (const [xfcc, expected] of cases) t.equal(forwardedUri(xfcc), expected, xfcc)
+  t.end()
+})
+
+t.test('very many callers are all known, and remembered no more than so many', t => {
+  const compiled = authorizer([{ name: '*', action: 'allow' }])
+  for (let i = 0; i < authorizerLimits.maxKnownCallers * 2 + 1; i++) {
+    const uri = local(`service-${i}`)
+    t.match(compiled.identify(uri), { uri, peer: '', identity: { service: `service-${i}` } }, { quiet: true })
+  }
+  t.equal(compiled.identify(local('web')), compiled.identify(local('web')))
   t.end()
 })
 

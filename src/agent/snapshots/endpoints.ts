@@ -4,29 +4,50 @@
  */
 import { aggregateStatus, type AggregateStatus } from '../../mesh/check.ts'
 import { lanAddress, wanAddress, type CheckServiceNode, type ServiceAddress } from '../../mesh/service.ts'
-import type { Endpoint } from '../../mesh/snapshot.ts'
+import type { Endpoint, Endpoints } from '../../mesh/snapshot.ts'
 import { snapshotLimits } from './gathering.ts'
 
 export function isDown(status: AggregateStatus): boolean {
   return status === 'critical' || status === 'maintenance'
 }
 
+type AddressOf = (instance: CheckServiceNode) => ServiceAddress
+
+/**
+ * What was made of a set of instances. The tables give out the same array until one of its instances changes, so a health flip makes
+ * the endpoints of one service anew and no others.
+ */
+const made = new Map<AddressOf, WeakMap<readonly CheckServiceNode[], Endpoints>>([
+  [lanAddress, new WeakMap()],
+  [wanAddress, new WeakMap()],
+])
+
 /** As seen from inside the cluster. */
-export function lanEndpoints(instances: readonly CheckServiceNode[]): Endpoint[] {
-  return endpointsAt(instances, lanAddress)
+export function lanEndpoints(instances: readonly CheckServiceNode[]): Endpoints {
+  return endpointsOf(instances, lanAddress)
 }
 
 /** As seen from another cluster. */
-export function wanEndpoints(instances: readonly CheckServiceNode[]): Endpoint[] {
-  return endpointsAt(instances, wanAddress)
+export function wanEndpoints(instances: readonly CheckServiceNode[]): Endpoints {
+  return endpointsOf(instances, wanAddress)
 }
 
 /** The same places, none of them to be used. */
-export function allDown(endpoints: readonly Endpoint[]): Endpoint[] {
-  return endpoints.map(endpoint => ({ ...endpoint, healthy: false }))
+export function allDown({ endpoints }: Endpoints): Endpoints {
+  return { endpoints: endpoints.map(endpoint => ({ ...endpoint, healthy: false })) }
 }
 
-function endpointsAt(instances: readonly CheckServiceNode[], addressOf: (instance: CheckServiceNode) => ServiceAddress): Endpoint[] {
+function endpointsOf(instances: readonly CheckServiceNode[], addressOf: AddressOf): Endpoints {
+  const known = made.get(addressOf)!
+  let value = known.get(instances)
+  if (value === undefined) {
+    value = { endpoints: endpointsAt(instances, addressOf) }
+    known.set(instances, value)
+  }
+  return value
+}
+
+function endpointsAt(instances: readonly CheckServiceNode[], addressOf: AddressOf): Endpoint[] {
   const endpoints: Endpoint[] = []
   for (const instance of instances) {
     const { address, port } = addressOf(instance)

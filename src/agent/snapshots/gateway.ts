@@ -5,7 +5,7 @@
  */
 import { wanAddress, type CheckServiceNode } from '../../mesh/service.ts'
 import { externalSni, internalSni, peeringServerName } from '../../mesh/sni.ts'
-import { names, type Endpoint, type Self } from '../../mesh/snapshot.ts'
+import { names, type Self } from '../../mesh/snapshot.ts'
 import { meshGatewayId } from '../../mesh/spiffe.ts'
 import { allDown, isDown, lanEndpoints, wanEndpoints } from './endpoints.ts'
 import { consumersOf, neverExported } from './exports.ts'
@@ -59,7 +59,7 @@ function gatherOwnServices(gathering: Gathering, context: SnapshotContext): void
     const instances = gathering.read(tables.connectInstances(service))
     if (instances.length === 0) continue
     const endpoints = names.upstream(service, '')
-    gathering.add('endpoints', endpoints, { endpoints: lanEndpoints(instances) })
+    gathering.add('endpoints', endpoints, lanEndpoints(instances))
     const internal = internalSni(service, datacenter, trustDomain)
     gathering.add('internal', internal, { sni: internal, service, peer: '', endpoints })
     for (const peer of consumersOf(service, gathering, context)) {
@@ -74,7 +74,7 @@ function gatherServers(gathering: Gathering, context: SnapshotContext): void {
   if (!mesh?.peering?.peerThroughMeshGateways) return
   const sni = peeringServerName(context.datacenter, context.ca.trustDomain)
   const servers = gathering.read(context.tables.instances('consul')).map(atGrpcTls)
-  gathering.add('endpoints', sni, { endpoints: lanEndpoints(servers) })
+  gathering.add('endpoints', sni, lanEndpoints(servers))
   gathering.add('server', sni, { sni, service: 'consul', peer: '', endpoints: sni })
 }
 
@@ -91,7 +91,8 @@ function gatherImported(peer: string, gathering: Gathering, context: SnapshotCon
     const sni = peerMetaOf(instances)?.sni[0]
     if (sni === undefined) continue
     const endpoints = names.upstream(service, peer)
-    gathering.add('endpoints', endpoints, { endpoints: theirEndpoints(instances, service, peer, gathering, context) })
+    const theirs = wanEndpoints(instances)
+    gathering.add('endpoints', endpoints, hasNoInstance(service, peer, gathering, context) ? allDown(theirs) : theirs)
     // Named after the service: two of them that claim one SNI are both seen, and refused, by the plan.
     gathering.add('imported', endpoints, { sni, service, peer, endpoints })
   }
@@ -101,15 +102,4 @@ function gatherImported(peer: string, gathering: Gathering, context: SnapshotCon
 function importedNames(records: readonly { service: string }[]): string[] {
   const all = new Set(records.map(({ service }) => service.replace(/-sidecar-proxy$/, '')))
   return [...all].slice(0, snapshotLimits.maxImportedPerPeer)
-}
-
-function theirEndpoints(
-  instances: readonly CheckServiceNode[],
-  service: string,
-  peer: string,
-  gathering: Gathering,
-  context: SnapshotContext,
-): Endpoint[] {
-  const endpoints = wanEndpoints(instances)
-  return hasNoInstance(service, peer, gathering, context) ? allDown(endpoints) : endpoints
 }

@@ -2,7 +2,7 @@
  * One gathering of a proxy's resources: every table it read, so that it is done again only when one of them changes, and the
  * resources themselves, each with the hash of its content as its version. Equal content has an equal version, after a restart too.
  */
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import type { Resource, ResourceKind, ResourceValue } from '../../mesh/snapshot.ts'
 import type { Tables } from '../catalog/tables.ts'
 import type { Reading } from '../catalog/topics.ts'
@@ -64,6 +64,14 @@ export class Gathering {
   }
 }
 
-function versionOf(value: unknown): string {
-  return createHash('sha256').update(JSON.stringify(value)).digest('base64url').slice(0, 22)
+/** A value that is told again is the same object (see endpoints.ts), and is not hashed again. */
+const versions = new WeakMap<object, string>()
+
+function versionOf(value: object): string {
+  let version = versions.get(value)
+  if (version === undefined) {
+    version = hash('sha256', JSON.stringify(value), 'base64url').slice(0, 22)
+    versions.set(value, version)
+  }
+  return version
 }

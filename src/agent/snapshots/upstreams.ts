@@ -6,7 +6,7 @@ import { aggregateStatus } from '../../mesh/check.ts'
 import type { ServiceDefaults } from '../../mesh/config-entry.ts'
 import type { CheckServiceNode, NodeService, PeerMeta, Upstream } from '../../mesh/service.ts'
 import { internalSni } from '../../mesh/sni.ts'
-import { names, type Endpoint } from '../../mesh/snapshot.ts'
+import { names } from '../../mesh/snapshot.ts'
 import { serviceId } from '../../mesh/spiffe.ts'
 import { allDown, isDown, lanEndpoints, wanEndpoints } from './endpoints.ts'
 import { snapshotLimits, type Gathering, type SnapshotContext } from './gathering.ts'
@@ -37,7 +37,7 @@ function gatherLocal(upstream: Upstream, client: ServiceDefaults | undefined, ga
     connectTimeoutMs: connectTimeoutMs(upstream, client),
     endpoints: name,
   })
-  gathering.add('endpoints', name, { endpoints: lanEndpoints(gathering.read(tables.connectInstances(service))) })
+  gathering.add('endpoints', name, lanEndpoints(gathering.read(tables.connectInstances(service))))
 }
 
 function gatherPeered(
@@ -64,9 +64,10 @@ function gatherPeered(
     endpoints: name,
   })
   const global = gathering.read(context.tables.configEntry('proxy-defaults', 'global'))
+  // Else the peer's gateways, as the synthetic proxies that it sent carry them: their WAN addresses and their health.
   const local = gatewayMode(upstream, proxy, client, global?.meshGateway.mode) === 'local'
-  const endpoints = local ? lanEndpoints(gathering.read(context.tables.gateways())) : peeredEndpoints(service, peer, gathering, context)
-  gathering.add('endpoints', name, { endpoints: hasNoInstance(service, peer, gathering, context) ? allDown(endpoints) : endpoints })
+  const endpoints = local ? lanEndpoints(gathering.read(context.tables.gateways())) : wanEndpoints(instances)
+  gathering.add('endpoints', name, hasNoInstance(service, peer, gathering, context) ? allDown(endpoints) : endpoints)
 }
 
 /** What the peer says of the name; undefined while it says nothing usable. */
@@ -76,11 +77,6 @@ export function peerMetaOf(instances: readonly CheckServiceNode[]): PeerMeta | u
     if (meta !== undefined && (meta.sni[0] ?? '') !== '' && meta.spiffeId.length > 0) return meta
   }
   return undefined
-}
-
-/** The peer's gateways, as the synthetic proxies that it sent carry them: their WAN addresses and their health. */
-export function peeredEndpoints(service: string, peer: string, gathering: Gathering, context: SnapshotContext): Endpoint[] {
-  return wanEndpoints(gathering.read(context.tables.connectInstances(service, peer)))
 }
 
 /**

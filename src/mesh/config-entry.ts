@@ -101,7 +101,7 @@ export const Mesh = z.object({
   allowEnablingPermissiveMutualTls: z.boolean().optional(),
   tls: z.object({ incoming: tlsDirection.optional(), outgoing: tlsDirection.optional() }).optional(),
   http: z.object({ sanitizeXForwardedClientCert: z.boolean().default(false) }).optional(),
-  peering: z.object({ peerThroughMeshGateways: z.boolean().optional() }).optional(),
+  peering: z.object({ peerThroughMeshGateways: z.boolean().default(false) }).optional(),
   ...indexes,
 })
 export type Mesh = z.infer<typeof Mesh>
@@ -178,7 +178,10 @@ export const IntentionSource = z.object({
   precedence: z.number().int().default(0),
   type: z.string().default('consul'),
   description: z.string().optional(),
+  /** Set by the API's POST, which gives intentions ids. */
   legacyId: z.string().optional(),
+  legacyCreateTime: z.string().optional(),
+  legacyUpdateTime: z.string().optional(),
   /** Read only so that it can be refused by name. */
   samenessGroup: z.string().optional(),
 })

@@ -215,7 +215,7 @@ export function nodeServiceOf(definition: Omit<ServiceDefinition, 'connect'> & {
     tags: definition.tags ?? [],
     address: definition.address ?? '',
     taggedAddresses: definition.taggedAddresses,
-    meta: definition.meta ?? {},
+    meta: definition.meta ?? null,
     port: definition.port || undefined,
     socketPath: definition.socketPath || undefined,
     weights: { passing: definition.weights?.passing ?? 1, warning: definition.weights?.warning ?? (definition.weights ? 0 : 1) },

@@ -223,7 +223,8 @@ function withCheckDefaults(check: Partial<HealthCheck>, node: string): HealthChe
     serviceId: check.serviceId ?? '',
     serviceName: '',
     serviceTags: [],
-    type: check.type ?? '',
+    // As Consul does: a check that says how it is made says its type.
+    type: check.type || (check.definition?.http ? 'http' : check.definition?.tcp ? 'tcp' : ''),
     interval: check.interval ?? '',
     timeout: check.timeout ?? '',
     exposedPort: check.exposedPort ?? 0,

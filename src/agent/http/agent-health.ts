@@ -29,7 +29,7 @@ function healthOf(call: Call, service: NodeService): ServiceHealth {
   return { status, wire }
 }
 
-/** The api form of a check: no Type, Interval or Timeout, and every member of the definition. */
+/** The api form of a check: no type, interval or timeout, and every member of the definition. */
 function encodeFully(check: HealthCheck): unknown {
   const { Interval: _interval, Timeout: _timeout, ...wire } = encode(HealthCheck, check) as Record<string, unknown>
   const { CreateIndex, ModifyIndex, ...rest } = wire
@@ -50,7 +50,9 @@ function encodeFully(check: HealthCheck): unknown {
     OSService: '',
     GRPCUseTLS: false,
   }
-  return { ...rest, Type: '', Definition: definition, CreateIndex, ModifyIndex }
+  // Go prints the tags of a check that has no service as null.
+  const ServiceTags = check.serviceId === '' ? null : check.serviceTags
+  return { ...rest, ServiceTags, Type: '', Definition: definition, CreateIndex, ModifyIndex }
 }
 
 function answer(call: Call, status: number, reason: string, value: unknown): Reply {

@@ -4,6 +4,8 @@ import { MeshError } from '../../lib/errors.ts'
 import { type IntentionSource, Permission, type ServiceIntentions } from '../../mesh/config-entry.ts'
 
 export const Intention = z.object({
+  createdAt: z.string().optional(),
+  updatedAt: z.string().optional(),
   id: z.string().optional(),
   description: z.string().optional(),
   sourceNs: z.string(),
@@ -49,6 +51,8 @@ export type IntentionRequest = z.infer<typeof IntentionRequest>
 
 export function intentionsOf(entry: ServiceIntentions): Intention[] {
   return entry.sources.map(source => ({
+    createdAt: source.legacyCreateTime,
+    updatedAt: source.legacyUpdateTime,
     id: source.legacyId,
     description: source.description,
     sourceNs: 'default',

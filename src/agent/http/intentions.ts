@@ -78,9 +78,15 @@ async function exactPut(call: Call): Promise<Reply> {
   await edit(call, destination.name, sources => {
     const made = sourceOf(request, source.name)
     const at = sources.findIndex(each => each.name === source.name && !each.peer)
-    return at === -1 ? [...sources, made] : sources.with(at, { ...made, legacyId: sources[at]!.legacyId })
+    return at === -1 ? [...sources, made] : sources.with(at, { ...made, ...legacyOf(sources[at]!) })
   })
   return json(true)
+}
+
+/** An intention that has an id keeps it, and says when it changed. */
+function legacyOf(source: Sources[number]): Partial<Sources[number]> {
+  if (source.legacyId === undefined) return {}
+  return { legacyId: source.legacyId, legacyCreateTime: source.legacyCreateTime, legacyUpdateTime: new Date().toISOString() }
 }
 
 async function exactDelete(call: Call): Promise<Reply> {
@@ -128,10 +134,11 @@ async function create(call: Call): Promise<Reply> {
   refuseNamespaces(request)
   refusePeerSource(request)
   const id = randomUUID()
+  const now = new Date().toISOString()
   const name = required(request.sourceName, 'SourceName')
   await edit(call, required(request.destinationName, 'DestinationName'), sources => [
     ...sources,
-    { ...sourceOf(request, name), legacyId: id },
+    { ...sourceOf(request, name), legacyId: id, legacyCreateTime: now, legacyUpdateTime: now },
   ])
   return json({ ID: id })
 }
@@ -176,7 +183,7 @@ async function putById(call: Call): Promise<Reply> {
   if (destination !== found.destinationName) throw new MeshError('invalid', 'Cannot modify DestinationName for an intention')
   const { id } = found
   await edit(call, destination, sources =>
-    sources.map(each => (each.legacyId === id ? { ...sourceOf(request, request.sourceName || each.name), legacyId: id } : each)),
+    sources.map(each => (each.legacyId === id ? { ...sourceOf(request, request.sourceName || each.name), ...legacyOf(each) } : each)),
   )
   return json({ ID: id })
 }

@@ -7,7 +7,7 @@ import { wanAddress, type CheckServiceNode } from '../../mesh/service.ts'
 import { externalSni, internalSni, peeringServerName } from '../../mesh/sni.ts'
 import { names, type Self } from '../../mesh/snapshot.ts'
 import { meshGatewayId } from '../../mesh/spiffe.ts'
-import { allDown, isDown, lanEndpoints, wanEndpoints } from './endpoints.ts'
+import { allDown, lanEndpoints, wanEndpoints } from './endpoints.ts'
 import { consumersOf, neverExported } from './exports.ts'
 import { snapshotLimits, type Gathering, type SnapshotContext } from './gathering.ts'
 import { localRoots, rootsOfPeer } from './roots.ts'
@@ -43,7 +43,8 @@ function gatewaySelf(instance: CheckServiceNode, context: SnapshotContext): Self
     expose: [],
     defaultAction: 'deny',
     inboundPeers: [],
-    draining: isDown(aggregateStatus(instance.checks)),
+    // Not while it is critical: its own check says that until it has seen the gateway listen, and nobody else is there to take over.
+    draining: aggregateStatus(instance.checks) === 'maintenance',
     maxInboundConnections: 0,
     localConnectTimeoutMs: 5000,
     localRequestTimeoutMs: 15_000,

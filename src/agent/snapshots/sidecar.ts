@@ -91,7 +91,8 @@ function isDraining(proxy: CheckServiceNode, service: string, gathering: Gatheri
   const own = aggregateStatus(proxy.checks)
   if (own === 'maintenance') return true
   const id = proxy.service.proxy.destinationServiceId
-  const app = gathering.read(context.tables.instances(service)).find(each => each.service.id === id && each.node.node === proxy.node.node)
+  const here = gathering.read(context.tables.instances(service)).filter(each => each.node.node === proxy.node.node)
+  const app = id ? here.find(each => each.service.id === id) : here[0]
   return isDown(app === undefined ? own : aggregateStatus(app.checks))
 }
 

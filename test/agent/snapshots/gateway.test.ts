@@ -44,8 +44,15 @@ t.test('a gateway is told who it is', async t => {
     draining: false,
   })
   await gateway({ isthmus_lan_names_on_wan: true, bind_address: '0.0.0.0' })
-  await world.check('gw', 'critical', 'gw')
-  t.match(valuesOf(resources(), 'self')['gw'], { lanNamesOnWan: true, draining: true, listen: { address: '0.0.0.0', port: 8443 } })
+  t.match(valuesOf(resources(), 'self')['gw'], { lanNamesOnWan: true, listen: { address: '0.0.0.0', port: 8443 } })
+})
+
+t.test('it drains in maintenance, not while its own check has not seen it listen', async t => {
+  const draining = () => valuesOf(resources(), 'self')['gw']!.draining
+  await world.check('listening', 'critical', 'gw')
+  t.equal(draining(), false)
+  await world.check('_service_maintenance:gw', 'critical', 'gw')
+  t.equal(draining(), true)
 })
 
 t.test('an exported service has a name for each peer, while something of it is in the mesh', async t => {

@@ -107,6 +107,19 @@ t.test('it drains while its app is critical or in maintenance, not for its own c
   t.equal(self().draining, true, 'maintenance of the node')
 })
 
+t.test('a sidecar that names no instance drains with the one of its node; with none there, by its own checks', async t => {
+  await world.meshService('web', { destinationServiceId: undefined })
+  await world.check('own', 'critical', proxyId)
+  t.equal(self().draining, false)
+  await world.check('app', 'critical', 'web')
+  t.equal(self().draining, true)
+  await world.check('app', 'passing', 'web')
+  await world.delete(keys.service('n1', 'web'))
+  t.equal(self().draining, true, 'nothing but its own checks')
+  await world.check('own', 'passing', proxyId)
+  t.equal(self().draining, false)
+})
+
 t.test('it is told every intention for its service or for all, by precedence', async t => {
   await world.meshService('web')
   const source = (name: string, action: string) => ({ name, action, type: 'consul', precedence: 0 })

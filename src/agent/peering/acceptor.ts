@@ -3,7 +3,7 @@
  * 5.2). A stream that is refused leaves no trace on the one that runs, and refusals cost little: dialers of deleted peerings keep
  * coming for ever (6.5).
  */
-import { Metadata, type ServerDuplexStream, type ServerUnaryCall, type sendUnaryData } from '@grpc/grpc-js'
+import { Metadata, status, type ServerDuplexStream, type ServerUnaryCall, type sendUnaryData } from '@grpc/grpc-js'
 import type { Logger } from '../../lib/log.ts'
 import { messageOf } from '../../lib/errors.ts'
 import type { Peering } from '../../mesh/peering.ts'
@@ -14,8 +14,7 @@ import type {
   ReplicationMessage_Open,
 } from '../../wire/gen/peerstream.ts'
 import { grpcCodes, terminated } from '../../wire/peer-stream.ts'
-import type { Link } from './driver.ts'
-import type { StreamHandler } from './dialer.ts'
+import type { Link, StreamHandler } from './driver.ts'
 import type { PeeringRecords } from './records.ts'
 import { putRecord } from '../catalog/commit.ts'
 import { keys } from '../catalog/keys.ts'
@@ -42,6 +41,12 @@ export interface AcceptorOptions {
   begin: (peering: Peering, link: Link) => StreamHandler
 }
 
+/** Of a unary call. */
+interface ServiceRefusal {
+  code: status
+  details: string
+}
+
 /** `terminated`: the dialer is told first that its peering is gone. */
 type Refusal = Status & { terminated?: boolean }
 
@@ -60,8 +65,8 @@ export class Acceptor implements PeerStreamHandlers {
     answer: sendUnaryData<ExchangeSecretResponse>,
   ): void => {
     this.#exchange(call.request).then(
-      result => ('StreamSecret' in result ? answer(null, result) : answer({ code: result.code, details: result.message })),
-      (error: unknown) => answer({ code: grpcCodes.internal, details: messageOf(error) }),
+      result => ('StreamSecret' in result ? answer(null, result) : answer(result)),
+      (error: unknown) => answer({ code: status.INTERNAL, details: messageOf(error) }),
     )
   }
 
@@ -79,9 +84,9 @@ export class Acceptor implements PeerStreamHandlers {
     })
   }
 
-  async #exchange({ PeerID: peerId, EstablishmentSecret: secret }: ExchangeSecretRequest): Promise<ExchangeSecretResponse | Status> {
-    const refused = { code: grpcCodes.permissionDenied, message: 'invalid peering establishment secret' }
-    if (!isUuid(peerId)) return { code: grpcCodes.internal, message: `failed to read peering secret: ${uuidError}` }
+  async #exchange({ PeerID: peerId, EstablishmentSecret: secret }: ExchangeSecretRequest): Promise<ExchangeSecretResponse | ServiceRefusal> {
+    const refused = { code: status.PERMISSION_DENIED, details: 'invalid peering establishment secret' }
+    if (!isUuid(peerId)) return { code: status.INTERNAL, details: `failed to read peering secret: ${uuidError}` }
     const peering = this.#options.tables.peeringById(peerId)
     // Without secrets, and of the wrong end, everything is a wrong secret: an answer tells nothing about what there is.
     if (!peering || peering.state === 'TERMINATED' || peering.state === 'DELETING') return refused

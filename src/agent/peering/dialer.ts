@@ -1,15 +1,14 @@
 /**
- * The dialling end: one call that spends a token, then one stream that is made anew whenever it ends. A new connection for every
- * attempt, the next address each time; the wait grows with failures and starts again after a stream that lived
+ * The dialling end: one stream, made anew whenever it ends. A new connection for every attempt, the next address each time; the wait grows with failures and starts again after a stream that lived
  * (spec/peering-wire.md 2, 4, 6). No client certificate; the server is verified by the name in the token, whatever the address.
  */
-import { Client, credentials, Metadata, type ClientDuplexStream, type ServiceError } from '@grpc/grpc-js'
+import { Client, credentials, Metadata, type ClientDuplexStream } from '@grpc/grpc-js'
 import { Backoff } from '../../lib/backoff.ts'
 import type { Clock, Timer } from '../../lib/clock.ts'
 import type { Logger } from '../../lib/log.ts'
 import type { ReplicationMessage } from '../../wire/gen/peerstream.ts'
 import { grpcCodes, messageLimits, peerStreamService } from '../../wire/peer-stream.ts'
-import type { Link } from './driver.ts'
+import type { Link, StreamHandler } from './driver.ts'
 import type { Status } from './session.ts'
 
 export interface Target {
@@ -21,7 +20,7 @@ export interface Target {
 }
 
 /** A client on a connection of its own. */
-function connect({ address, serverName, caPems }: Target): Client {
+export function connect({ address, serverName, caPems }: Target): Client {
   const secure = caPems.length > 0
   return new Client(address, secure ? credentials.createSsl(Buffer.from(caPems.join('\n'))) : credentials.createInsecure(), {
     ...(secure && { 'grpc.ssl_target_name_override': serverName }),
@@ -40,51 +39,7 @@ function connect({ address, serverName, caPems }: Target): Client {
   })
 }
 
-const { exchangeSecret, streamResources } = peerStreamService
-
-/** One attempt at one address; a call that is never answered ends at the deadline (a real dialer would wait for ever). */
-function tryExchange(target: Target, request: { peerId: string; secret: string }, deadlineMs: number): Promise<string> {
-  const client = connect(target)
-  return new Promise<string>((resolve, reject) => {
-    client.makeUnaryRequest(
-      exchangeSecret.path,
-      exchangeSecret.requestSerialize,
-      exchangeSecret.responseDeserialize,
-      { PeerID: request.peerId, EstablishmentSecret: request.secret },
-      new Metadata(),
-      { deadline: Date.now() + deadlineMs },
-      (error, response) => (error ? reject(error) : resolve(response!.StreamSecret)),
-    )
-  }).finally(() => client.close())
-}
-
-export type Exchange =
-  | { ok: true; streamSecret: string }
-  | { ok: false; code: number; attempts: { address: string; error: ServiceError }[] }
-
-/** Spends the establishment secret: for 3 s, every 150 ms or a little more, round the addresses; a refused secret ends it (4). */
-export async function exchangeWithRetries(
-  targets: readonly Target[],
-  request: { peerId: string; secret: string },
-  clock: Clock,
-  windowMs = 3000,
-): Promise<Exchange> {
-  const attempts: { address: string; error: ServiceError }[] = []
-  const end = clock.monotonicMs() + windowMs
-  for (let i = 0; ; i += 1) {
-    const target = targets[i % targets.length]!
-    try {
-      return { ok: true, streamSecret: await tryExchange(target, request, windowMs) }
-    } catch (error) {
-      const failure = error as ServiceError
-      attempts.push({ address: target.address, error: failure })
-      const waitMs = 150 * (1 + 0.25 * Math.random())
-      const over = clock.monotonicMs() + waitMs >= end
-      if (failure.code === grpcCodes.permissionDenied || over) return { ok: false, code: failure.code, attempts }
-      await new Promise<void>(resolve => clock.after(waitMs, resolve))
-    }
-  }
-}
+const { streamResources } = peerStreamService
 
 export interface DialerOptions {
   clock: Clock
@@ -94,13 +49,6 @@ export interface DialerOptions {
   targets: () => Target[]
   /** A stream is up: takes what arrives on it. */
   begin: (link: Link) => StreamHandler
-}
-
-/** What the session's side of a stream takes from the transport. */
-export interface StreamHandler {
-  open(): void
-  receive(message: ReplicationMessage): void
-  ended(error: Status | undefined): void
 }
 
 /** Waits after ordinary failures; after a hint to come back at once; and where the other side no longer knows us (6.5, 14). */
@@ -213,9 +161,10 @@ function openStream(
     call.on('status', ({ code, details }) => {
       finished = true
       client.close()
-      handler.ended(code === grpcCodes.ok ? undefined : { code, message: details })
+      const status: Status = { code, message: details }
+      handler.ended(status.code === grpcCodes.ok ? undefined : status)
       resolve()
-      over({ status: { code, message: details }, lived })
+      over({ status, lived })
     })
   })
   handler.open()

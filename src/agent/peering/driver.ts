@@ -22,6 +22,13 @@ export interface Link {
   resume(): void
 }
 
+/** What the session's side of a stream takes from the transport. */
+export interface StreamHandler {
+  open(): void
+  receive(message: ReplicationMessage): void
+  ended(error: Status | undefined): void
+}
+
 export interface DriverOptions {
   identity: Identity
   link: Link

@@ -3,16 +3,15 @@
  * states change here and nowhere else; ACTIVE and FAILING are computed when somebody reads. Deleting or losing a peer touches only
  * what lies under that peer.
  */
-import { randomUUID, X509Certificate } from 'node:crypto'
+import { randomUUID } from 'node:crypto'
 import type { Clock } from '../../lib/clock.ts'
 import { MeshError, messageOf } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
 import type { Registry } from '../../lib/metrics.ts'
 import { peerNamePattern, type Peering } from '../../mesh/peering.ts'
-import { decodeToken, encodeToken, type PeeringToken } from '../../mesh/peering-token.ts'
+import { encodeToken, type PeeringToken } from '../../mesh/peering-token.ts'
 import { checkMeta } from '../../mesh/registration.ts'
 import { peeringServerName } from '../../mesh/sni.ts'
-import { grpcCodes } from '../../wire/peer-stream.ts'
 import type { CertificateAuthority } from '../ca/authority.ts'
 import type { Catalog } from '../catalog/catalog.ts'
 import { keys } from '../catalog/keys.ts'
@@ -20,7 +19,8 @@ import type { Reading, Tables } from '../catalog/tables.ts'
 import type { Store } from '../store/store.ts'
 import { Acceptor, type PeerStreamHandlers } from './acceptor.ts'
 import { localGatewayAddresses, serverAddresses } from './addresses.ts'
-import { exchangeWithRetries, type Exchange, type Target } from './dialer.ts'
+import type { Target } from './dialer.ts'
+import { readToken, spendToken } from './exchange.ts'
 import { Exporter } from './exporter.ts'
 import { Importer, type ImportLimits } from './importer.ts'
 import { LivePeering, streamStatusOf } from './live-peering.ts'
@@ -163,7 +163,8 @@ export class Peerings {
     if (request.peeringToken === '') throw badRequest('PeeringToken is required in the payload when establishing a peering.')
     const metaProblem = checkMeta(request.meta ?? {})
     if (metaProblem !== undefined) throw invalid(`meta tags failed validation: ${metaProblem}`)
-    const token = this.#readToken(request.peeringToken)
+    const ownServerName = peeringServerName(this.#options.datacenter, this.#options.ca.trustDomain)
+    const token = readToken(request.peeringToken, { ownServerName, allowPlaintext: this.#options.allowPlaintext })
     const existing = this.#options.tables.peering(name).value
     checkWritable(existing)
     if (existing && !isDialer(existing)) {
@@ -178,7 +179,7 @@ export class Peerings {
       manualAddresses: token.manualServerAddresses,
     }
     if (!existing) await this.#write(name, { ...newPeering(name, fields.meta), ...fields, id }, secrets)
-    const streamSecret = await this.#exchange(token, secrets)
+    const streamSecret = await spendToken(token, localGatewayAddresses(this.#options.tables), this.#options.clock)
     await this.#live.get(id)?.stop({ cancel: true })
     this.#live.delete(id)
     const current = this.#options.tables.peering(name).value
@@ -186,44 +187,6 @@ export class Peerings {
     const established: Peering = { ...(current ?? newPeering(name, fields.meta)), ...fields, id, state: 'ESTABLISHING' }
     await this.#write(name, established, { ...secrets, stream: streamSecret })
     await this.#dial(established, true)
-  }
-
-  #readToken(text: string): PeeringToken {
-    const decoded = decodeToken(text)
-    if (!decoded.ok) throw invalid(decoded.message)
-    const { token } = decoded
-    if (token.serverName === peeringServerName(this.#options.datacenter, this.#options.ca.trustDomain)) {
-      throw invalid(
-        `cannot create a peering within the same cluster "${token.serverName}". Refer to the \`exported-services\` documentation if you want to export between partitions without peering`,
-      )
-    }
-    if (token.ca.length === 0 && !this.#options.allowPlaintext) {
-      throw invalid('peering token has no CA, so its secrets would travel in plaintext; set peering.allow_plaintext to take it')
-    }
-    for (const pem of token.ca) {
-      try {
-        void new X509Certificate(pem)
-      } catch (error) {
-        throw invalid(`peering token invalid CA: ${messageOf(error)}`)
-      }
-    }
-    return token
-  }
-
-  /** Through our own gateways first where peering passes them, then to the addresses themselves (11). */
-  async #exchange(token: PeeringToken, secrets: DialerSecrets): Promise<string> {
-    const addresses = token.manualServerAddresses.length > 0 ? token.manualServerAddresses : token.serverAddresses
-    const gateways = localGatewayAddresses(this.#options.tables)
-    const request = { peerId: token.peerId, secret: token.establishmentSecret }
-    const targets = (list: string[]): Target[] => list.map(address => ({ address, serverName: token.serverName, caPems: secrets.tokenCa }))
-    let result: Exchange | undefined
-    if (gateways.length > 0) result = await exchangeWithRetries(targets(gateways), request, this.#options.clock)
-    if (!result || (!result.ok && result.code !== grpcCodes.permissionDenied)) {
-      result = await exchangeWithRetries(targets([...gateways, ...addresses]), request, this.#options.clock)
-    }
-    if (!result.ok) throw exchangeError(result)
-    if (result.streamSecret === '') throw invalid('failed to persist peering: invalid secret write request: missing secret ID')
-    return result.streamSecret
   }
 
   async #write(name: string, peering: Peering, secrets: DialerSecrets): Promise<void> {
@@ -415,24 +378,6 @@ function checkName(name: string, doing: string): string {
 
 function checkWritable(peering: Peering | undefined): void {
   if (peering?.state === 'DELETING') throw invalid('cannot write to peering that is marked for deletion')
-}
-
-function exchangeError({ code, attempts }: Extract<Exchange, { ok: false }>): MeshError {
-  if (code === grpcCodes.permissionDenied) {
-    return new MeshError('permission-denied', `a new peering token must be generated: ${attempts.at(-1)?.error.details}`)
-  }
-  const lines = attempts.map(
-    ({ address, error }) =>
-      `\t* failed to exchange peering secret through address "${address}": rpc error: code = ${codeName(error.code)} desc = ${error.details}\n`,
-  )
-  const text = `${lines.length} error${lines.length === 1 ? '' : 's'} occurred:\n${lines.join('')}\n`
-  return new MeshError(code === grpcCodes.unavailable ? 'unavailable' : 'invalid', text)
-}
-
-/** As Go prints a code: FAILED_PRECONDITION -> FailedPrecondition. */
-function codeName(code: number): string {
-  const entry = Object.entries(grpcCodes).find(([, value]) => value === code)
-  return entry ? entry[0][0]!.toUpperCase() + entry[0].slice(1) : `Code(${code})`
 }
 
 function invalid(message: string): MeshError {

@@ -56,7 +56,8 @@ function endpointsAt(instances: readonly CheckServiceNode[], addressOf: AddressO
     const { passing, warning } = instance.service.weights
     const weight = status === 'warning' ? warning : passing
     endpoints.push({
-      id: `${instance.node.node}/${instance.service.id}`,
+      // With the address: a peer numbers its gateways anew when one of them goes, and an id must not move to another place.
+      id: `${instance.node.node}/${instance.service.id}@${address}:${port}`,
       address,
       port,
       weight: Math.min(128, Math.max(1, weight)),

@@ -45,7 +45,7 @@ export class InstancesTable {
   applyNode(change: Change): void {
     const key = change.path[0]!
     if (change.value === undefined) this.#nodes.delete(key)
-    else this.#nodes.set(key, indexed<Node>(change))
+    else this.#nodes.set(key, (indexed(change) as Node))
     this.#topics.touch('nodes')
     this.#touchNode(`node/${key}`, key)
     this.#touchNode(`node-services/${key}`, key)
@@ -55,7 +55,7 @@ export class InstancesTable {
   applyService(change: Change): void {
     const [node, id] = change.path as [string, string]
     const before = this.#services.get(node)?.get(id)
-    const after = change.value === undefined ? undefined : indexed<NodeService>(change)
+    const after = change.value === undefined ? undefined : (indexed(change) as NodeService)
     if (before) this.#unplace(node, before)
     if (after) {
       put(this.#services, node, id, after)
@@ -72,7 +72,7 @@ export class InstancesTable {
   applyCheck(change: Change): void {
     const [node, id] = change.path as [string, string]
     const before = this.#checks.get(node)?.get(id)
-    const after = change.value === undefined ? undefined : indexed<HealthCheck>(change)
+    const after = change.value === undefined ? undefined : (indexed(change) as HealthCheck)
     if (before) drop(this.#checksOf, placeKey(node, before.serviceId), id)
     if (after) {
       put(this.#checks, node, id, after)
@@ -249,8 +249,8 @@ export function fold(name: string): string {
 }
 
 /** The record of a change with the indexes of its entry. */
-export function indexed<T>(change: Change): T {
-  return { ...(change.value as object), createIndex: change.createIndex, modifyIndex: change.modifyIndex } as T
+export function indexed({ value, createIndex, modifyIndex }: Change): object {
+  return { ...(value as object), createIndex, modifyIndex }
 }
 
 export function compareText(a: string, b: string): number {

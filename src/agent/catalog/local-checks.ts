@@ -149,7 +149,7 @@ export class LocalChecks {
   async close(): Promise<void> {
     this.#closed = true
     for (const local of this.#checks.values()) this.#halt(local)
-    await Promise.allSettled([...this.#checks.values()].map(local => local.syncing))
+    await Promise.allSettled([...this.#checks.values()].flatMap(local => local.syncing ?? []))
   }
 
   #halt(local: LocalCheck): void {

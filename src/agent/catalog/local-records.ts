@@ -28,17 +28,17 @@ export class LocalRecords {
     return loaded
   }
 
-  put(records: readonly { key: string; record: object }[]): Promise<void> {
-    const changed = records
-      .map(({ key, record }) => ({ key, json: JSON.stringify(record) }))
-      .filter(each => this.#stored.get(each.key) !== each.json)
+  async put(records: readonly { key: string; record: object }[]): Promise<void> {
+    const all = records.map(({ key, record }) => ({ key, json: JSON.stringify(record) }))
+    const changed = all.filter(({ key, json }) => this.#stored.get(key) !== json)
+    await this.#write(changed.map(({ key, json }): Op => ({ op: 'put', key, value: encoder.encode(json) })))
     for (const { key, json } of changed) this.#stored.set(key, json)
-    return this.#write(changed.map(({ key, json }): Op => ({ op: 'put', key, value: encoder.encode(json) })))
   }
 
-  remove(gone: readonly string[]): Promise<void> {
-    const known = gone.filter(key => this.#stored.delete(key))
-    return this.#write(known.map((key): Op => ({ op: 'delete', key })))
+  async remove(gone: readonly string[]): Promise<void> {
+    const known = gone.filter(key => this.#stored.has(key))
+    await this.#write(known.map((key): Op => ({ op: 'delete', key })))
+    for (const key of known) this.#stored.delete(key)
   }
 
   async #write(ops: readonly Op[]): Promise<void> {

@@ -29,7 +29,7 @@ export class RecordTable<T> {
       this.#records.delete(key)
       this.#topics.lose(topic)
     } else {
-      this.#records.set(key, indexed<T>(change))
+      this.#records.set(key, indexed(change) as T)
       this.#topics.touch(topic)
     }
   }

@@ -1,0 +1,89 @@
+/** Config entries and registrations against what a real Consul 1.16.4 answered (test/golden/config-entry). */
+import { readFileSync } from 'node:fs'
+import t from 'tap'
+import { encode } from '../../src/lib/shape.ts'
+import { checkConfigEntry, normaliseConfigEntry } from '../../src/mesh/config-entry-check.ts'
+import { configEntryKinds, parseConfigEntry } from '../../src/mesh/config-entry.ts'
+
+interface Write {
+  name?: string
+  body: Record<string, unknown>
+  status: number
+  text: string
+}
+
+const golden = <T>(name: string) => JSON.parse(readFileSync(`test/golden/config-entry/${name}.json`, 'utf8')) as T
+
+/** What an entry is answered with, as far as it can be said without the other entries. */
+function answer(body: unknown): { status: number; text: string } {
+  const parsed = parseConfigEntry(body)
+  if (!parsed.ok) {
+    return parsed.code === 'bad-request' ? { status: 400, text: `Request decoding failed: ${parsed.text}` } : { status: 500, text: parsed.text }
+  }
+  const problem = checkConfigEntry(normaliseConfigEntry(parsed.value))
+  return problem === undefined ? { status: 200, text: 'true' } : { status: 500, text: problem }
+}
+
+/** Refusals that depend on other entries; test/agent/catalog/config-entries.test.ts has them. */
+const needsOthers = /AllowEnablingPermissive|incompatible with L7|JWT Provider does not exist/
+
+const squeeze = (text: string) => text.replace(/\n+/g, '\n').trim()
+
+t.test('every recorded write is answered with the status and the text of Consul', async t => {
+  const writes = golden<Write[]>('writes').filter(each => !needsOthers.test(each.text))
+  t.ok(writes.length >= 80)
+  for (const { name, body, status, text } of writes) {
+    const got = answer(body)
+    t.same({ status: got.status, text: squeeze(got.text) }, { status, text: squeeze(text) }, name ?? JSON.stringify(body))
+  }
+})
+
+t.test('what is written in either spelling is read back as Consul prints it', async t => {
+  const trips = golden<{ name: string; input: unknown; output: Record<string, unknown> }[]>('round-trips')
+  for (const { name, input, output } of trips) {
+    const parsed = parseConfigEntry(input)
+    if (!parsed.ok) {
+      t.fail(`${name}: ${parsed.text}`)
+      continue
+    }
+    const entry = normaliseConfigEntry(parsed.value)
+    const { CreateIndex: _created, ModifyIndex: _modified, ...printed } = encode(configEntryKinds[entry.kind], entry as never) as Record<string, unknown>
+    t.strictSame(printed, output, name)
+  }
+})
+
+t.test('kinds of Consul that this version does not have are refused by name', async t => {
+  t.same(answer({ Kind: 'service-router', Name: 'web' }), {
+    status: 500,
+    text: 'config entries of kind "service-router" are not supported; use one of service-defaults, proxy-defaults, mesh, exported-services, service-intentions',
+  })
+})
+
+t.test('values are taken weakly, as from HCL', async t => {
+  const parsed = parseConfigEntry({
+    kind: 'service-intentions',
+    name: 'web',
+    sources: { name: 'api', permissions: [{ action: 'allow', http: [{ path_exact: '/', methods: 'get' }] }] },
+  })
+  t.match(parsed, {
+    ok: true,
+    value: { sources: [{ name: 'api', permissions: [{ action: 'allow', http: { pathExact: '/', methods: ['get'] } }] }] },
+  })
+  t.match(parseConfigEntry({ kind: 'service-defaults', name: 'web', max_inbound_connections: '7' }), { ok: true, value: { maxInboundConnections: 7 } })
+})
+
+t.test('a duration that is none is named with its path', async t => {
+  t.same(
+    answer({ Kind: 'service-defaults', Name: 'x', UpstreamConfig: { Defaults: { PassiveHealthCheck: { Interval: 'soon' } } } }),
+    {
+      status: 400,
+      text: `Request decoding failed: 1 error(s) decoding:\n\n* error decoding 'UpstreamConfig.Defaults.PassiveHealthCheck.Interval': time: invalid duration "soon"`,
+    },
+  )
+})
+
+t.test('a pattern that the linear-time engine does not take is refused when it is written', async t => {
+  const source = (http: object) => ({ Kind: 'service-intentions', Name: 'x', Sources: [{ Name: 'a', Permissions: [{ Action: 'allow', HTTP: http }] }] })
+  t.match(answer(source({ PathRegex: '/(' })), { status: 500, text: /^Sources\[0\]\.Permissions\[0\]\.HTTP\.PathRegex is not a valid regular expression: / })
+  t.match(answer(source({ Header: [{ Name: 'h', Regex: '(?=x)' }] })), { status: 500, text: /^Sources\[0\]\.Permissions\[0\]\.HTTP\.Header\[0\] Regex is not a valid/ })
+})

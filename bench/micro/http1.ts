@@ -1,7 +1,14 @@
 /** The HTTP/1.1 code without sockets: heads as real clients send them, chunked bodies, and a whole exchange through streams in memory. */
 import { Duplex } from 'node:stream'
 import { BodyReader } from '../../src/proxy/http1/body.ts'
-import { Deadlines, defaultHttp1Limits, serveHttp1, type HttpDoor, type Opened, type UpstreamStream } from '../../src/proxy/http1/connection.ts'
+import {
+  Deadlines,
+  defaultHttp1Limits,
+  serveHttp1,
+  type HttpDoor,
+  type Opened,
+  type UpstreamStream,
+} from '../../src/proxy/http1/connection.ts'
 import { RequestHead, ResponseHead } from '../../src/proxy/http1/head.ts'
 
 const requestText = [
@@ -32,7 +39,7 @@ const request = Buffer.from(requestText, 'latin1')
 const response = Buffer.from(responseText, 'latin1')
 const bare = Buffer.from(bareText, 'latin1')
 const answer = Buffer.from(responseText + 'x'.repeat(95), 'latin1')
-const chunked = Buffer.from(`${'400\r\n' + 'x'.repeat(1024) + '\r\n'}`.repeat(16) + '0\r\n\r\n', 'latin1')
+const chunked = Buffer.from(`400\r\n${'x'.repeat(1024)}\r\n`.repeat(16) + '0\r\n\r\n', 'latin1')
 const xfcc = 'By=spiffe://td/ns/default/dc/dc1/svc/api;Hash=0123456789abcdef;URI=spiffe://td/ns/default/dc/dc1/svc/web'
 
 /** Results are summed here, so that no work can be optimised away. */

@@ -5,7 +5,7 @@
  * A chunked body is read `framed` (stretches keep the chunk framing, less extensions, so that they can be sent on as they are)
  * or decoded (stretches are data alone, for a receiver of HTTP/1.0).
  */
-import { CR, hexByte, LF, valueByte } from './chars.ts'
+import { CR, hexByte, LF, valueEnd } from './chars.ts'
 import type { Framing } from './head.ts'
 import type { Http1Limits } from './limits.ts'
 import { bad } from './refusals.ts'
@@ -143,7 +143,7 @@ export class BodyReader {
         return at
       }
       case extensionState: {
-        while (at < end && valueByte[buffer[at]!] !== 0) at++
+        at = valueEnd(buffer, at, end)
         this.extensionBytes += at - start
         if (this.extensionBytes > this.limits.chunkExtensionBytes) return bad.chunkExtension
         if (at === end) return at

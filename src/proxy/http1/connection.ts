@@ -3,7 +3,9 @@
  * requests are judged and answered in the order in which they came, one at a time; while one is under way at most what one read
  * brought is held back, and the client is not read.
  */
+import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { TLSSocket } from 'node:tls'
 import { CR, LF } from './chars.ts'
 import { Deadlines, sharedDeadlines, type Watched } from './deadlines.ts'
 import type { HttpDoor, UpstreamStream } from './door.ts'
@@ -34,7 +36,12 @@ export interface ServedConnection {
  * Serves `downstream` (already accepted, TLS done) until it ends. Errors of the stream are handled here. Both its socket and those of the upstreams
  * should be made with `allowHalfOpen`, or a half-closed tunnel loses what still comes the other way.
  */
-export function serveHttp1(downstream: Duplex, door: HttpDoor, limits: Http1Limits, deadlines: Deadlines = sharedDeadlines): ServedConnection {
+export function serveHttp1(
+  downstream: Duplex,
+  door: HttpDoor,
+  limits: Http1Limits,
+  deadlines: Deadlines = sharedDeadlines,
+): ServedConnection {
   return new Connection(downstream, door, limits, deadlines)
 }
 
@@ -94,7 +101,7 @@ class Connection implements ServedConnection, Host, Watched {
 
   close(): void {
     this.exchange.abort('internal', 'closed')
-    this.broken()
+    this.broken(false)
   }
 
   reauthorize(): void {
@@ -255,8 +262,10 @@ class Connection implements ServedConnection, Host, Watched {
     if (this.stream.isPaused() && !upstream.stream.writableNeedDrain) this.stream.resume()
   }
 
-  broken(): void {
-    this.stream.destroy()
+  broken(hard: boolean): void {
+    // TLS needs no reset: it shows an end without close_notify.
+    if (hard && this.stream instanceof Socket && !(this.stream instanceof TLSSocket)) this.stream.resetAndDestroy()
+    else this.stream.destroy()
   }
 
   /** Everything is said: end our side, and read on a little so that the client gets it before a reset (RFC 9112 9.6). */

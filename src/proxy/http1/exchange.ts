@@ -31,8 +31,8 @@ export interface Host {
   exchanged(keep: boolean): void
   /** Joins the two streams; `rest` came from the upstream after its 101. */
   joined(upstream: UpstreamStream, link: Link, rest: Buffer): void
-  /** Breaks the connection off. */
-  broken(): void
+  /** Breaks the connection off. `hard`: with a reset, because a plain end would look like the end of the message. */
+  broken(hard: boolean): void
 }
 
 const nothing = Buffer.alloc(0)
@@ -249,7 +249,12 @@ export class Exchange implements UpstreamOwner {
       return
     }
     this.abort(source, reason)
-    this.host.broken()
+    this.host.broken(this.endless)
+  }
+
+  /** The client takes the end of the connection for the end of the body. */
+  private get endless(): boolean {
+    return this.request.version === 0 && (this.response.framing === 'until-close' || this.response.framing === 'chunked')
   }
 
   private dropUpstream(): void {
@@ -372,7 +377,7 @@ export class Exchange implements UpstreamOwner {
       }
     }
     // The end of such a body is the end of the connection.
-    if (old && (response.framing === 'until-close' || response.framing === 'chunked')) this.closing = true
+    if (this.endless) this.closing = true
     if (!this.requestBody.done && (body.done || !response.keepAlive)) this.closing = true
     if (host.draining) this.closing = true
     more += this.connectionLine()
@@ -405,9 +410,7 @@ export class Exchange implements UpstreamOwner {
       const size = body.to - body.from
       if (size === 0) continue
       outcome.responseBytes += size
-      const room = this.rechunk
-        ? writeChunk(host.stream, buffer, body.from, body.to)
-        : host.stream.write(part(buffer, body.from, body.to))
+      const room = this.rechunk ? writeChunk(host.stream, buffer, body.from, body.to) : host.stream.write(part(buffer, body.from, body.to))
       if (!room) this.upstream!.stream.pause()
     }
     if (!body.done) return

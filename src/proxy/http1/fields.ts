@@ -3,7 +3,7 @@
  * connection found on the way, and edits. Invariant: what is shown (`headers`, `get`) is what `tail` writes; a line that is
  * not dropped is written byte for byte as it came. Nothing is made a string of its own before somebody asks for it.
  */
-import { COLON, CR, folded, LF, nameIs, SP, TAB, token, valueByte, valueIs } from './chars.ts'
+import { COLON, CR, folded, LF, nameIs, SP, TAB, token, valueEnd, valueIs } from './chars.ts'
 import type { Http1Limits } from './limits.ts'
 import { bad } from './refusals.ts'
 
@@ -164,15 +164,15 @@ export class Fields {
   private scanLine(buffer: Buffer, base: number, start: number, stop: number): number {
     let at = start
     if (this.plainTo > 0) {
-      at = base + this.plainTo
-      while (at < stop && valueByte[buffer[at]!] !== 0) at++
+      at = valueEnd(buffer, base + this.plainTo, stop)
       if (at === stop) {
         this.plainTo = at - base
         return 0
       }
       at = start
     }
-    while (at < stop && token[buffer[at]!] !== 0) at++
+    const names = token
+    while (at < stop && names[buffer[at]!] !== 0) at++
     const colon = at
     if (colon - start > nameBytes) return bad.name
     if (at === stop) return 0
@@ -180,7 +180,7 @@ export class Fields {
     at++
     while (at < stop && (buffer[at] === SP || buffer[at] === TAB)) at++
     const value = at
-    while (at < stop && valueByte[buffer[at]!] !== 0) at++
+    at = valueEnd(buffer, at, stop)
     if (at === stop) {
       this.plainTo = at - base
       return 0

@@ -3,7 +3,7 @@
  * long as its connection and is filled again for each message; `parse` may be called again with more bytes and
  * goes on where it stopped, and its answer does not depend on how the bytes were cut.
  */
-import { CR, hexByte, hostByte, latin1, LF, methodByte, SP, targetByte, valueByte } from './chars.ts'
+import { CR, hexByte, hostByte, latin1, LF, methodByte, SP, targetByte, valueEnd } from './chars.ts'
 import { Fields } from './fields.ts'
 import { bad } from './refusals.ts'
 
@@ -97,8 +97,9 @@ export class RequestHead extends Fields {
       this.targetAt = this.targetSeen = at + 1 - base
     }
     let at = base + this.targetSeen
+    const kinds = targetByte
     for (let kind = 0; at < stop; at++) {
-      kind = targetByte[buffer[at]!]!
+      kind = kinds[buffer[at]!]!
       if (kind === 1) continue
       if (kind === 0) break
       if (kind === 2) {
@@ -241,7 +242,7 @@ export class ResponseHead extends Fields {
     this.reasonAt = 0
     if (buffer[at] === SP) {
       this.reasonAt = ++at - base
-      while (at < stop && valueByte[buffer[at]!] !== 0) at++
+      at = valueEnd(buffer, at, stop)
       if (at - base - this.reasonAt > reasonBytes) return bad.statusLine
       if (at >= stop) return 0
     }
@@ -303,7 +304,8 @@ function methodName(buffer: Buffer, base: number, length: number, text: string):
 /** At (first letter + 3 x length) mod 32, which tells these apart. */
 const commonMethods: (string | undefined)[] = []
 for (let i = 0; i < 32; i++) commonMethods.push(undefined)
-for (const name of ['GET', 'POST', 'PUT', 'DELETE', 'HEAD', 'OPTIONS', 'PATCH']) commonMethods[(name.charCodeAt(0) + 3 * name.length) & 31] = name
+for (const name of ['GET', 'POST', 'PUT', 'DELETE', 'HEAD', 'OPTIONS', 'PATCH'])
+  commonMethods[(name.charCodeAt(0) + 3 * name.length) & 31] = name
 
 /** uri-host [":" port] (RFC 9110 7.2) without userinfo, escapes and sub-delims, which name no service here and confuse parsers. */
 export function validHost(host: string): boolean {

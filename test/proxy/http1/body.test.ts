@@ -1,4 +1,4 @@
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import t from 'tap'
 import { bytes, cut, limits, readBody } from './harness.ts'
 
@@ -17,7 +17,12 @@ const good: [name: string, message: string, framed: string, data: string][] = [
   ['one chunk', '5\r\nhello\r\n0\r\n\r\n', '5\r\nhello\r\n0\r\n\r\n', 'hello'],
   ['no chunk', '0\r\n\r\n', '0\r\n\r\n', ''],
   ['more zeros', '000\r\n\r\n', '000\r\n\r\n', ''],
-  ['hexadecimal in both cases', 'a\r\n0123456789\r\nB\r\n0123456789x\r\n0\r\n\r\n', 'a\r\n0123456789\r\nB\r\n0123456789x\r\n0\r\n\r\n', '01234567890123456789x'],
+  [
+    'hexadecimal in both cases',
+    'a\r\n0123456789\r\nB\r\n0123456789x\r\n0\r\n\r\n',
+    'a\r\n0123456789\r\nB\r\n0123456789x\r\n0\r\n\r\n',
+    '01234567890123456789x',
+  ],
   ['line ends in the data', '4\r\n\r\n\r\n\r\n0\r\n\r\n', '4\r\n\r\n\r\n\r\n0\r\n\r\n', '\r\n\r\n'],
   ['extensions are dropped', '5;a=b\r\nhello\r\n0;last="x;y"\r\n\r\n', '5\r\nhello\r\n0\r\n\r\n', 'hello'],
   ['trailers go on', '0\r\nX-Sum: 1\r\nY: 2\r\n\r\n', '0\r\nX-Sum: 1\r\nY: 2\r\n\r\n', ''],
@@ -35,7 +40,8 @@ t.test('a chunked body comes to the same thing wherever it is cut', async t => {
     const rest = 'GET /'
     t.strictSame(readBody([bytes(after)], 'chunked'), { done: true, out: framed, rest }, name)
     t.strictSame(readBody([bytes(after)], 'chunked', 0, false), { done: true, out: data, rest }, `${name}, decoded`)
-    for (const at of every(after)) t.strictSame(readBody(cut(bytes(after), [at]), 'chunked'), { done: true, out: framed, rest }, `${name}, ${at}`)
+    for (const at of every(after))
+      t.strictSame(readBody(cut(bytes(after), [at]), 'chunked'), { done: true, out: framed, rest }, `${name}, ${at}`)
     t.strictSame(readBody(cut(bytes(after), every(after)), 'chunked'), { done: true, out: framed, rest }, `${name}, byte by byte`)
     t.strictSame(
       readBody(cut(bytes(after), every(after)), 'chunked', 0, false),
@@ -83,7 +89,9 @@ t.test('a chunked body that could be read in two ways is refused, whole or byte 
 })
 
 t.test('any data in any chunks, cut anywhere, comes out as it went in', async t => {
-  const chunks = fc.array(fc.record({ data: fc.uint8Array({ minLength: 1, maxLength: 40 }), extension: fc.constantFrom('', ';a', ';b="c"') }))
+  const chunks = fc.array(
+    fc.record({ data: fc.uint8Array({ minLength: 1, maxLength: 40 }), extension: fc.constantFrom('', ';a', ';b="c"') }),
+  )
   fc.assert(
     fc.property(chunks, fc.array(fc.nat({ max: 400 })), fc.boolean(), (parts, cuts, trailer) => {
       const end = trailer ? '0\r\nx: y\r\n\r\n' : '0\r\n\r\n'

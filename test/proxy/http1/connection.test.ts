@@ -1,5 +1,6 @@
 import { createServer as createApp, request as dial, type RequestListener } from 'node:http'
 import { createServer, type Server, type Socket } from 'node:net'
+import autocannon from 'autocannon'
 import t, { type Test } from 'tap'
 import { eventually, listen, once, RawClient, serve, type Served } from './harness.ts'
 
@@ -16,7 +17,11 @@ async function behind(t: Test, app: RequestListener, options: Parameters<typeof 
 }
 
 /** An app that speaks raw bytes: `answer` is called for each connection's chunks. */
-async function raw(t: Test, answer: (socket: Socket, chunk: string, nth: number) => void, options: Parameters<typeof serve>[1] = {}): Promise<Served> {
+async function raw(
+  t: Test,
+  answer: (socket: Socket, chunk: string, nth: number) => void,
+  options: Parameters<typeof serve>[1] = {},
+): Promise<Served> {
   const sockets: Socket[] = []
   const server: Server = createServer({ noDelay: true }, socket => {
     const nth = sockets.push(socket)
@@ -46,7 +51,10 @@ t.test('requests of one connection ride one upstream connection', async t => {
   }
   client.socket.destroy()
   t.strictSame([served.pool.dialled, served.pool.reused, served.pool.released, served.pool.destroyed], [1, 2, 3, 0])
-  t.strictSame(served.door.outcomes, [good, good, good].map(outcome => ({ ...outcome, responseBytes: 10 })))
+  t.strictSame(
+    served.door.outcomes,
+    [good, good, good].map(outcome => ({ ...outcome, responseBytes: 10 })),
+  )
 })
 
 t.test('pipelined requests are answered in order, one at a time', async t => {
@@ -75,7 +83,7 @@ t.test('a refused request is answered and the next one of the connection goes on
     judge: head => (head.path === '/no' ? { ok: false, status: 403, body: 'RBAC: access denied', reason: 'denied' } : undefined),
   })
   const client = new RawClient(served.port)
-  client.send('POST /no HTTP/1.1\r\nHost: api\r\nContent-Length: 3\r\n\r\nabc' + 'HEAD /no HTTP/1.1\r\nHost: api\r\n\r\n' + get('/yes'))
+  client.send('POST /no HTTP/1.1\r\nHost: api\r\nContent-Length: 3\r\n\r\nabcHEAD /no HTTP/1.1\r\nHost: api\r\n\r\n' + get('/yes'))
   const received = await client.until('app')
   const denied = 'HTTP/1.1 403 Forbidden\r\ncontent-length: 19\r\ncontent-type: text/plain\r\n\r\n'
   t.ok(received.startsWith(`${denied}RBAC: access denied${denied}HTTP/1.1 200 OK\r\n`))
@@ -88,21 +96,30 @@ t.test('a refused request is answered and the next one of the connection goes on
     ],
   )
   client.send('POST /no HTTP/1.1\r\nHost: api\r\nContent-Length: 3\r\n\r\n')
-  t.match(await client.end(), /403 Forbidden\r\ncontent-length: 19\r\ncontent-type: text\/plain\r\nconnection: close\r\n/, 'a body still to come ends the connection')
+  t.match(
+    await client.end(),
+    /403 Forbidden\r\ncontent-length: 19\r\ncontent-type: text\/plain\r\nconnection: close\r\n/,
+    'a body still to come ends the connection',
+  )
 })
 
 t.test('ten thousand refused requests in one go neither recurse nor pile up', async t => {
-  const served = await behind(t, (_, response) => response.end(), { judge: () => ({ ok: false, status: 403, body: 'no', reason: 'denied' }) })
+  const served = await behind(t, (_, response) => response.end(), {
+    judge: () => ({ ok: false, status: 403, body: 'no', reason: 'denied' }),
+  })
   const client = new RawClient(served.port)
   client.send(get().repeat(10_000))
-  await client.until(received => received.length === 10_000 * 'HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\ncontent-type: text/plain\r\n\r\nno'.length)
+  await client.until(
+    received => received.length === 10_000 * 'HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\ncontent-type: text/plain\r\n\r\nno'.length,
+  )
   t.equal(served.door.outcomes.length, 10_000)
   client.socket.destroy()
 })
 
 t.test('a malformed request is answered and ends the connection', async t => {
   const served = await behind(t, (_, response) => response.end('app'))
-  const smuggled = 'POST / HTTP/1.1\r\nHost: api\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /admin HTTP/1.1\r\nHost: api\r\n\r\n'
+  const smuggled =
+    'POST / HTTP/1.1\r\nHost: api\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /admin HTTP/1.1\r\nHost: api\r\n\r\n'
   t.equal(
     await once(served.port, smuggled),
     'HTTP/1.1 400 Bad Request\r\ncontent-length: 41\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\nboth transfer-encoding and content-length',
@@ -116,7 +133,12 @@ t.test('a malformed request is answered and ends the connection', async t => {
 })
 
 t.test('a body whose chunks break off is refused and its upstream never reused', async t => {
-  const served = await behind(t, (request, response) => request.resume().on('end', () => response.end('app')).on('error', () => {}))
+  const served = await behind(t, (request, response) =>
+    request
+      .resume()
+      .on('end', () => response.end('app'))
+      .on('error', () => {}),
+  )
   const answer = await once(served.port, 'POST / HTTP/1.1\r\nHost: api\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n')
   t.match(answer, /^HTTP\/1.1 400 .*connection: close\r\n\r\ninvalid chunk size$/s)
   t.strictSame([served.pool.released, served.pool.destroyed], [0, 1])
@@ -132,7 +154,14 @@ t.test('HEAD, 204, 304 and interim responses have no body', async t => {
   const client = new RawClient(served.port)
   client.send('HEAD / HTTP/1.1\r\nHost: api\r\n\r\n' + get('/304') + get('/204') + get('/hints') + get('/last'))
   const received = await client.until(text => text.split('body').length === 3)
-  t.strictSame(received.match(/HTTP\/1.1 \d+/g), ['HTTP/1.1 200', 'HTTP/1.1 304', 'HTTP/1.1 204', 'HTTP/1.1 103', 'HTTP/1.1 200', 'HTTP/1.1 200'])
+  t.strictSame(received.match(/HTTP\/1.1 \d+/g), [
+    'HTTP/1.1 200',
+    'HTTP/1.1 304',
+    'HTTP/1.1 204',
+    'HTTP/1.1 103',
+    'HTTP/1.1 200',
+    'HTTP/1.1 200',
+  ])
   t.match(received, /content-length: 100\r\n/i)
   t.equal(served.pool.dialled, 1)
   client.socket.destroy()
@@ -185,11 +214,17 @@ t.test('an answer that ends with its connection is chunked for the client, whose
   const served = await raw(t, socket => socket.end('HTTP/1.1 200 OK\r\nserver: old\r\n\r\nall of it'))
   const client = new RawClient(served.port)
   client.send(get())
-  t.equal(await client.until('0\r\n\r\n'), 'HTTP/1.1 200 OK\r\nserver: old\r\ntransfer-encoding: chunked\r\n\r\n9\r\nall of it\r\n0\r\n\r\n')
+  t.equal(
+    await client.until('0\r\n\r\n'),
+    'HTTP/1.1 200 OK\r\nserver: old\r\ntransfer-encoding: chunked\r\n\r\n9\r\nall of it\r\n0\r\n\r\n',
+  )
   t.equal(client.ended, false)
   t.equal(served.pool.released, 0)
   client.socket.destroy()
-  t.equal(await once(served.port, 'GET / HTTP/1.0\r\nHost: api\r\n\r\n'), 'HTTP/1.1 200 OK\r\nserver: old\r\nconnection: close\r\n\r\nall of it')
+  t.equal(
+    await once(served.port, 'GET / HTTP/1.0\r\nHost: api\r\n\r\n'),
+    'HTTP/1.1 200 OK\r\nserver: old\r\nconnection: close\r\n\r\nall of it',
+  )
 })
 
 t.test('an upstream that cannot be reached, or breaks off, is a 503 in the words of Envoy', async t => {
@@ -199,7 +234,9 @@ t.test('an upstream that cannot be reached, or breaks off, is a 503 in the words
   await new Promise(resolve => closed.close(resolve))
   const unreachable = await serve(port)
   t.teardown(() => unreachable.close())
-  t.ok((await once(unreachable.port, get().replace('\r\n\r\n', '\r\nConnection: close\r\n\r\n'))).endsWith(text('remote connection failure')))
+  t.ok(
+    (await once(unreachable.port, get().replace('\r\n\r\n', '\r\nConnection: close\r\n\r\n'))).endsWith(text('remote connection failure')),
+  )
   const breaking = await raw(t, (socket, chunk) => {
     if (chunk.includes('/reset')) socket.resetAndDestroy()
     else if (chunk.includes('/nonsense')) socket.write('HTTP/1.1 2oo OK\r\n')
@@ -229,9 +266,14 @@ t.test('an answer that breaks off breaks the client off', async t => {
   })
   t.match(await once(served.port, get('/length')), /part$/)
   t.match(await once(served.port, get('/chunked')), /part\r\n$/, 'without its last chunk')
+  const old = new RawClient(served.port)
+  old.send('GET /chunked HTTP/1.0\r\nHost: api\r\n\r\n')
+  t.match(await old.end(), /\r\n\r\n(part)?$/)
+  t.equal(old.error, 'ECONNRESET', 'a client that reads to the end is told that it is not the end')
   t.strictSame(
     served.door.outcomes.map(outcome => [outcome.source, outcome.reason]),
     [
+      ['upstream', 'upstream-reset'],
       ['upstream', 'upstream-reset'],
       ['upstream', 'upstream-reset'],
     ],
@@ -400,7 +442,9 @@ t.test('draining ends each connection with its next answer, not before', async t
 t.test('an upgrade becomes a tunnel that a new plan can end', async t => {
   const server = createApp()
   server.on('upgrade', (request, socket: Socket, head) => {
-    socket.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: ${request.headers['sec-websocket-key']}\r\n\r\n`)
+    socket.write(
+      `HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: ${request.headers['sec-websocket-key']}\r\n\r\n`,
+    )
     socket.write(`early:${head.toString()}`)
     socket.on('data', chunk => socket.write(`echo:${chunk.toString()}`))
     socket.on('end', () => socket.end('bye'))
@@ -416,7 +460,10 @@ t.test('an upgrade becomes a tunnel that a new plan can end', async t => {
   const first = new RawClient(served.port)
   first.send(`${ask}frame`)
   await first.until(text => /early:.*frame/s.test(text) || text.includes('echo:frame'))
-  t.match(first.received, /^HTTP\/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: abc\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n/)
+  t.match(
+    first.received,
+    /^HTTP\/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: abc\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n/,
+  )
   first.send('one')
   await first.until('echo:one')
   first.socket.end()
@@ -486,16 +533,19 @@ t.test('10 MiB go up and down with bounded memory, at the pace of the slower sid
   }, 1)
   t.teardown(() => clearInterval(watch))
   const received = await new Promise<number>((resolve, reject) => {
-    const request = dial({ port: served.port, host: '127.0.0.1', method: 'POST', headers: { 'transfer-encoding': 'chunked' } }, response => {
-      let count = 0
-      response.on('data', (chunk: Buffer) => {
-        count += chunk.length
-        if (count % 20 !== 0) return
-        response.pause()
-        setTimeout(() => response.resume(), 1)
-      })
-      response.on('end', () => resolve(count))
-    })
+    const request = dial(
+      { port: served.port, host: '127.0.0.1', method: 'POST', headers: { 'transfer-encoding': 'chunked' } },
+      response => {
+        let count = 0
+        response.on('data', (chunk: Buffer) => {
+          count += chunk.length
+          if (count % 20 !== 0) return
+          response.pause()
+          setTimeout(() => response.resume(), 1)
+        })
+        response.on('end', () => resolve(count))
+      },
+    )
     request.on('error', reject)
     let sent = 0
     const more = (): void => {
@@ -514,4 +564,23 @@ t.test('10 MiB go up and down with bounded memory, at the pace of the slower sid
   t.equal(received, size)
   t.ok(buffered < 512 * 1024, `at most ${buffered} bytes waited in the client's socket`)
   t.equal(served.door.outcomes[0]?.responseBytes, size)
+})
+
+t.test('under load every request is answered and upstream connections are few', async t => {
+  const served = await behind(t, (request, response) => {
+    let size = 0
+    request.on('data', (chunk: Buffer) => (size += chunk.length)).on('end', () => response.end(String(size)))
+  })
+  const result = await autocannon({
+    url: `http://127.0.0.1:${served.port}`,
+    connections: 20,
+    amount: 4_000,
+    requests: [
+      { method: 'GET', path: '/a' },
+      { method: 'POST', path: '/b', body: 'x'.repeat(20_000) },
+    ],
+  })
+  t.strictSame([result['2xx'], result.non2xx, result.errors, result.timeouts], [4_000, 0, 0, 0])
+  t.strictSame(new Set(served.door.outcomes.map(outcome => `${outcome.status} ${outcome.requestBytes}`)), new Set(['200 0', '200 20000']))
+  t.ok(served.pool.dialled <= 20, `${served.pool.dialled} connections to the app`)
 })

@@ -1,7 +1,7 @@
 /** Against node:http: what is generated valid is read the same by both, and whatever we let through, node reads as what was judged. */
 import { createServer as createApp, request as dial } from 'node:http'
 import { createServer } from 'node:net'
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import t from 'tap'
 import type { HttpDoor, UpstreamStream } from '../../../src/proxy/http1/connection.ts'
 import { Deadlines, serveHttp1 } from '../../../src/proxy/http1/connection.ts'
@@ -11,13 +11,14 @@ import { MemoryStream, nodeReads, turn } from './node-reader.ts'
 const deep = process.env.ISTHMUS_DEEP === '1'
 
 const tokenChars = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+const chars = (text: string): string[] => text.split('')
 const special = /^(host|connection|keep-alive|te|trailer|upgrade|expect|proxy.*|content-length|content_length|transfer[-_]encoding)$/i
-const name = fc.string({ unit: fc.constantFrom(...tokenChars), minLength: 1, maxLength: 20 }).filter(text => !special.test(text))
+const name = fc.string({ unit: fc.constantFrom(...chars(tokenChars)), minLength: 1, maxLength: 20 }).filter(text => !special.test(text))
 const valueChars = Array.from({ length: 255 - 0x21 }, (_, i) => String.fromCharCode(0x21 + i)).filter(char => char !== '\x7f')
 const value = fc.string({ unit: fc.constantFrom(...valueChars, ' ', '\t'), maxLength: 60 })
 const space = fc.constantFrom('', ' ', '  ', '\t')
 const fields = fc.array(fc.tuple(name, space, value, space), { maxLength: 12 })
-const target = fc.string({ unit: fc.constantFrom(...'abz019-._~!$&\'()*+,;=:@/%{}|^`[]?'), maxLength: 40 }).map(rest => `/${rest}`)
+const target = fc.string({ unit: fc.constantFrom(...chars("abz019-._~!$&'()*+,;=:@/%{}|^`[]?")), maxLength: 40 }).map(rest => `/${rest}`)
 const method = fc.constantFrom('GET', 'POST', 'PUT', 'DELETE', 'PATCH', 'OPTIONS', 'PROPFIND', 'M-SEARCH')
 const body = fc.oneof(
   fc.constant({ framing: '', wire: '', data: '' }),
@@ -56,11 +57,51 @@ t.test('a valid request is the same to node:http and to us, before and after we 
 
 /** Pieces that have led parsers astray. */
 const nasty = [
-  ...['\r', '\n', '\r\n', '\0', '\t', ' ', ':', ',', ';', '\x0b', '\x0c', '\x85', '\xa0', '#', '?', '\\', '//', '..', '%2e', '%00'],
-  ...['Content-Length: 5\r\n', 'content-length: 0\r\n', 'Content-Length: 5, 6\r\n', 'Transfer-Encoding: chunked\r\n', 'Transfer-Encoding : chunked\r\n'],
-  ...['transfer-encoding: identity\r\n', 'Transfer-Encoding:\x0bchunked\r\n', ' folded\r\n', 'Host: evil\r\n', 'Connection: X-A, close\r\n'],
-  ...['Connection: transfer-encoding\r\n', 'Upgrade: h2c\r\nConnection: upgrade\r\n', 'Expect: 100-continue\r\n', 'GET /x HTTP/1.1\r\nHost: x\r\n\r\n'],
-  ...['0\r\n\r\n', '5\r\nhello\r\n', 'ffffffff\r\n', '-1\r\n', '5;x=\r\n', 'HTTP/1.0', 'HTTP/1.1', 'HTTP/2.0', 'http://evil/', 'CONNECT ', 'Trailer: x\r\n'],
+  '\r',
+  '\n',
+  '\r\n',
+  '\0',
+  '\t',
+  ' ',
+  ':',
+  ',',
+  ';',
+  '\x0b',
+  '\x0c',
+  '\x85',
+  '\xa0',
+  '#',
+  '?',
+  '\\',
+  '//',
+  '..',
+  '%2e',
+  '%00',
+  'Content-Length: 5\r\n',
+  'content-length: 0\r\n',
+  'Content-Length: 5, 6\r\n',
+  'Transfer-Encoding: chunked\r\n',
+  'Transfer-Encoding : chunked\r\n',
+  'transfer-encoding: identity\r\n',
+  'Transfer-Encoding:\x0bchunked\r\n',
+  ' folded\r\n',
+  'Host: evil\r\n',
+  'Connection: X-A, close\r\n',
+  'Connection: transfer-encoding\r\n',
+  'Upgrade: h2c\r\nConnection: upgrade\r\n',
+  'Expect: 100-continue\r\n',
+  'GET /x HTTP/1.1\r\nHost: x\r\n\r\n',
+  '0\r\n\r\n',
+  '5\r\nhello\r\n',
+  'ffffffff\r\n',
+  '-1\r\n',
+  '5;x=\r\n',
+  'HTTP/1.0',
+  'HTTP/1.1',
+  'HTTP/2.0',
+  'http://evil/',
+  'CONNECT ',
+  'Trailer: x\r\n',
 ]
 const seeds = [
   'GET /a?b HTTP/1.1\r\nHost: api\r\nX-A: 1\r\nAccept: */*\r\n\r\n',
@@ -72,7 +113,9 @@ const seeds = [
 const mutated = fc
   .tuple(
     fc.array(fc.constantFrom(...seeds), { minLength: 1, maxLength: 3 }),
-    fc.array(fc.tuple(fc.nat(), fc.nat(2), fc.oneof(fc.constantFrom(...nasty), fc.string({ unit: 'binary-ascii', maxLength: 3 }))), { maxLength: 4 }),
+    fc.array(fc.tuple(fc.nat(), fc.nat(2), fc.oneof(fc.constantFrom(...nasty), fc.string({ unit: 'binary-ascii', maxLength: 3 }))), {
+      maxLength: 4,
+    }),
     fc.array(fc.nat(400), { maxLength: 4 }),
   )
   .map(([parts, edits, cuts]) => {
@@ -99,7 +142,12 @@ async function hostile(pieces: Buffer[]): Promise<{ judged: { method: string; ur
         if (entry.got === '') setImmediate(() => upstream.push('HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok'))
         entry.got += chunk.toString('latin1')
       }
-      const stream: UpstreamStream = { stream: upstream, reusable: false, release: () => upstream.destroy(), destroy: () => upstream.destroy() }
+      const stream: UpstreamStream = {
+        stream: upstream,
+        reusable: false,
+        release: () => upstream.destroy(),
+        destroy: () => upstream.destroy(),
+      }
       return { ok: true, connect: () => stream }
     },
     finished() {},
@@ -139,6 +187,102 @@ t.test('whatever a hostile client sends, an upstream gets one request and it is 
   )
   t.ok(forwarded > 300, `${forwarded} requests went through`)
 })
+
+/** Pieces of answers that have led clients astray. */
+const nastyAnswer = [
+  ...nasty,
+  'HTTP/1.1 200 OK\r\n',
+  'HTTP/1.1 101 Switching Protocols\r\n',
+  'HTTP/1.1 100 Continue\r\n\r\n',
+  'HTTP/1.1 204 x\r\n\r\n',
+  '304',
+  '999',
+]
+const answers = fc
+  .tuple(
+    fc.constantFrom(
+      'HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: y\r\n\r\nhello',
+      'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nT: 1\r\n\r\n',
+      'HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n',
+      'HTTP/1.0 200 OK\r\nServer: x\r\n\r\nto the end',
+    ),
+    fc.array(fc.tuple(fc.nat(), fc.nat(2), fc.oneof(fc.constantFrom(...nastyAnswer), fc.string({ unit: 'binary-ascii', maxLength: 3 }))), {
+      maxLength: 3,
+    }),
+    fc.array(fc.nat(200), { maxLength: 3 }),
+  )
+  .map(([seed, edits, cuts]) => {
+    let text = seed
+    for (const [at, removed, insert] of edits) {
+      const position = at % (text.length + 1)
+      text = text.slice(0, position) + insert + text.slice(position + removed)
+    }
+    return cut(bytes(text), cuts)
+  })
+
+t.test('whatever a hostile app answers, the next request of the connection gets its own answer', async t => {
+  const canary = 'HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\ncanary'
+  let kept = 0
+  await fc.assert(
+    fc.asyncProperty(answers, async pieces => {
+      const finals: number[] = []
+      let nth = 0
+      const door: HttpDoor = {
+        open() {
+          const mine = nth++ === 0 ? pieces : [bytes(canary)]
+          const upstream = new MemoryStream()
+          upstream.on('error', () => {})
+          upstream.onWrite = () => {
+            for (const piece of mine) upstream.push(piece)
+            upstream.push(null)
+          }
+          const stream: UpstreamStream = {
+            stream: upstream,
+            reusable: false,
+            release: () => upstream.destroy(),
+            destroy: () => upstream.destroy(),
+          }
+          return { ok: true, connect: () => stream }
+        },
+        finished: outcome => void finals.push(outcome.status),
+      }
+      const downstream = new MemoryStream()
+      const connection = serveHttp1(downstream, door, limits, deadlines)
+      downstream.push(bytes('GET /1 HTTP/1.1\r\nHost: api\r\n\r\nGET /2 HTTP/1.1\r\nHost: api\r\n\r\n'))
+      for (let i = 0; i < 8; i++) await turn()
+      connection.close()
+      // What node's client makes of the first answer ends exactly where the second begins.
+      if (!downstream.written.endsWith(canary) || finals.length !== 2) {
+        t.notMatch(downstream.written, 'canary', 'a connection that cannot go on says nothing more')
+        return
+      }
+      kept++
+      const first = await nodeAnswer(downstream.written)
+      t.strictSame(first, { status: finals[0], rest: canary })
+    }),
+    { numRuns: deep ? 20_000 : 600 },
+  )
+  t.ok(kept > 200, `${kept} connections went on`)
+})
+
+/** The first final answer as node:http's client reads it; `rest` is what follows it. */
+async function nodeAnswer(text: string): Promise<{ status: number | undefined; rest: string }> {
+  const stream = new MemoryStream()
+  const answered = new Promise<number | undefined>((resolve, reject) => {
+    const request = dial({ createConnection: () => stream, method: 'GET', path: '/1' }, response => {
+      response.resume()
+      response.on('end', () => resolve(response.statusCode))
+      response.on('error', reject)
+    })
+    request.on('error', reject)
+    request.end()
+  })
+  const canaryAt = text.lastIndexOf('HTTP/1.1 200 OK\r\ncontent-length: 6')
+  stream.push(bytes(text.slice(0, canaryAt)))
+  const status = await Promise.race([answered, new Promise<undefined>(resolve => setTimeout(() => resolve(undefined), 500))])
+  stream.destroy()
+  return { status, rest: text.slice(canaryAt) }
+}
 
 t.test('hostile input leaves memory flat', async t => {
   if (global.gc === undefined) {
@@ -191,12 +335,18 @@ t.test('a valid response is the same to a client of node:http, direct or through
     })
   const open = body.map(({ framing, wire, data }) => (framing === '' ? { framing, wire: 'to the end', data } : { framing, wire, data }))
   await fc.assert(
-    fc.asyncProperty(fc.constantFrom(200, 201, 204, 302, 304, 404, 500), fc.constantFrom('GET', 'HEAD'), fields, open, async (status, method, fields, { framing, wire }) => {
-      const lines = fields.map(([name, before, value, after]) => `${name}:${before}${value}${after}\r\n`).join('')
-      const bodiless = status === 204 || status === 304 || method === 'HEAD'
-      message = `HTTP/1.1 ${status} Some reason\r\n${lines}${status === 204 ? '' : framing}\r\n${bodiless ? '' : wire}`
-      t.strictSame(await ask(served.port, method), await ask(port, method))
-    }),
+    fc.asyncProperty(
+      fc.constantFrom(200, 201, 204, 302, 304, 404, 500),
+      fc.constantFrom('GET', 'HEAD'),
+      fields,
+      open,
+      async (status, method, fields, { framing, wire }) => {
+        const lines = fields.map(([name, before, value, after]) => `${name}:${before}${value}${after}\r\n`).join('')
+        const bodiless = status === 204 || status === 304 || method === 'HEAD'
+        message = `HTTP/1.1 ${status} Some reason\r\n${lines}${status === 204 ? '' : framing}\r\n${bodiless ? '' : wire}`
+        t.strictSame(await ask(served.port, method), await ask(port, method))
+      },
+    ),
     { numRuns: deep ? 2_000 : 100 },
   )
 })
@@ -223,7 +373,11 @@ t.test('node:http as the app sees the same through us as directly', async t => {
     ['PUT', 'x'.repeat(100_000)],
   ] as const) {
     const ask = async (to: number): Promise<string> => {
-      const response = await fetch(`http://127.0.0.1:${to}/a?b=c`, { method, headers: { host: 'api' }, ...(data === '' ? {} : { body: data }) })
+      const response = await fetch(`http://127.0.0.1:${to}/a?b=c`, {
+        method,
+        headers: { host: 'api' },
+        ...(data === '' ? {} : { body: data }),
+      })
       return (await response.text()).replaceAll(`127.0.0.1:${to}`, 'api')
     }
     t.equal(await ask(served.port), await ask(port))

@@ -185,8 +185,8 @@ export class TestDoor implements HttpDoor {
     return this.allowed
   }
 
-  finished({ durationMs: _, ...outcome }: Outcome): void {
-    this.outcomes.push(outcome)
+  finished({ status, source, reason, requestBytes, responseBytes, retried }: Outcome): void {
+    this.outcomes.push({ status, source, reason, requestBytes, responseBytes, retried })
   }
 
   malformed(status: number, reason: string): void {

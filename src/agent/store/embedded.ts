@@ -90,7 +90,7 @@ interface LiveLease {
   ttlMs: number
   /** Monotonic clock, ms. */
   endsAt: number
-  /** Counts renewals, so that an end that was already on its way is called off. */
+  /** Renewals that are under way. */
   renewals: number
   timer: Timer | undefined
 }
@@ -293,15 +293,16 @@ class EmbeddedStore implements Store {
   async #renew(id: string): Promise<boolean> {
     const lease = this.#live.get(id)
     if (!lease) return false
-    // Counted now, so that an end which is queued behind this renewal sees it.
+    // From this moment until it is answered the lease cannot end.
     lease.renewals += 1
-    return this.#submit(
-      () => this.#leaseRecord(id) !== undefined && this.#writeLease(id, lease.ttlMs),
-      renewed => {
-        lease.endsAt = this.#clock.monotonicMs() + lease.ttlMs
-        if (renewed) this.#arm(id, lease)
-      },
-    )
+    try {
+      const renewed = await this.#submit(() => this.#leaseRecord(id) !== undefined && this.#writeLease(id, lease.ttlMs))
+      if (renewed) lease.endsAt = this.#clock.monotonicMs() + lease.ttlMs
+      return renewed
+    } finally {
+      lease.renewals -= 1
+      if (this.#live.get(id) === lease && !this.#closed) this.#arm(id, lease)
+    }
   }
 
   async #revoke(id: string): Promise<void> {
@@ -311,22 +312,14 @@ class EmbeddedStore implements Store {
     )
   }
 
-  /** The timer's part: ends the lease unless it was renewed in the meantime. */
+  /** The timer's part. A renewal that is under way arms the timer again when it is done. */
   async #expire(id: string): Promise<void> {
     const lease = this.#live.get(id)
     if (!lease || this.#closed) return
-    if (lease.endsAt > this.#clock.monotonicMs()) return this.#arm(id, lease)
-    const { renewals } = lease
-    await this.#submit(
-      group => {
-        const due = this.#live.get(id)?.renewals === renewals
-        if (due) this.#endLease(id, group)
-        return due
-      },
-      ended => {
-        if (ended) this.#forget(id)
-      },
-    )
+    const due = (): boolean => lease.renewals === 0 && lease.endsAt <= this.#clock.monotonicMs()
+    const ended = due() && (await this.#submit(group => due() && this.#endLease(id, group)))
+    if (ended) this.#forget(id)
+    else if (lease.renewals === 0) this.#arm(id, lease)
   }
 
   #arm(id: string, lease: LiveLease): void {
@@ -366,13 +359,14 @@ class EmbeddedStore implements Store {
     return bytes && (JSON.parse(bytes.toString()) as LeaseRecord)
   }
 
-  #endLease(id: string, group: Group): void {
+  #endLease(id: string, group: Group): true {
     const prefix = leasedKey(id, Buffer.alloc(0))
     const events: WatchEvent[] = []
     for (const key of this.#keysUnder(this.#environment.leased, prefix))
       this.#delete(key.subarray(prefix.length), group.revision + 1, events)
     this.#environment.leases.removeSync(Buffer.from(id))
     if (events.length > 0) this.#changed(group, events)
+    return true
   }
 
   // ---- reading LMDB; inside a group these see its own writes

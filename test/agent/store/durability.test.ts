@@ -1,0 +1,114 @@
+/**
+ * What "acknowledged" means, asked of the operating system: no write is answered before its syncs returned, any number of writers
+ * share them, and SIGKILL at any moment loses nothing that was answered.
+ */
+import { spawn, spawnSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import t from 'tap'
+import { openEmbeddedStore } from '../../../src/agent/store/embedded.ts'
+import { silentLogger } from '../../../src/lib/log.ts'
+
+const writer = fileURLToPath(new URL('./writer.js', import.meta.url))
+const delayMs = 300
+
+function scratch(t: { teardown(run: () => void): unknown }): string {
+  const dir = mkdtempSync(join(tmpdir(), 'isthmus-test-'))
+  t.teardown(() => rmSync(dir, { recursive: true, force: true }))
+  return dir
+}
+
+/** strace with every sync delayed before it starts; where it cannot be had, the reason. */
+function straceMissing(): string | false {
+  if (process.platform !== 'linux') return 'no strace outside Linux: THE ORDER OF SYNC AND ACKNOWLEDGEMENT IS NOT TESTED HERE'
+  const probe = spawnSync('strace', ['-f', '-o', '/dev/null', '-e', 'inject=fsync:delay_enter=1', 'true'])
+  return probe.status === 0 ? false : 'strace is missing or may not trace: THE ORDER OF SYNC AND ACKNOWLEDGEMENT IS NOT TESTED HERE'
+}
+
+function traced(dir: string, trace: string, writers: number, rounds: number): { key: string; tookMs: number }[] {
+  const inject = `inject=fdatasync,fsync,msync:delay_enter=${delayMs * 1000}`
+  const calls = 'trace=fdatasync,fsync,msync,pwrite64,pwritev,writev,openat'
+  // Node's own environment keeps tap's loader out of the traced process.
+  const env = { PATH: process.env.PATH ?? '' }
+  const run = spawnSync(
+    'strace',
+    ['-f', '-y', '-o', trace, '-e', calls, '-e', inject, process.execPath, writer, dir, String(writers), String(rounds)],
+    {
+      encoding: 'utf8',
+      env,
+      timeout: 60_000,
+    },
+  )
+  const lines = run.stdout.trim().split('\n')
+  if (run.status !== 0 || lines[0] !== 'ready') throw new Error(`the traced writer failed: ${run.stdout} ${run.stderr}`)
+  return lines.slice(1).map(line => ({ key: line.split(' ')[0]!, tookMs: Number(line.split(' ')[1]) }))
+}
+
+const skip = straceMissing()
+if (skip) t.comment(skip)
+
+void t.test('no write is acknowledged before the sync that follows it', { skip }, async t => {
+  const dir = scratch(t)
+  const trace = join(dir, 'trace')
+  const acknowledged = traced(join(dir, 'data'), trace, 1, 4)
+  t.equal(acknowledged.length, 4)
+  for (const { key, tookMs } of acknowledged) t.ok(tookMs >= delayMs, `${key} took ${tookMs} ms`)
+  const calls = readFileSync(trace, 'utf8').split('\n')
+  const delayed = calls.filter(
+    line => /f(?:data)?sync\(.*data\.mdb.*DELAYED/.test(line) || /(?:f(?:data)?sync|msync) resumed.*DELAYED/.test(line),
+  )
+  t.ok(delayed.length >= 4, 'it is fdatasync on the data file that was waited for')
+  t.ok(
+    calls.some(line => /openat\(.*data\.mdb".*O_DSYNC/.test(line)),
+    'and the page that makes a commit count is written through O_DSYNC',
+  )
+})
+
+void t.test('64 writers share their syncs', { skip }, async t => {
+  const dir = scratch(t)
+  const trace = join(dir, 'trace')
+  const start = performance.now()
+  const acknowledged = traced(join(dir, 'data'), trace, 64, 4)
+  const tookMs = performance.now() - start
+  t.equal(acknowledged.length, 256)
+  for (const { key, tookMs } of acknowledged) if (tookMs < delayMs) t.fail(`${key} was acknowledged after ${tookMs} ms`)
+  const syncs = readFileSync(trace, 'utf8')
+    .split('\n')
+    .filter(line => /DELAYED/.test(line)).length
+  t.ok(syncs <= 16, `256 writes took ${syncs} syncs and ${Math.round(tookMs)} ms`)
+})
+
+void t.test('SIGKILL at any moment loses no acknowledged write', async t => {
+  const kills = process.env.ISTHMUS_DEEP === '1' ? 40 : 4
+  for (let run = 0; run < kills; run++) {
+    const dir = scratch(t)
+    const child = spawn(process.execPath, [writer, dir, '16', '1000000'], { stdio: ['ignore', 'pipe', 'inherit'] })
+    let out = ''
+    const enough = new Promise<void>(resolve => {
+      child.stdout.on('data', (chunk: Buffer) => {
+        out += chunk.toString()
+        if (out.length > 2000) resolve()
+      })
+    })
+    await enough
+    await new Promise(resolve => setTimeout(resolve, 20 + 30 * Math.random()))
+    const ended = new Promise(resolve => child.once('close', resolve))
+    child.kill('SIGKILL')
+    await ended
+    // The last line may be cut short.
+    const acknowledged = out
+      .split('\n')
+      .slice(1, -1)
+      .map(line => line.split(' ')[0]!)
+    const store = await openEmbeddedStore({ dir, logger: silentLogger() })
+    const { entries, revision } = await store.list('k/')
+    const found = new Map(entries.map(entry => [entry.key, entry]))
+    const lost = acknowledged.filter(key => Buffer.from(found.get(key)?.value ?? []).toString() !== key.repeat(10))
+    t.same(lost, [], `all ${acknowledged.length} acknowledged writes are there`)
+    t.equal(revision, Math.max(...entries.map(entry => entry.modRevision)), 'and the revision is that of the newest')
+    t.same(await store.txn({ ops: [{ op: 'put', key: 'after', value: Buffer.alloc(0) }] }), { ok: true, revision: revision + 1 })
+    await store.close()
+  }
+})

@@ -81,10 +81,10 @@ export class AgentClient {
     return { url: this.#target.shown, token: this.#token }
   }
 
-  /** Any answer below 400 except those in `also`, which the caller reads itself. */
+  /** Any answer below 300 (an agent redirects only names that no command means), and those in `also`, which the caller reads itself. */
   async call(method: string, path: string, call: Call = {}, also: number[] = []): Promise<Answer> {
     const answer = await this.#exchange(method, path, call)
-    if (answer.status >= 400 && !also.includes(answer.status)) {
+    if (answer.status >= 300 && !also.includes(answer.status)) {
       throw new CliError(`Unexpected response code: ${answer.status} (${answer.body.toString()})`)
     }
     return answer

@@ -10,7 +10,7 @@ import { writeRefusal, writeReply, type Reply } from '../../wire/dns/writer.ts'
 import type { DnsConfig } from '../config.ts'
 import { isReverse, matchZone, reverseAddress, type ZoneMatch } from './question.ts'
 import type { Recursors } from './recursors.ts'
-import { roomFor, trimReply, type Transport } from './trim.ts'
+import { fitReply, roomFor, type Transport } from './trim.ts'
 import { maxChasedRecords, type Chase, type Zone, type ZoneAnswer } from './zone.ts'
 
 /** Names outside the zones that one query may make us look up. */
@@ -58,7 +58,7 @@ export class Responder {
     // A label with a dot, a blank or a control character in it names nothing here, and must not be read as two labels.
     if (!isPlain(query)) return this.#send(query, transport, this.#zone.nameError(match))
     const room = roomFor(query, transport, this.#config.udpAnswerLimit)
-    const found = this.#zone.answer({ ...query, edns: query.edns !== undefined, wanted: room.answers + 1 }, match)
+    const found = this.#zone.answer({ ...query, edns: query.edns !== undefined, wanted: room.answers + 1, bytes: room.bytes }, match)
     if (found.chase.length === 0 || !this.#recursors.configured) return this.#send(query, transport, found)
     return this.#chase(query, found).then(() => this.#send(query, transport, found))
   }
@@ -102,11 +102,8 @@ export class Responder {
       recursionAvailable: this.#recursors.configured,
       opt: true,
     }
-    const options = { udpAnswerLimit: this.#config.udpAnswerLimit, compress: !this.#config.disableCompression }
-    const trimmed = trimReply(query, reply, roomFor(query, transport, this.#config.udpAnswerLimit), options)
-    // Without any answer left, silence about the rest would read as "there is none".
-    reply.truncated = trimmed && (this.#config.enableTruncate || reply.answer.length === 0)
-    return writeReply(query, reply, options)
+    const { udpAnswerLimit, enableTruncate, disableCompression } = this.#config
+    return fitReply(query, reply, roomFor(query, transport, udpAnswerLimit), { compress: !disableCompression, enableTruncate })
   }
 
   #bare(query: Query, rcode: Reply['rcode'], recursionAvailable = false): Buffer | undefined {

@@ -3,8 +3,8 @@
  * reply keeps the addresses of the targets that are left and nothing else.
  */
 import type { Query } from '../../wire/dns/query.ts'
-import type { DnsRecord } from '../../wire/dns/records.ts'
-import { replyBytes, type Reply } from '../../wire/dns/writer.ts'
+import { rrTypes, type DnsRecord } from '../../wire/dns/records.ts'
+import { writeReply, type Reply } from '../../wire/dns/writer.ts'
 
 export type Transport = 'udp' | 'tcp'
 
@@ -14,11 +14,14 @@ const plainUdpBytes = 512
 const maxUdpBytes = 4096
 const maxTcpBytes = 65_523
 const maxUdpAnswers = 8
+/** What the smallest answers take: an A record behind a pointer, an SRV record with the shortest target. */
 const smallestAnswerBytes = 16
+const smallestSrvBytes = 21
 
-export interface TrimOptions {
-  udpAnswerLimit: number
+export interface FitOptions {
   compress: boolean
+  /** Say so, by the TC flag, when answers were left out. */
+  enableTruncate: boolean
 }
 
 export interface Room {
@@ -28,46 +31,54 @@ export interface Room {
 }
 
 export function roomFor(query: Query, transport: Transport, udpAnswerLimit: number): Room {
-  if (transport === 'tcp') return { bytes: maxTcpBytes, answers: Math.floor(maxTcpBytes / smallestAnswerBytes) }
+  const smallest = query.type === rrTypes.srv ? smallestSrvBytes : smallestAnswerBytes
+  if (transport === 'tcp') return { bytes: maxTcpBytes, answers: Math.floor(maxTcpBytes / smallest) }
   const bytes = Math.min(maxUdpBytes, Math.max(plainUdpBytes, query.edns?.udpSize ?? 0))
-  const byBytes = Math.floor(bytes / smallestAnswerBytes)
-  return { bytes, answers: bytes === plainUdpBytes ? Math.min(maxUdpAnswers, udpAnswerLimit) : byBytes }
+  return { bytes, answers: bytes === plainUdpBytes ? Math.min(maxUdpAnswers, udpAnswerLimit) : Math.floor(bytes / smallest) }
 }
 
-/** Cuts `reply` in place; true when an answer was left out. */
-export function trimReply(query: Query, reply: Reply, room: Room, options: TrimOptions): boolean {
-  const before = reply.answer.length
+/** The reply as bytes that fit, with as many answers as do. */
+export function fitReply(query: Query, reply: Reply, room: Room, options: FitOptions): Buffer | undefined {
+  const { compress } = options
+  if (reply.answer.length <= room.answers) {
+    const whole = writeReply(query, reply, { compress })
+    if (whole && whole.length <= room.bytes) return whole
+  }
+  const fitting = cutToRoom(query, reply, room, compress)
+  const cut = fitting.answer.length < reply.answer.length
+  // Without any answer left, silence about the rest would read as "there is none".
+  const truncated = cut && (options.enableTruncate || fitting.answer.length === 0)
+  return writeReply(query, { ...fitting, truncated }, { compress })
+}
+
+/** What merely explains goes first, then the authority, then answers. */
+function cutToRoom(query: Query, reply: Reply, room: Room, compress: boolean): Reply {
   const addresses = indexAddresses(reply.additional)
-  // An answer that was cut by number is measured uncompressed, so that it fits whoever unpacks and forwards it.
-  let compress = options.compress
-  const cutTo = (count: number) => {
-    reply.answer = reply.answer.slice(0, count)
-    reply.additional = addressesOf(reply.answer, addresses)
+  const upTo = (count: number): Reply => {
+    const answer = reply.answer.slice(0, count)
+    return { ...reply, answer, additional: addressesOf(answer, addresses) }
   }
-  if (before > room.answers) {
-    compress = compress && room.bytes !== plainUdpBytes
-    cutTo(room.answers)
+  const all = Math.min(reply.answer.length, room.answers)
+  // Answers that were cut by number are measured uncompressed, so that they fit whoever unpacks and forwards them.
+  const measured = { compress: compress && !(all < reply.answer.length && room.bytes === plainUdpBytes) }
+  const bytesOf = (candidate: Reply) => writeReply(query, candidate, measured)?.length ?? Number.POSITIVE_INFINITY
+  const most = upTo(all)
+  const mostBytes = bytesOf(most)
+  if (mostBytes <= room.bytes) return most
+  const bare = (count: number): Reply => ({ ...upTo(count), authority: [] })
+  // Bytes grow almost evenly with answers, so guessing by proportion finds the border in two or three steps.
+  let fits = { count: 0, bytes: bytesOf(bare(0)) }
+  let over = { count: all, bytes: Math.min(most.authority.length === 0 ? mostBytes : bytesOf(bare(all)), 2 * 0xffff) }
+  if (over.bytes <= room.bytes) return bare(all)
+  while (over.count - fits.count > 1) {
+    const share = (room.bytes - fits.bytes) / (over.bytes - fits.bytes)
+    const guess = fits.count + Math.floor(share * (over.count - fits.count))
+    const count = Math.min(Math.max(guess, fits.count + 1), over.count - 1)
+    const bytes = bytesOf(bare(count))
+    if (bytes <= room.bytes) fits = { count, bytes }
+    else over = { count, bytes }
   }
-  const fits = () => replyBytes(query, reply, { compress }) <= room.bytes
-  if (fits()) return reply.answer.length < before
-  // What merely explains goes before an answer does.
-  cutTo(reply.answer.length)
-  if (!fits()) reply.authority = []
-  if (!fits()) {
-    const all = reply.answer
-    let most = 0
-    let tooMany = all.length
-    while (tooMany - most > 1) {
-      const middle = (most + tooMany) >> 1
-      reply.answer = all
-      cutTo(middle)
-      if (fits()) most = middle
-      else tooMany = middle
-    }
-    reply.answer = all
-    cutTo(most)
-  }
-  return reply.answer.length < before
+  return bare(fits.count)
 }
 
 /** The first address or alias that the additional section gives for each name. */

@@ -19,6 +19,8 @@ export interface ZoneQuestion {
   edns: boolean
   /** Answers worth making: one more than can be sent. */
   wanted: number
+  /** Bytes that can be sent. */
+  bytes: number
 }
 
 /** A name outside our zones whose addresses belong into a section. */
@@ -189,7 +191,7 @@ export class Zone {
       const address = addressRecord(target, host, ttl)
       if (address) out.additional.push(address)
       else this.#follow(host, 'additional', context)
-      if (this.#config.enableAdditionalNodeMetaTxt) out.additional.push(...metaRecords(nodeName, node, ttl))
+      if (this.#config.enableAdditionalNodeMetaTxt && mayFit(out, question)) out.additional.push(...metaRecords(nodeName, node, ttl))
       if (out.answer.length >= question.wanted) break
     }
     return found
@@ -220,7 +222,7 @@ export class Zone {
     budget.inner -= 1
     const limit = question.edns ? question.wanted : maxChasedRecords
     const inner = this.#answerForm(
-      { labels, name: fqdn(host), type: rrTypes.any, edns: question.edns, wanted: limit },
+      { labels, name: fqdn(host), type: rrTypes.any, edns: question.edns, wanted: limit, bytes: question.bytes },
       match,
       depth - 1,
       budget,
@@ -307,6 +309,11 @@ interface ServiceContext {
 
 function empty(): ZoneAnswer {
   return { rcode: rcodes.noError, answer: [], authority: [], additional: [], chase: [] }
+}
+
+/** False once a reply is too long for sure (no record is shorter than 13 bytes): then texts are the first to be cut, and not worth making. */
+function mayFit({ answer, additional }: ZoneAnswer, question: ZoneQuestion): boolean {
+  return 13 * (answer.length + additional.length) <= question.bytes
 }
 
 function seconds(ms: number): number {

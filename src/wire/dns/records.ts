@@ -1,6 +1,6 @@
 /**
- * The nouns of DNS that both directions share: type and rcode numbers, a name as labels, and a resource record. Names are texts
- * of labels joined by dots and ended by one; only texts that `nameLabels` can split are ever written.
+ * The nouns of DNS that both directions share: type and rcode numbers, names, and a resource record. A name is a text
+ * of labels, each ended by a dot; only those that `isWritable` are ever written.
  */
 
 /** RFC 1035 3.2.2, RFC 2782, RFC 3596, RFC 6891; `any` and `axfr` are query types only. */
@@ -56,16 +56,16 @@ export interface Edns {
 /** RFC 1035 2.3.4. */
 export const nameLimits = { labelBytes: 63, nameBytes: 255 } as const
 
-/** The labels of a name, root excluded; undefined when the name cannot be written (an empty or long label, too long in all). */
-export function nameLabels(name: string): string[] | undefined {
-  const bare = name.endsWith('.') ? name.slice(0, -1) : name
-  if (bare === '') return []
-  const labels = bare.split('.')
-  let bytes = 1
-  for (const label of labels) {
-    const length = Buffer.byteLength(label)
-    if (length === 0 || length > nameLimits.labelBytes) return undefined
-    bytes += length + 1
+/** True for a name that a message can hold: labels of 1 to 63 bytes, each with its dot, 255 bytes in all. The root is a lone dot. */
+export function isWritable(name: string): boolean {
+  if (name === '.') return true
+  if (!name.endsWith('.') || Buffer.byteLength(name) + 1 > nameLimits.nameBytes) return false
+  for (let at = 0; at < name.length;) {
+    const dot = name.indexOf('.', at)
+    const length = dot - at
+    if (length === 0 || length > nameLimits.labelBytes) return false
+    at = dot + 1
   }
-  return bytes > nameLimits.nameBytes ? undefined : labels
+  // Characters of several bytes count for what they take.
+  return Buffer.byteLength(name) === name.length || name.split('.').every(label => Buffer.byteLength(label) <= nameLimits.labelBytes)
 }

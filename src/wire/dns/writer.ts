@@ -4,7 +4,7 @@
  */
 import { isIPv4 } from 'node:net'
 import type { Query } from './query.ts'
-import { classIn, nameLabels, nameLimits, rrTypes, type DnsRecord, type Edns, type Rcode } from './records.ts'
+import { classIn, isWritable, nameLimits, rrTypes, type DnsRecord, type Edns, type Rcode } from './records.ts'
 
 export interface Reply {
   rcode: Rcode
@@ -60,11 +60,6 @@ export function writeReply(query: Query, reply: Reply, options: { compress: bool
   return out.finish(query.id, flags, [1, answers, authorities, additionals])
 }
 
-/** How long `writeReply` would make it, in bytes. */
-export function replyBytes(query: Query, reply: Reply, options: { compress: boolean }): number {
-  return writeReply(query, reply, options)?.length ?? Number.POSITIVE_INFINITY
-}
-
 /** A header alone: all that a message deserves whose question could not be read. */
 export function writeRefusal(refusal: { id: number; flags: number; rcode: Rcode }): Buffer {
   const header = Buffer.alloc(headerBytes)
@@ -83,8 +78,8 @@ export function writeQuery(id: number, query: Pick<Query, 'flags' | 'question' |
 
 /** The question of a name and type, as it stands in a message; undefined when the name cannot be written. */
 export function questionBytes(name: string, type: number): Buffer | undefined {
-  const labels = nameLabels(name)
-  if (!labels) return undefined
+  if (!isWritable(name)) return undefined
+  const labels = name === '.' ? [] : name.slice(0, -1).split('.')
   const parts = labels.flatMap(label => [Buffer.from([Buffer.byteLength(label)]), Buffer.from(label)])
   return Buffer.concat([...parts, Buffer.from([0, type >> 8, type & 0xff, 0, classIn])])
 }
@@ -150,23 +145,21 @@ class MessageWriter {
   }
 
   #record(record: DnsRecord): boolean {
-    const owner = nameLabels(record.name)
-    const targets = targetsOf(record).map(nameLabels)
-    if (!owner || targets.includes(undefined)) return false
+    if (!isWritable(record.name) || !targetsOf(record).every(isWritable)) return false
     // Three names at most, and SOA's five numbers; texts reserve their own.
     this.#reserve(3 * nameLimits.nameBytes + 64)
-    this.#name(owner, true)
+    this.#name(record.name, true)
     this.#uint16(typeNumbers[record.type])
     this.#uint16(classIn)
     this.#uint32(record.ttl)
     const lengthAt = this.#length
     this.#length += 2
-    this.#data(record, targets as string[][])
+    this.#data(record)
     this.#buffer.writeUInt16BE(this.#length - lengthAt - 2, lengthAt)
     return true
   }
 
-  #data(record: DnsRecord, targets: string[][]): void {
+  #data(record: DnsRecord): void {
     switch (record.type) {
       case 'A':
       case 'AAAA':
@@ -174,16 +167,16 @@ class MessageWriter {
       case 'CNAME':
       case 'NS':
       case 'PTR':
-        return this.#name(targets[0]!, true)
+        return this.#name(record.target, true)
       case 'SRV':
         this.#uint16(record.priority)
         this.#uint16(record.weight)
         this.#uint16(record.port)
         // RFC 2782: the target is not compressed; later names may point at it.
-        return this.#name(targets[0]!, false)
+        return this.#name(record.target, false)
       case 'SOA':
-        this.#name(targets[0]!, true)
-        this.#name(targets[1]!, true)
+        this.#name(record.mname, true)
+        this.#name(record.rname, true)
         for (const each of [record.serial, record.refresh, record.retry, record.expire, record.minimum]) this.#uint32(each)
         return undefined
       case 'TXT':
@@ -204,17 +197,19 @@ class MessageWriter {
     } while (at < bytes.length)
   }
 
-  #name(labels: string[], mayPoint: boolean): void {
-    for (let i = 0; i < labels.length; i++) {
+  /** Of a writable name. Suffixes are remembered as texts, so that case is kept and compared. */
+  #name(name: string, mayPoint: boolean): void {
+    for (let at = 0; at < name.length - 1;) {
       if (this.#offsets) {
-        const rest = `${labels.slice(i).join('.')}.`
+        const rest = at === 0 ? name : name.slice(at)
         const known = this.#offsets.get(rest)
         if (known !== undefined && mayPoint) return this.#uint16(0xc000 | known)
         if (known === undefined && this.#length <= maxPointer) this.#offsets.set(rest, this.#length)
       }
-      const length = this.#buffer.write(labels[i]!, this.#length + 1)
-      this.#byte(length)
-      this.#length += length
+      const dot = name.indexOf('.', at)
+      this.#byte(this.#buffer.write(name.slice(at, dot), this.#length + 1))
+      this.#length += this.#buffer[this.#length - 1]!
+      at = dot + 1
     }
     return this.#byte(0)
   }

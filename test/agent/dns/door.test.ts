@@ -25,7 +25,7 @@ const instance = (service: string, address: string, more: object = {}) => ({
   service: { id: `${service}-${address}`, service, address, port: 80, ...more },
 })
 
-t.test('the next answer shows what the catalog has become', async t => {
+void t.test('the next answer shows what the catalog has become', async t => {
   const { catalog, door } = await scene(t)
   const ask = async () => {
     const { rcode, answer } = await dig(door.port, 'web.service.consul', 'A')
@@ -49,7 +49,7 @@ t.test('the next answer shows what the catalog has become', async t => {
   t.same(await ask(), ['NXDOMAIN'])
 })
 
-t.test('a peer is seen under its own name and nowhere else', async t => {
+void t.test('a peer is seen under its own name and nowhere else', async t => {
   const { catalog, door, store, tables } = await scene(t)
   await catalog.register(instance('local', '10.0.0.1'))
   await catalog.replaceImported('east', 'api', [imported('api', '10.20.0.5', 7000)], 1)
@@ -81,13 +81,35 @@ t.test('a peer is seen under its own name and nowhere else', async t => {
   t.same(await ask('api.service.east.peer.consul'), ['NXDOMAIN'], 'and it is gone with the peering')
 })
 
-t.test('names of services and tags are compared without regard to case', async t => {
+void t.test('reverse names and nodes of peers follow the catalog', async t => {
+  const { catalog, door } = await scene(t)
+  const until = async (name: string, type: string, answer: string[]) => {
+    for (let i = 0; i < 200; i++) {
+      if (JSON.stringify((await dig(door.port, name, type)).answer) === JSON.stringify(answer)) return t.pass(`${name} ${answer.join()}`)
+      await new Promise(resolve => setTimeout(resolve, 5))
+    }
+    return t.fail(`${name} never answered ${answer.join()}`)
+  }
+  const name = '7.0.0.10.in-addr.arpa'
+  await until(name, 'PTR', [])
+  await catalog.register(instance('web', '10.0.0.7'))
+  await until(name, 'PTR', [`${name}. 0 PTR web.service.dc1.consul.`])
+  await catalog.register({ node: 'n7', address: '10.0.0.7' })
+  await until(name, 'PTR', [`${name}. 0 PTR n7.node.dc1.consul.`])
+  await until('beta.node.east.peer.consul', 'A', [])
+  await catalog.replaceImported('east', 'api', [imported('api', '10.20.0.5', 7000)], 1)
+  await until('beta.node.east.peer.consul', 'A', ['beta.node.east.peer.consul. 0 A 127.0.0.1'])
+  await catalog.purgeImported('east')
+  await until('beta.node.east.peer.consul', 'A', [])
+})
+
+void t.test('names of services and tags are compared without regard to case', async t => {
   const { catalog, door } = await scene(t)
   await catalog.register(instance('Web', '10.0.0.1', { tags: ['Blue'] }))
   t.same((await dig(door.port, 'bLUE.wEB.service.consul', 'A')).answer, ['bLUE.wEB.service.consul. 0 A 10.0.0.1'])
 })
 
-t.test('an address that stands behind several instances comes once, and SRV names every port', async t => {
+void t.test('an address that stands behind several instances comes once, and SRV names every port', async t => {
   const { catalog, door } = await scene(t)
   for (const port of [80, 81, 82]) await catalog.register(instance('web', '10.0.0.1', { id: `web-${port}`, port }))
   t.same((await dig(door.port, 'web.service.consul', 'A')).answer, ['web.service.consul. 0 A 10.0.0.1'])
@@ -97,7 +119,7 @@ t.test('an address that stands behind several instances comes once, and SRV name
   )
 })
 
-t.test('answers over and over are spread over all instances', async t => {
+void t.test('answers over and over are spread over all instances', async t => {
   const { catalog, door } = await scene(t)
   for (let i = 1; i <= 12; i++) await catalog.register(instance('web', `10.0.0.${i}`))
   const seen = new Set<string>()
@@ -105,7 +127,7 @@ t.test('answers over and over are spread over all instances', async t => {
   t.equal(seen.size, 12)
 })
 
-t.test('a_record_limit, disable_compression and udp_answer_limit do what they say', async t => {
+void t.test('a_record_limit, disable_compression and udp_answer_limit do what they say', async t => {
   const limited = await scene(t, 'dc1', { dns_config: { a_record_limit: 2 } })
   const plain = await scene(t, 'dc1', { dns_config: { disable_compression: true, udp_answer_limit: 5 } })
   for (const { catalog } of [limited, plain]) for (let i = 1; i <= 12; i++) await catalog.register(instance('web', `10.0.0.${i}`))
@@ -116,7 +138,7 @@ t.test('a_record_limit, disable_compression and udp_answer_limit do what they sa
   t.equal(five.size, 12 + 24 + 5 * (20 + 14), 'every name in full')
 })
 
-t.test('EDNS of a version that does not exist is told so', async t => {
+void t.test('EDNS of a version that does not exist is told so', async t => {
   const { door } = await scene(t)
   const query = digQuery('web.service.consul', 'A', ['+edns'])
   query[query.length - 5] = 1
@@ -124,7 +146,7 @@ t.test('EDNS of a version that does not exist is told so', async t => {
   t.equal(reply[reply.length - 6], 1, 'the upper bits of BADVERS')
 })
 
-t.test('a recursor that does not answer, or answers wrongly, gives way to the next', async t => {
+void t.test('a recursor that does not answer, or answers wrongly, gives way to the next', async t => {
   const silent = await startRecursor(() => undefined)
   const forger = await startRecursor(query => {
     const reply = exampleCom(query)
@@ -154,7 +176,7 @@ t.test('a recursor that does not answer, or answers wrongly, gives way to the ne
   )
 })
 
-t.test('the random strategy spreads questions over the recursors', async t => {
+void t.test('the random strategy spreads questions over the recursors', async t => {
   const all = await Promise.all([startRecursor(), startRecursor()])
   t.teardown(() => Promise.all(all.map(each => each.close())))
   const { door } = await scene(t, 'dc1', {
@@ -165,7 +187,7 @@ t.test('the random strategy spreads questions over the recursors', async t => {
   t.ok(all.every(each => each.asked.length > 0))
 })
 
-t.test('when no recursor is there, the answer is SERVFAIL', async t => {
+void t.test('when no recursor is there, the answer is SERVFAIL', async t => {
   const { door } = await scene(t, 'dc1', { recursors: ['127.0.0.1:1'], dns_config: { recursor_timeout: '200ms' } })
   for (const options of [[], ['+tcp']]) {
     const { rcode, flags } = await dig(door.port, 'www.example.com', 'A', options)
@@ -173,7 +195,7 @@ t.test('when no recursor is there, the answer is SERVFAIL', async t => {
   }
 })
 
-t.test('a recursor that sends more than the client takes is cut, with the TC flag', async t => {
+void t.test('a recursor that sends more than the client takes is cut, with the TC flag', async t => {
   const big = await startRecursor(query => {
     const reply = exampleCom(query)
     return Buffer.concat([reply, Buffer.alloc(3000)])
@@ -184,7 +206,7 @@ t.test('a recursor that sends more than the client takes is cut, with the TC fla
   t.same([reply.rcode, reply.flags, reply.answer, reply.size], ['NOERROR', ['qr', 'tc', 'rd', 'ra'], [], 33])
 })
 
-t.test('external names are looked up in the family that was asked for, and no more than five for one query', async t => {
+void t.test('external names are looked up in the family that was asked for, and no more than five for one query', async t => {
   const recursor = await startRecursor(query =>
     encode({ type: 'response', id: query.readUInt16BE(0), flags: 0x0180, questions: [{ name: 'x', type: 'A' }] }),
   )
@@ -195,7 +217,7 @@ t.test('external names are looked up in the family that was asked for, and no mo
   t.equal(recursor.asked.length, 5)
 })
 
-t.test('recursors are addresses, with or without a port', async t => {
+void t.test('recursors are addresses, with or without a port', async t => {
   t.same(parseRecursor('10.0.0.2'), { host: '10.0.0.2', port: 53 })
   t.same(parseRecursor('10.0.0.2:5353'), { host: '10.0.0.2', port: 5353 })
   t.same(parseRecursor('fd00::2'), { host: 'fd00::2', port: 53 })
@@ -205,7 +227,7 @@ t.test('recursors are addresses, with or without a port', async t => {
   }
 })
 
-t.test('a port that is taken is named, with what to do', async t => {
+void t.test('a port that is taken is named, with what to do', async t => {
   const { door, tables } = await scene(t)
   const config = loadConfig({ dev: true, flags: { node_name: 'n' } })
   const again = startDnsDoor({
@@ -220,7 +242,7 @@ t.test('a port that is taken is named, with what to do', async t => {
   await t.rejects(again, { code: 'unavailable', message: new RegExp(`cannot open the DNS door on 127.0.0.1:${door.port} .*set ports.dns`) })
 })
 
-t.test('messages are counted by transport and rcode', async t => {
+void t.test('messages are counted by transport and rcode', async t => {
   const { door, metrics } = await scene(t)
   await dig(door.port, 'nope.service.consul', 'A')
   await dig(door.port, 'nope.service.consul', 'A', ['+tcp'])
@@ -233,7 +255,7 @@ t.test('messages are counted by transport and rcode', async t => {
 
 const hasDig = spawnSync('dig', ['-v']).error === undefined
 
-t.test('dig itself understands the answers', { skip: hasDig ? false : 'dig is not installed' }, async t => {
+void t.test('dig itself understands the answers', { skip: hasDig ? false : 'dig is not installed' }, async t => {
   const made = await scene(t)
   await fillAlpha(made)
   const run = async (...args: string[]) => {

@@ -1,3 +1,4 @@
+// Names to forms, as a table.
 import t from 'tap'
 import { matchZone, parseForm, reverseAddress, zonesOf, type Form } from '../../../src/agent/dns/question.ts'
 
@@ -13,7 +14,7 @@ function form(name: string, type = a): Form | undefined {
 const here = { datacenter: '', peer: '' }
 const unknown = { form: 'unknown' }
 
-t.test('names become forms', async t => {
+void t.test('names become forms', async t => {
   const cases: [string, number, unknown][] = [
     ['web.service.consul', a, { form: 'service', service: 'web', tag: '', ...here }],
     ['WEB.Service.CONSUL', a, { form: 'service', service: 'web', tag: '', ...here }],
@@ -63,7 +64,7 @@ t.test('names become forms', async t => {
   for (const [name, type, expected] of cases) t.same(form(name, type), expected, `${name} ${type === srv ? 'SRV' : 'A'}`)
 })
 
-t.test('the longer of two nested zones wins, and the spelling of the question is kept', async t => {
+void t.test('the longer of two nested zones wins, and the spelling of the question is kept', async t => {
   const nested = zonesOf('Consul', 'x.consul.')
   t.same(matchZone(['a', 'X', 'CONSUL'], nested), { zone: 'alternative', domain: 'X.CONSUL.', rest: ['a'] })
   t.same(matchZone(['A', 'y', 'Consul'], nested), { zone: 'primary', domain: 'Consul.', rest: ['a', 'y'] })
@@ -71,7 +72,7 @@ t.test('the longer of two nested zones wins, and the spelling of the question is
   t.equal(matchZone([], nested), undefined)
 })
 
-t.test('reverse names become addresses only when they are complete', async t => {
+void t.test('reverse names become addresses only when they are complete', async t => {
   const reverse = (name: string) => reverseAddress(name.split('.'))
   t.equal(reverse('1.0.0.127.in-addr.arpa'), '127.0.0.1')
   t.equal(reverse('1.0.0.127.IN-ADDR.ARPA'), '127.0.0.1')

@@ -18,7 +18,7 @@ async function open(t: Test) {
   return { clock, socket, counts }
 }
 
-t.test('an idle connection is closed, and counted out', async t => {
+void t.test('an idle connection is closed, and counted out', async t => {
   const { clock, socket, counts } = await open(t)
   const closed = once(socket, 'close')
   await clock.advance(tcpLimits.messageTimeoutMs - 1)
@@ -30,7 +30,7 @@ t.test('an idle connection is closed, and counted out', async t => {
   t.equal(clock.timers, 0)
 })
 
-t.test('a message that trickles in does not keep a connection open, a whole one does', async t => {
+void t.test('a message that trickles in does not keep a connection open, a whole one does', async t => {
   const { clock, socket } = await open(t)
   const closed = once(socket, 'close')
   await clock.advance(5000)

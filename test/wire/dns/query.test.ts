@@ -1,5 +1,6 @@
+// Reading queries: what is one, what is refused, what is ignored; nothing throws.
 import { encode } from 'dns-packet'
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import t from 'tap'
 import { isPlain, readQuery } from '../../../src/wire/dns/query.ts'
 
@@ -15,7 +16,7 @@ function header(flags: number, counts: [number, number, number, number]): Buffer
 
 const question = Buffer.from('\x03WeB\x07service\x06consul\x00\x00\x21\x00\x01', 'latin1')
 
-t.test('a query is read with its name as it was spelled and its question byte for byte', async t => {
+void t.test('a query is read with its name as it was spelled and its question byte for byte', async t => {
   const read = readQuery(Buffer.concat([header(0x0100, [1, 0, 0, 0]), question]))
   t.same(read, {
     kind: 'query',
@@ -33,7 +34,7 @@ t.test('a query is read with its name as it was spelled and its question byte fo
   })
 })
 
-t.test('an OPT record is read, with its client subnet', async t => {
+void t.test('an OPT record is read, with its client subnet', async t => {
   const message = encode({
     type: 'query',
     id: 7,
@@ -60,7 +61,7 @@ t.test('an OPT record is read, with its client subnet', async t => {
   })
 })
 
-t.test('what is no query is refused by a code or ignored', async t => {
+void t.test('what is no query is refused by a code or ignored', async t => {
   const one: [number, number, number, number] = [1, 0, 0, 0]
   const name = (bytes: number[]) => Buffer.concat([header(0, one), Buffer.from(bytes), Buffer.from([0, 1, 0, 1])])
   const opt = Buffer.from([0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 0])
@@ -93,7 +94,7 @@ t.test('what is no query is refused by a code or ignored', async t => {
   }
 })
 
-t.test('labels with dots, blanks or bytes that are no text make a name that is not plain', async t => {
+void t.test('labels with dots, blanks or bytes that are no text make a name that is not plain', async t => {
   const plain = (label: string) => {
     const bytes = Buffer.from(label, 'latin1')
     const read = readQuery(
@@ -104,7 +105,7 @@ t.test('labels with dots, blanks or bytes that are no text make a name that is n
   t.same(['web', '_x', 'a.b', 'a b', 'a\0', '\xff', 'a\\b'].map(plain), [true, true, false, false, false, false, true])
 })
 
-t.test('random bytes never throw, and never become a query with more than one name', async t => {
+void t.test('random bytes never throw, and never become a query with more than one name', async t => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 600 }), bytes => {
       const read = readQuery(Buffer.from(bytes))

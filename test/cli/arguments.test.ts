@@ -1,0 +1,52 @@
+// Consul's spelling of flags, as a table.
+import { Command } from 'commander'
+import t from 'tap'
+import { normaliseArguments } from '../../src/cli/arguments.ts'
+
+const program = new Command('isthmus')
+program.command('config').command('write').option('--cas').option('--modify-index <n>').option('--http-addr <address>')
+
+void t.test("flags in Consul's spelling become commander's", async t => {
+  const cases: [string[], string[]][] = [
+    [['-http-addr=x:1'], ['--http-addr=x:1']],
+    [
+      ['config', 'write', '-http-addr', 'x:1', 'f.json'],
+      ['config', 'write', '--http-addr=x:1', 'f.json'],
+    ],
+    [
+      ['config', 'write', '--http-addr', 'x:1', '-'],
+      ['config', 'write', '--http-addr=x:1', '-'],
+    ],
+    [
+      ['config', 'write', '-cas', '-modify-index=7', '-'],
+      ['config', 'write', '--cas', '--modify-index=7', '-'],
+    ],
+    [
+      ['config', 'write', '-cas=true', '-'],
+      ['config', 'write', '--cas', '-'],
+    ],
+    [
+      ['config', 'write', '-cas=FALSE', '-'],
+      ['config', 'write', '-'],
+    ],
+    [
+      ['config', 'write', '-cas=maybe'],
+      ['config', 'write', '--cas=maybe'],
+    ],
+    [
+      ['config', 'write', '-modify-index', '-1'],
+      ['config', 'write', '--modify-index=-1'],
+    ],
+    [
+      ['config', 'write', '-nope', 'x'],
+      ['config', 'write', '--nope', 'x'],
+    ],
+    [['-h'], ['-h']],
+    [
+      ['kv', 'put', 'a', '--', '-value', '-x'],
+      ['kv', 'put', 'a', '--', '-value', '-x'],
+    ],
+    [['-http-addr=a=b\nc'], ['--http-addr=a=b\nc']],
+  ]
+  for (const [given, expected] of cases) t.same(normaliseArguments(given, program), expected, given.join(' '))
+})

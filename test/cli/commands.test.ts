@@ -1,0 +1,283 @@
+// Each command against a real agent's HTTP door: what it prints and how it ends, as spec/cli.md 2 has it.
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { agentWithHttp } from '../support/agent-parts.ts'
+import { against } from './harness.ts'
+
+async function agent(t: Test, options: Parameters<typeof agentWithHttp>[0] = {}) {
+  const running = await agentWithHttp(options)
+  t.teardown(() => running.close())
+  return { ...running, run: against(running.url) }
+}
+
+const ok = (stdout: string) => ({ code: 0, stdout, stderr: '' })
+const failed = (stderr: string) => ({ code: 1, stdout: '', stderr })
+
+void t.test('peering: a token of one cluster joins the other, is listed, read and deleted', async t => {
+  const west = await agent(t, { datacenter: 'west' })
+  const east = await agent(t, { datacenter: 'east' })
+  t.same(await east.run(['peering', 'list']), ok('There are no peering connections.\n'))
+  const made = await west.run(['peering', 'generate-token', '-name', 'east'])
+  t.equal(made.code, 0)
+  const token = made.stdout.trim()
+  t.match(token, /^[A-Za-z0-9+/]+=*$/)
+
+  const established = await east.run(['peering', 'establish', '-name=west', '-meta', 'env=prod', '-peering-token', '-'], `${token}\n`)
+  t.same(established, ok('Successfully established peering connection with west\n'))
+  const list = async () => (await east.run(['peering', 'list'])).stdout
+  for (let i = 0; i < 200 && !(await list()).includes('ACTIVE'); i++) await new Promise(resolve => setTimeout(resolve, 25))
+  t.equal(await list(), 'Name  State   Imported Svcs  Exported Svcs  Meta\nwest  ACTIVE  0              0              env=prod\n')
+
+  const read = await east.run(['peering', 'read', '-name', 'west'])
+  t.match(
+    read.stdout,
+    new RegExp(
+      [
+        'Name:         west',
+        'ID:           [0-9a-f-]{36}',
+        'State:        ACTIVE',
+        'Meta:',
+        '    env=prod',
+        '',
+        'Peer ID:               [0-9a-f-]{36}',
+        'Peer Server Name:      server\\.west\\.peering\\.[0-9a-f-]{36}\\.consul',
+        'Peer CA Pems:          1',
+        'Peer Server Addresses:',
+        '    127\\.0\\.0\\.1:\\d+',
+        '',
+        'Imported Services: 0',
+        'Exported Services: 0',
+        '',
+        'Last Heartbeat:    (?:never|\\S+ \\S+ \\+0000 UTC)',
+        'Last Send:         (?:never|\\S+ \\S+ \\+0000 UTC)',
+        'Last Receive:      (?:never|\\S+ \\S+ \\+0000 UTC)',
+        '',
+        'Create Index: \\d+',
+        'Modify Index: \\d+\n$',
+      ].join('\n'),
+    ),
+  )
+  const json = JSON.parse((await east.run(['peering', 'read', '-name', 'west', '-format=json'])).stdout) as { Name: string }
+  t.equal(json.Name, 'west')
+  t.same(await east.run(['peering', 'delete', '-name', 'west']), ok('Successfully submitted peering connection, west, for deletion\n'))
+  t.same(await east.run(['peering', 'delete', '-name', 'nope']), ok('Successfully submitted peering connection, nope, for deletion\n'))
+})
+
+void t.test('peering: what is missing or wrong is said', async t => {
+  const { run } = await agent(t)
+  for (const command of ['generate-token', 'establish', 'read', 'delete']) {
+    t.same(await run(['peering', command]), failed('Missing the required -name flag\n'), command)
+  }
+  t.same(await run(['peering', 'establish', '-name=x']), failed('Missing the required -peering-token flag\n'))
+  t.same(await run(['peering', 'read', '-name=nope']), failed('No peering with name nope found.\n'))
+  const bad = await run(['peering', 'generate-token', '-name=BAD'])
+  t.equal(bad.code, 1)
+  t.match(bad.stderr, /^Error generating peering token for BAD: Unexpected response code: 500 \(BAD is not a valid peer name: /)
+  t.same(
+    await run(['peering', 'establish', '-name=x', '-peering-token=*']),
+    failed(
+      'Error establishing peering for x: Unexpected response code: 500 (failed to decode token: illegal base64 data at input byte 0)\n',
+    ),
+  )
+  const json = await run(['peering', 'generate-token', '-name=x', '-format=json', '-server-external-addresses=1.2.3.4:5,h:6'])
+  const { PeeringToken } = JSON.parse(json.stdout) as { PeeringToken: string }
+  t.match(JSON.parse(Buffer.from(PeeringToken, 'base64').toString()), { ManualServerAddresses: ['1.2.3.4:5', 'h:6'] })
+})
+
+void t.test('peering: a token is read from a file, too', async t => {
+  const { run } = await agent(t)
+  const directory = mkdtempSync(join(tmpdir(), 'isthmus-cli-'))
+  t.teardown(() => rmSync(directory, { recursive: true, force: true }))
+  const file = join(directory, 'token')
+  writeFileSync(file, '*\n')
+  const outcome = await run(['peering', 'establish', '-name=x', `-peering-token=@${file}`])
+  t.match(outcome.stderr, 'illegal base64 data at input byte 0')
+})
+
+void t.test('config: entries in JSON and YAML are written, read, listed and deleted', async t => {
+  const { run } = await agent(t)
+  const yaml = 'kind: service-defaults\nname: api\nprotocol: http\n'
+  t.same(await run(['config', 'write', '-'], yaml), ok('Config entry written: service-defaults/api\n'))
+  t.same(
+    await run(['config', 'write', '-'], '{"Kind":"proxy-defaults","Config":{"protocol":"http"}}'),
+    ok('Config entry written: proxy-defaults/global\n'),
+  )
+  const read = await run(['config', 'read', '-kind', 'service-defaults', '-name', 'api'])
+  const entry = JSON.parse(read.stdout) as Record<string, unknown>
+  t.match(entry, { Kind: 'service-defaults', Name: 'api', Protocol: 'http' })
+  t.notOk('Hash' in entry)
+  t.ok(read.stdout.startsWith('{\n    "Kind"'), 'four blanks')
+  t.same(await run(['config', 'list', '-kind=service-defaults']), ok('api\n'))
+  const index = String(entry['ModifyIndex'])
+  const changed = yaml.replace('http', 'tcp')
+  t.same(
+    await run(['config', 'write', '-cas', '-modify-index=1', '-'], changed),
+    failed('Config entry not updated: service-defaults/api\n'),
+  )
+  t.same(await run(['config', 'write', '-cas', `-modify-index=${index}`, '-'], changed), ok('Config entry written: service-defaults/api\n'))
+  t.same(
+    await run(['config', 'delete', '-cas', '-modify-index=1', '-kind=service-defaults', '-name=api']),
+    failed('Config entry not deleted: service-defaults/api\n'),
+  )
+  t.same(await run(['config', 'delete', '-filename=-'], yaml), ok('Config entry deleted: service-defaults/api\n'))
+  t.same(await run(['config', 'delete', '-kind=service-defaults', '-name=api']), ok('Config entry deleted: service-defaults/api\n'))
+  t.same(
+    await run(['config', 'read', '-kind=service-defaults', '-name=nope']),
+    failed(
+      'Error reading config entry service-defaults/nope: Unexpected response code: 404 (Config entry not found for "service-defaults" / "nope")\n',
+    ),
+  )
+})
+
+void t.test('config: HCL and what is no entry are refused with the way out', async t => {
+  const { run } = await agent(t)
+  const hcl = 'standard input is HCL, which isthmus does not read; write the same keys as JSON or YAML\n'
+  t.same(await run(['config', 'write', '-'], '# a comment\nKind = "service-defaults"\nName = "api"\n'), failed(hcl))
+  t.same(await run(['config', 'write', '-'], 'service "x" {\n}\n'), failed(hcl))
+  t.match((await run(['config', 'write', '-'], 'just text')).stderr, 'must hold a map of keys')
+  t.match((await run(['config', 'write', '-'], '{"Kind":')).stderr, 'is neither JSON nor YAML')
+  t.match((await run(['config', 'write', '-'], Buffer.from([0xff, 0xfe, 0xfd]))).stderr, 'standard input is not text')
+  t.match((await run(['config', 'write', '-'], 'name: x')).stderr, 'Payload does not contain a kind/Kind key at the top level')
+  t.match((await run(['config', 'write', '/nonexistent.json'])).stderr, 'Failed to read file')
+  t.match((await run(['config', 'write'])).stderr, 'Must provide exactly one positional argument')
+  const unknownKey = await run(['config', 'write', '-'], '{"Kind":"service-defaults","Name":"api","Foo":1}')
+  t.match(
+    unknownKey.stderr,
+    /^Error writing config entry service-defaults\/api: Unexpected response code: 400 \(.*invalid config key "Foo"/s,
+  )
+})
+
+void t.test('services: registered by flags and files, exported, deregistered', async t => {
+  const { run, parts } = await agent(t)
+  const flags = [
+    '-name=web',
+    '-id=web-1',
+    '-port=8080',
+    '-address=127.0.0.1',
+    '-tag=a',
+    '-tag',
+    'b',
+    '-meta=k=v=w',
+    '-tagged-address=lan=10.0.0.1:80',
+  ]
+  t.same(await run(['services', 'register', ...flags]), ok('Registered service: web\n'))
+  t.match(parts.localAgent.service('web-1'), {
+    service: 'web',
+    port: 8080,
+    tags: ['a', 'b'],
+    meta: { k: 'v=w' },
+    taggedAddresses: { lan: { address: '10.0.0.1', port: 80 } },
+  })
+  const file = 'services:\n  - name: api\n    port: 9090\n    connect: { sidecar_service: {} }\n  - name: db\n    port: 5432\n'
+  t.same(await run(['services', 'register', '-'], file), ok('Registered service: api\nRegistered service: db\n'))
+  t.same([...parts.localAgent.services().keys()].sort(), ['api', 'api-sidecar-proxy', 'db', 'web-1'])
+  t.same(await run(['services', 'deregister', '-'], file), ok('Deregistered service: api\nDeregistered service: db\n'))
+  t.same(await run(['services', 'deregister', '-id=web-1']), ok('Deregistered service: web-1\n'))
+  t.match(
+    (await run(['services', 'deregister', '-id=nope'])).stderr,
+    /^Error deregistering service "nope": Unexpected response code: 404 \(Unknown service ID "nope"/,
+  )
+  t.match((await run(['services', 'register', '-'], '{"Name":"x"}')).stderr, 'holds no services')
+
+  t.same(
+    await run(['services', 'export', '-name=api', '-consumer-peers=east']),
+    ok('Successfully exported service "api" to cluster peers "east"\n'),
+  )
+  t.same(
+    await run(['services', 'export', '-name=db', '-consumer-peers=east,west']),
+    ok('Successfully exported service "db" to cluster peers "east", "west"\n'),
+  )
+  t.same(
+    await run(['services', 'export', '-name=api', '-consumer-peers=east,west']),
+    ok('Successfully exported service "api" to cluster peers "east", "west"\n'),
+  )
+  t.same(parts.tables.configEntry('exported-services', 'default').value?.services, [
+    { name: 'db', consumers: [{ peer: 'east' }, { peer: 'west' }] },
+    { name: 'api', consumers: [{ peer: 'east' }, { peer: 'west' }] },
+  ])
+})
+
+void t.test('catalog: nodes, services and datacenters', async t => {
+  const { run, parts } = await agent(t)
+  await parts.localAgent.registerService({ name: 'web', port: 80, tags: ['b', 'a'] })
+  t.same(await run(['catalog', 'datacenters']), ok('dc1\n'))
+  t.same(await run(['catalog', 'services']), ok('consul\nweb\n'))
+  t.same(await run(['catalog', 'services', '-tags']), ok('consul  \nweb     a,b\n'))
+  t.same(await run(['catalog', 'services', '-node=alpha']), ok('consul\nweb\n'))
+  const nodes = ok('Node   ID        Address    DC\nalpha  8c652b4a  127.0.0.1  dc1\n')
+  t.same(await run(['catalog', 'nodes']), nodes)
+  t.same(await run(['catalog', 'nodes', '-service=web']), nodes)
+  t.match((await run(['catalog', 'nodes', '-detailed'])).stdout, /8c652b4a-205d-67c9-7aee-11a8075af0f7 .*lan=127\.0\.0\.1.*consul-version=/)
+  t.same(await run(['catalog', 'nodes', '-service=nope']), ok('No nodes match the given query - try expanding your search.\n'))
+  t.same(await run(['catalog', 'nodes', '-node-meta=a=b']), ok('No nodes match the given query - try expanding your search.\n'))
+  t.same(await run(['catalog', 'services', '-node=nope']), ok('No services match the given query - try expanding your search.\n'))
+})
+
+void t.test('intention: created, checked, matched, listed, shown and deleted', async t => {
+  const { run } = await agent(t)
+  t.same(await run(['intention', 'list']), ok('There are no intentions.\n'))
+  t.same(await run(['intention', 'create', 'a', 'b']), ok('Created: a => b (allow)\n'))
+  const again = await run(['intention', 'create', '-deny', 'a', 'b'])
+  t.match(again, {
+    code: 1,
+    stderr: /^Error creating intention "a => b \(deny\)": Unexpected response code: 500 \(Sources\[1\] defines "a" more than once/,
+  })
+  t.same(await run(['intention', 'check', 'a', 'b']), ok('Allowed\n'))
+  t.same(await run(['intention', 'create', '-replace', '-deny', 'a', 'b']), ok(''))
+  t.same(await run(['intention', 'check', 'a', 'b']), { code: 1, stdout: 'Denied\n', stderr: '' })
+  t.same(await run(['intention', 'match', 'b']), ok('a => b (deny)\n'))
+  t.same(await run(['intention', 'match', '-source', 'a']), ok('a => b (deny)\n'))
+  t.match((await run(['intention', 'list'])).stdout, /^ID +Source +Action +Destination +Precedence\n[0-9a-f-]* +a +deny +b +9\n$/)
+  t.match((await run(['intention', 'get', 'a', 'b'])).stdout, /^Source: +a\nDestination: +b\nAction: +deny\nID: .*\n/)
+  t.same(await run(['intention', 'get', 'zz', 'yy']), failed('Intention not found with source "zz" and destination "yy"\n'))
+  t.same(await run(['intention', 'delete', 'a', 'b']), ok('Intention deleted.\n'))
+  t.same(await run(['intention', 'delete', 'a', 'b']), ok('Intention deleted.\n'))
+  t.match((await run(['intention', 'create', 'a'])).stderr, 'requires exactly two arguments')
+})
+
+void t.test("intention: a peer's caller is sent to config entries, with the entry to write", async t => {
+  const { run } = await agent(t)
+  const refused = await run(['intention', 'create', 'peer:east/web', 'api'])
+  t.equal(refused.code, 1)
+  const entry = /echo '(.*)' \| isthmus config write -/.exec(refused.stderr)?.[1]
+  t.same(await run(['config', 'write', '-'], entry), ok('Config entry written: service-intentions/api\n'), 'and that entry is a good one')
+  t.match((await run(['intention', 'list'])).stdout, /peer:east\/web +allow +api +9/)
+  t.match((await run(['intention', 'get', 'peer:east/web', 'api'])).stdout, /^Source: +peer:east\/web\n/)
+})
+
+void t.test('kv: put, get and delete, with their conditions', async t => {
+  const { run } = await agent(t)
+  t.same(await run(['kv', 'put', 'a/b', 'one']), ok('Success! Data written to: a/b\n'))
+  t.same(await run(['kv', 'put', 'a/c', '-'], 'two\nlines'), ok('Success! Data written to: a/c\n'))
+  t.same(await run(['kv', 'put', 'b', '-base64', 'AAEC', '-flags=42']), ok('Success! Data written to: b\n'))
+  t.same(await run(['kv', 'get', 'a/b']), ok('one\n'))
+  t.same(await run(['kv', 'get', '-base64', 'b']), ok('AAEC\n'))
+  t.same(await run(['kv', 'get', '-recurse', 'a/']), ok('a/b:one\na/c:two\nlines\n'))
+  t.same(await run(['kv', 'get', '-keys', '']), ok('a/\nb\n'))
+  t.match(
+    (await run(['kv', 'get', '-detailed', 'b', '-base64'])).stdout,
+    /^CreateIndex +\d+\nFlags +42\nKey +b\nLockIndex +0\nModifyIndex +\d+\nSession +-\nValue +AAEC\n$/,
+  )
+  t.same(await run(['kv', 'get', 'nope']), failed('Error! No key exists at: nope\n'))
+  t.same(await run(['kv', 'put', '-cas', '-modify-index=0', 'a/b', 'x']), failed('Error! Did not write to a/b: CAS failed\n'))
+  t.same(await run(['kv', 'delete', '-cas', '-modify-index=1', 'a/b']), failed('Error! Did not delete key a/b: CAS failed\n'))
+  t.same(await run(['kv', 'delete', 'b']), ok('Success! Deleted key: b\n'))
+  t.same(await run(['kv', 'delete', '-recurse', 'a']), ok('Success! Deleted keys with prefix: a\n'))
+  t.same(await run(['kv', 'get', '-keys', '']), ok(''))
+  t.same(await run(['kv', 'get']), failed('Error! Missing KEY argument\n'))
+})
+
+void t.test('members: the table, its filters, and 2 when nobody matches', async t => {
+  const { run } = await agent(t)
+  const { code, stdout } = await run(['members'])
+  t.equal(code, 0)
+  t.match(
+    stdout,
+    /^Node +Address +Status +Type +Build +Protocol +DC +Partition +Segment\nalpha +127\.0\.0\.1:\d+ +alive +server +\S+ +2 +dc1 +default +<all>\n$/,
+  )
+  t.match((await run(['members', '-detailed'])).stdout, /alpha .*dc=dc1,/)
+  t.same(await run(['members', '-status=left']), { code: 2, stdout: '', stderr: 'No members match the given query.\n' })
+  t.match((await run(['members', '-status=('])).stderr, 'Failed to compile status regexp')
+})

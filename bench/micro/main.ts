@@ -21,11 +21,12 @@ function table(measurements: readonly Measurement[]): string {
   const rows = measurements.map(
     ({ name, ns, spread }) => `${name.padEnd(width)}  ${ns.toFixed(1).padStart(10)}  ${spread.toFixed(2).padStart(7)}`,
   )
-  return [`${'case'.padEnd(width)}  ${'ns'.padStart(10)}  ${'median/'.padStart(7)}`, ...rows].join('\n')
+  return [`${'case'.padEnd(width)}  ${'ns'.padStart(10)}  ${'spread'.padStart(7)}`, ...rows].join('\n')
 }
 
 const cases = [...sizes.flatMap(casesOf), ...(await codecCases())]
-const measurements = cases.map(each => measure(each))
+const measurements: Measurement[] = []
+for (const each of cases) measurements.push(await measure(each))
 console.log(table(measurements))
 const path = process.argv[2]
 if (path !== undefined) {

@@ -2,7 +2,7 @@
 
 export interface Case {
   name: string
-  /** Runs the thing `times` times and returns something that depends on every result, so that none can be left out. */
+  /** Runs the thing `times` times and returns, or promises, something that depends on every result, so that none can be left out. */
   run: (times: number) => unknown
 }
 
@@ -17,28 +17,28 @@ export interface Measurement {
 /** What calls returned: kept, so that no compiler can prove them useless. */
 let kept: unknown
 
-export function measure({ name, run }: Case, options: { roundMs?: number; rounds?: number } = {}): Measurement {
+export async function measure({ name, run }: Case, options: { roundMs?: number; rounds?: number } = {}): Promise<Measurement> {
   const { roundMs = 30, rounds = 15 } = options
-  const times = calibrate(run, roundMs)
+  const times = await calibrate(run, roundMs)
   const results: number[] = []
-  for (let round = 0; round < rounds; round++) results.push(timed(run, times) / times)
+  for (let round = 0; round < rounds; round++) results.push((await timed(run, times)) / times)
   results.sort((a, b) => a - b)
   return { name, ns: results[0]!, spread: results[Math.floor(rounds / 2)]! / results[0]! }
 }
 
 /** How many calls fill a round; finding out warms the code up. */
-function calibrate(run: Case['run'], roundMs: number): number {
+async function calibrate(run: Case['run'], roundMs: number): Promise<number> {
   let times = 16
   for (;;) {
-    const ns = timed(run, times)
+    const ns = await timed(run, times)
     if (ns >= roundMs * 1e6) return times
     times *= ns < (roundMs * 1e6) / 16 ? 4 : 2
   }
 }
 
-function timed(run: Case['run'], times: number): number {
+async function timed(run: Case['run'], times: number): Promise<number> {
   const started = process.hrtime.bigint()
-  const result = run(times)
+  const result = await run(times)
   const ns = Number(process.hrtime.bigint() - started)
   kept = result
   return ns

@@ -24,12 +24,7 @@ export function createCsr(key: KeyObject, uri: string): string {
   // Critical, because the subject is empty (RFC 5280 4.2.1.6).
   const extension = sequence([oid(oids.subjectAltName), primitive(Type.BOOLEAN, '\u00ff'), primitive(Type.OCTETSTRING, der(san))])
   const attribute = sequence([oid(oids.extensionRequest), constructed(Type.SET, [sequence([extension])])])
-  const info = sequence([
-    primitive(Type.INTEGER, '\u0000'),
-    sequence([]),
-    asn1.fromDer(spki),
-    tagged(0, [attribute]),
-  ])
+  const info = sequence([primitive(Type.INTEGER, '\u0000'), sequence([]), asn1.fromDer(spki), tagged(0, [attribute])])
   const body = der(info)
   const signature = sign('sha256', Buffer.from(body, 'latin1'), key).toString('latin1')
   const request = sequence([info, sequence([oid(oids.ecdsaWithSha256)]), primitive(Type.BITSTRING, `\u0000${signature}`)])

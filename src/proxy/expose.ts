@@ -68,13 +68,15 @@ export class Expose {
       if (response.headersSent) response.destroy()
       else response.writeHead(503, { 'content-type': 'text/plain' }).end('upstream connect error')
     })
+    // http-proxy 1.18 waits for `aborted`, which Node does not send for a request that was read to its end: the app must see the client go.
+    proxy.on('proxyReq', (toApp, _request, response) => {
+      response.once('close', () => {
+        if (!response.writableFinished) toApp.destroy()
+      })
+    })
     server.on('request', (request: IncomingMessage, response: ServerResponse) => {
       if (!exactly(path, request.url)) return void response.writeHead(404, { 'content-type': 'text/plain' }).end('not found')
       delete request.headers[xfccHeader]
-      // http-proxy 1.18 listens for `aborted`, which newer versions of Node no longer send: the app must see the client go.
-      response.once('close', () => {
-        if (!response.writableFinished) request.destroy()
-      })
       proxy.web(request, response)
     })
     server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {

@@ -84,8 +84,9 @@ export class Inbound {
       ALPNCallback: ({ protocols }) => chooseAlpn(protocols),
     })
     this.#server.on('secureConnection', socket => this.#secured(socket))
-    this.#server.on('tlsClientError', (_error, socket) => {
+    this.#server.on('tlsClientError', (error, socket) => {
       if (!this.#closed) this.#refused('tls')
+      options.logger.debug({ error: error.message }, 'inbound handshake failed')
       socket.destroy()
     })
   }
@@ -107,6 +108,8 @@ export class Inbound {
     }
     this.#sockets.add(raw)
     raw.once('close', () => this.#sockets.delete(raw))
+    // A client that ends in the middle of its handshake is gone; half-open is for those who have finished it.
+    raw.allowHalfOpen = false
     this.#server.emit('connection', raw)
   }
 
@@ -118,6 +121,7 @@ export class Inbound {
   /** 2. The handshake is done and Node believes some root of ours; 3. whose root decides. */
   #secured(socket: TLSSocket): void {
     socket.on('error', () => {})
+    socket.allowHalfOpen = true
     const binding = this.#options.binding()
     if (!binding || this.#closed) return void socket.destroy()
     const made = socket.authorized

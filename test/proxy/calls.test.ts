@@ -2,10 +2,29 @@
 import { Agent } from 'node:http'
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import t from 'tap'
-import { apiId, call, converse, dbId, dbSni, endpointAt, sidecarSelf, source, startScene, until, upstreamOf, webId, westResources, type Scene } from '../support/proxy-scene.ts'
+import {
+  apiId,
+  call,
+  converse,
+  dbId,
+  dbSni,
+  endpointAt,
+  sidecarSelf,
+  source,
+  startScene,
+  until,
+  upstreamOf,
+  webId,
+  westResources,
+  type Scene,
+} from '../support/proxy-scene.ts'
 
 const denied = { status: 403, body: 'RBAC: access denied', type: 'text/plain' }
-const summary = (answer: Awaited<ReturnType<typeof call>>) => ({ status: answer.status, body: answer.body, type: answer.headers['content-type'] })
+const summary = (answer: Awaited<ReturnType<typeof call>>) => ({
+  status: answer.status,
+  body: answer.body,
+  type: answer.headers['content-type'],
+})
 
 function open(port: number): Promise<Socket> {
   return new Promise((resolve, reject) => {
@@ -41,11 +60,18 @@ t.test('calls', async t => {
   t.teardown(() => keepAlive.destroy())
 
   await t.test('a request reaches the app of the other cluster, which is told who called', async t => {
-    const answer = await call(api(), '/hello?x=1', { method: 'POST', body: 'body', headers: { 'x-forwarded-client-cert': 'By=x;URI=spiffe://forged' } })
+    const answer = await call(api(), '/hello?x=1', {
+      method: 'POST',
+      body: 'body',
+      headers: { 'x-forwarded-client-cert': 'By=x;URI=spiffe://forged' },
+    })
     t.strictSame(summary(answer), { status: 200, body: 'api POST /hello?x=1', type: 'text/plain' })
     const seen = scene.apiApp.seen.at(-1)!
     t.equal(seen.body, 'body')
-    t.match(seen.headers['x-forwarded-client-cert'], new RegExp(`^By=${apiId};Hash=[0-9a-f]{64};Cert="[^",;]+";Chain="[^",;]+";Subject="";URI=${webId}$`))
+    t.match(
+      seen.headers['x-forwarded-client-cert'],
+      new RegExp(`^By=${apiId};Hash=[0-9a-f]{64};Cert="[^",;]+";Chain="[^",;]+";Subject="";URI=${webId}$`),
+    )
   })
 
   await t.test('bytes reach the app of the other cluster, and half-close passes through every hop', async t => {
@@ -79,7 +105,10 @@ t.test('calls', async t => {
     scene.west.tell('api-sidecar-proxy', westResources(self, scene, [source('*', 'allow')]))
     await until(async () => (await call(api(), '/')).status === 403)
     t.strictSame(summary(await call(api(), '/')), denied)
-    scene.west.tell('api-sidecar-proxy', westResources(sidecarSelf('west', 'api', 'http', scene.apiApp.port), scene, [source('web', 'allow', 'partner-east')]))
+    scene.west.tell(
+      'api-sidecar-proxy',
+      westResources(sidecarSelf('west', 'api', 'http', scene.apiApp.port), scene, [source('web', 'allow', 'partner-east')]),
+    )
     await until(async () => (await call(api(), '/')).status === 200)
   })
 
@@ -143,7 +172,11 @@ t.test('calls', async t => {
     const { port } = holder.address() as AddressInfo
     const upstream = { ...upstreamOf('db', 'tcp', dbSni, dbId), listen: { address: '127.0.0.1', port } }
     scene.east.tell('web-sidecar-proxy', [['upstream', 'held', upstream]])
-    await until(async () => (JSON.parse((await call(scene.web.admin!.port, '/plan')).body) as { upstreams: { name: string }[] }).upstreams.some(each => each.name === 'held'))
+    await until(async () =>
+      (JSON.parse((await call(scene.web.admin!.port, '/plan')).body) as { upstreams: { name: string }[] }).upstreams.some(
+        each => each.name === 'held',
+      ),
+    )
     t.equal((await call(api(), '/')).status, 200)
     await new Promise(resolve => holder.close(resolve))
     await until(async () => (await converse(port, 'x')).heard === 'hello from db\nx')
@@ -169,7 +202,9 @@ t.test('calls', async t => {
 
   await t.test('an upstream without a healthy endpoint answers 503', async t => {
     const endpoints = [endpointAt(scene.gateway.port('wan')!)]
-    scene.east.tell('web-sidecar-proxy', [['endpoints', 'api-endpoints', { endpoints: endpoints.map(each => ({ ...each, healthy: false })) }]])
+    scene.east.tell('web-sidecar-proxy', [
+      ['endpoints', 'api-endpoints', { endpoints: endpoints.map(each => ({ ...each, healthy: false })) }],
+    ])
     await until(async () => (await call(api(), '/')).status === 503)
     t.equal((await call(api(), '/')).body, 'no healthy upstream')
     scene.east.tell('web-sidecar-proxy', [['endpoints', 'api-endpoints', { endpoints }]])

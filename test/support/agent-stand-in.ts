@@ -19,9 +19,12 @@ export class AgentStandIn {
   #version = 1
   /** Who signs; a test may change it. */
   root: Minted
-  /** The URI that is signed for each proxy, by its `self`. */
+  /** Where it is, or was before it was stopped. */
+  url = ''
+  /** Leaves signed so far. */
   signed = 0
-  refuseSigning = false
+  /** Signs this id instead of the one that the proxy should have. */
+  signAs: string | undefined
 
   constructor(mint: Mint, root: Minted) {
     this.#mint = mint
@@ -46,14 +49,7 @@ export class AgentStandIn {
 
   async start(port = 0): Promise<void> {
     await new Promise<void>(resolve => this.#server.listen(port, '127.0.0.1', resolve))
-  }
-
-  get port(): number {
-    return (this.#server.address() as AddressInfo).port
-  }
-
-  get url(): string {
-    return `http://127.0.0.1:${this.port}`
+    this.url = `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`
   }
 
   /** Adds or replaces resources of a proxy and tells it; a null value deletes. */
@@ -85,11 +81,12 @@ export class AgentStandIn {
   }
 
   async #sign(proxyId: string, body: string, response: ServerResponse): Promise<void> {
-    if (this.refuseSigning) return void response.writeHead(500).end('not now')
     const self = [...this.#proxies.get(proxyId)!.resources.values()].find(resource => resource.kind === 'self')!.value as {
       spiffeId: string
     }
-    const certPem = await this.#mint.sign(this.root, (JSON.parse(body) as { CSR: string }).CSR, { san: `URI:${self.spiffeId}` })
+    const certPem = await this.#mint.sign(this.root, (JSON.parse(body) as { CSR: string }).CSR, {
+      san: `URI:${this.signAs ?? self.spiffeId}`,
+    })
     this.signed += 1
     const now = Date.now()
     response.end(JSON.stringify({ CertPEM: certPem, SpiffeID: self.spiffeId, ValidAfterMs: now, ValidBeforeMs: now + 3 * 86_400_000 }))

@@ -5,7 +5,7 @@
 import { createServer as createHttpServer, request as requestHttp, type IncomingHttpHeaders, type Server as HttpServer } from 'node:http'
 import { connect, createServer as createTcpServer, type AddressInfo, type Server, type Socket } from 'node:net'
 import { silentLogger } from '../../src/lib/log.ts'
-import type { Self } from '../../src/mesh/snapshot.ts'
+import { names, type Self } from '../../src/mesh/snapshot.ts'
 import { externalSni, internalSni } from '../../src/mesh/sni.ts'
 import { meshGatewayId, serviceId } from '../../src/mesh/spiffe.ts'
 import { startGateway, type RunningGateway } from '../../src/proxy/mesh-gateway.ts'
@@ -63,7 +63,17 @@ export function sidecarSelf(cluster: 'east' | 'west', service: string, protocol:
 
 export function gatewaySelf(more: Partial<Self> = {}): Self {
   const names = { proxyId: 'gateway', service: 'gateway', serviceId: 'gateway', datacenter: 'west', trustDomain: westDomain }
-  return { ...selfDefaults, expose: [], inboundPeers: [], ...names, kind: 'mesh-gateway', spiffeId: westGatewayId, protocol: 'tcp', listen: loopback(0), ...more }
+  return {
+    ...selfDefaults,
+    expose: [],
+    inboundPeers: [],
+    ...names,
+    kind: 'mesh-gateway',
+    spiffeId: westGatewayId,
+    protocol: 'tcp',
+    listen: loopback(0),
+    ...more,
+  }
 }
 
 export interface Seen {
@@ -134,7 +144,7 @@ export interface Scene {
 export function westResources(self: Self, scene: { westRoot: Minted; eastRoot: Minted }, sources: ReturnType<typeof source>[]) {
   return [
     ['self', self.proxyId, self],
-    ['roots', 'local', { trustDomain: westDomain, peer: '', exportedPartition: '', pems: [scene.westRoot.certPem] }],
+    ['roots', names.localRoots, { trustDomain: westDomain, peer: '', exportedPartition: '', pems: [scene.westRoot.certPem] }],
     ['roots', 'partner-east', { trustDomain: eastDomain, peer: 'partner-east', exportedPartition: '', pems: [scene.eastRoot.certPem] }],
     ['intentions', self.service, { sources }],
   ] satisfies Parameters<AgentStandIn['tell']>[1]
@@ -158,15 +168,23 @@ export async function startScene(): Promise<Scene> {
   const [apiApp, dbApp] = await Promise.all([startHttpApp(), startTcpApp('hello from db\n'), east.start(), west.start()])
   const logger = silentLogger()
   const roots = { eastRoot, westRoot }
-  west.tell('api-sidecar-proxy', westResources(sidecarSelf('west', 'api', 'http', apiApp.port), roots, [source('web', 'allow', 'partner-east')]))
-  west.tell('db-sidecar-proxy', westResources(sidecarSelf('west', 'db', 'tcp', dbApp.port), roots, [source('web', 'allow', 'partner-east', 'db')]))
+  west.tell(
+    'api-sidecar-proxy',
+    westResources(sidecarSelf('west', 'api', 'http', apiApp.port), roots, [source('web', 'allow', 'partner-east')]),
+  )
+  west.tell(
+    'db-sidecar-proxy',
+    westResources(sidecarSelf('west', 'db', 'tcp', dbApp.port), roots, [source('web', 'allow', 'partner-east', 'db')]),
+  )
   const [api, db] = await Promise.all(
-    ['api', 'db'].map(name => startSidecar({ proxyId: `${name}-sidecar-proxy`, agent: { url: west.url }, admin: { host: '127.0.0.1', port: 0 }, logger })),
+    ['api', 'db'].map(name =>
+      startSidecar({ proxyId: `${name}-sidecar-proxy`, agent: { url: west.url }, admin: { host: '127.0.0.1', port: 0 }, logger }),
+    ),
   )
   await Promise.all([api!.ready(), db!.ready()])
   west.tell('gateway', [
     ['self', 'gateway', gatewaySelf()],
-    ['roots', 'local', { trustDomain: westDomain, peer: '', exportedPartition: '', pems: [westRoot.certPem] }],
+    ['roots', names.localRoots, { trustDomain: westDomain, peer: '', exportedPartition: '', pems: [westRoot.certPem] }],
     ['exported', apiSni, { sni: apiSni, service: 'api', peer: 'partner-east', endpoints: 'api' }],
     ['exported', dbSni, { sni: dbSni, service: 'db', peer: 'partner-east', endpoints: 'db' }],
     ['internal', apiInternalSni, { sni: apiInternalSni, service: 'api', peer: '', endpoints: 'api' }],
@@ -177,7 +195,7 @@ export async function startScene(): Promise<Scene> {
   await gateway.ready()
   east.tell('web-sidecar-proxy', [
     ['self', 'web-sidecar-proxy', sidecarSelf('east', 'web', 'tcp', 1)],
-    ['roots', 'local', { trustDomain: eastDomain, peer: '', exportedPartition: '', pems: [eastRoot.certPem] }],
+    ['roots', names.localRoots, { trustDomain: eastDomain, peer: '', exportedPartition: '', pems: [eastRoot.certPem] }],
     ['roots', 'west', { trustDomain: westDomain, peer: 'west', exportedPartition: '', pems: [westRoot.certPem] }],
     ['intentions', 'web', { sources: [] }],
     ['upstream', 'api?peer=west', upstreamOf('api', 'http', apiSni, apiId)],

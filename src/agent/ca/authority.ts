@@ -21,7 +21,7 @@ import {
   readKey,
   readLedger,
   readRoots,
-  takeSerial,
+  SerialNumbers,
   type StoredConfiguration,
 } from './ca-records.ts'
 import { leafCertificate, newPrivateKey, privateKeyPem, serialText, type Signer } from './certificate.ts'
@@ -29,7 +29,7 @@ import { readConfiguration, readSettings, type CaConfiguration, type CaSettings 
 import { CsrLimiter } from './csr-limiter.ts'
 import { readSigningRequest } from './csr.ts'
 import { LeafCache } from './leaf-cache.ts'
-import { commonNameOf, crossSign, newRoot, validIntermediates } from './root.ts'
+import { commonNameOf, crossSign, crossSignedValidity, newRoot, validIntermediates } from './root.ts'
 
 export interface SignedLeaf {
   /** The leaf, then the intermediates that lead to older roots. */
@@ -80,6 +80,7 @@ export class CertificateAuthority {
   readonly #clock: Clock
   readonly #logger: Logger
   readonly #limiter: CsrLimiter
+  readonly #serials: SerialNumbers
   readonly #leaves: LeafCache
   readonly #listeners = new Set<() => void>()
   #state: State
@@ -88,6 +89,7 @@ export class CertificateAuthority {
   #closed = false
   /** Changes of the roots run one after another. */
   #changes: Promise<unknown> = Promise.resolve()
+  #reloads: Promise<unknown> = Promise.resolve()
 
   private constructor(options: CertificateAuthorityOptions, state: State) {
     this.#store = options.store
@@ -96,6 +98,7 @@ export class CertificateAuthority {
     this.#clock = options.clock ?? systemClock
     this.#logger = options.logger
     this.#state = state
+    this.#serials = new SerialNumbers(options.store)
     this.#limiter = new CsrLimiter(this.#clock)
     this.#limiter.configure(state.settings.csrMaxPerSecond)
     this.#leaves = new LeafCache({ clock: this.#clock, random: options.random ?? Math.random, issue: service => this.#issue(service) })
@@ -215,7 +218,7 @@ export class CertificateAuthority {
     const nowMs = Math.floor(this.#clock.nowMs() / 1000) * 1000
     const notBeforeMs = nowMs - backdateMs
     const notAfterMs = Math.min(notBeforeMs + settings.leafTtlMs, Date.parse(active.notAfter))
-    const { serial, revision } = await takeSerial(this.#store, active.id, notAfterMs)
+    const { serial, revision } = await this.#serials.take(active.id, notAfterMs)
     const leaf = leafCertificate({ ...request, serial, signer, validity: { notBeforeMs, notAfterMs } })
     await this.#tables.reached(revision)
     return {
@@ -232,17 +235,12 @@ export class CertificateAuthority {
 
   async #rotation(settings: CaSettings): Promise<{ compare: { key: string; modRevision: number }[]; ops: Op[] }> {
     const { active, configuration, signer } = this.#state
-    const { serial } = await takeSerial(this.#store)
+    const { serial } = await this.#serials.take()
     const made = await newRoot({ clusterId: configuration.clusterId, serial, settings, nowMs: this.#clock.nowMs() })
-    const { serial: crossSerial } = await takeSerial(this.#store)
-    const intermediate = crossSign({
-      root: made.root,
-      key: made.key,
-      signer,
-      serial: crossSerial,
-      nowMs: this.#clock.nowMs(),
-      until: active.notAfter,
-    })
+    // The old root is needed for as long as what it signs here counts.
+    const validity = crossSignedValidity(active, this.#clock.nowMs())
+    const { serial: crossSerial } = await this.#serials.take(active.id, validity.notAfterMs)
+    const intermediate = crossSign({ root: made.root, key: made.key, signer, serial: crossSerial, validity })
     return {
       compare: [{ key: keys.caRoot(active.id), modRevision: active.modifyIndex }],
       ops: [
@@ -268,7 +266,14 @@ export class CertificateAuthority {
     return run
   }
 
-  async #reload(): Promise<void> {
+  /** One at a time, so that a change is told once and an older reading never replaces a newer one. */
+  #reload(): Promise<void> {
+    const run = this.#reloads.then(() => this.#readAgain())
+    this.#reloads = run.catch(() => undefined)
+    return run
+  }
+
+  async #readAgain(): Promise<void> {
     const before = this.#state
     this.#state = await readState(this.#store)
     this.#limiter.configure(this.#state.settings.csrMaxPerSecond)
@@ -298,22 +303,22 @@ export class CertificateAuthority {
     })
   }
 
-  /** Drops rotated-out roots, and their keys, whose every leaf has ended; then again in an hour. */
+  /** Drops rotated-out roots, and their keys, when all that they signed has ended; then again in an hour. */
   async #prune(): Promise<void> {
     try {
       await this.#changes
       const { ledger, modRevision } = await readLedger(this.#store)
       const roots = await readRoots(this.#store)
-      const ended = roots.filter(root => !root.active && (ledger.leavesEndMs[root.id] ?? 0) + pruneSlackMs < this.#clock.nowMs())
+      const ended = roots.filter(root => !root.active && (ledger.neededUntilMs[root.id] ?? 0) + pruneSlackMs < this.#clock.nowMs())
       if (ended.length > 0) {
-        const leavesEndMs = Object.fromEntries(Object.entries(ledger.leavesEndMs).filter(([id]) => !ended.some(root => root.id === id)))
+        const neededUntilMs = Object.fromEntries(Object.entries(ledger.neededUntilMs).filter(([id]) => !ended.some(root => root.id === id)))
         const ops = ended.flatMap<Op>(root => [
           { op: 'delete', key: keys.caRoot(root.id) },
           { op: 'delete', key: keys.caKey(root.id) },
         ])
         // The comparison catches a leaf that was signed in the meantime by a server that had not heard of the rotation.
         const compare = [{ key: keys.caLedger(), modRevision }]
-        await this.#store.txn({ compare, ops: [...ops, putLedger({ ...ledger, leavesEndMs })] })
+        await this.#store.txn({ compare, ops: [...ops, putLedger({ ...ledger, neededUntilMs })] })
         await this.#reload()
       }
     } catch (error) {
@@ -333,7 +338,7 @@ async function createCluster({ store, clock = systemClock, clusterId }: Certific
     compare: [{ key: keys.caConfiguration(), modRevision: 0 }],
     ops: [
       putConfiguration({ ...configuration, clusterId: id }),
-      putLedger({ lastSerial: 1, leavesEndMs: {} }),
+      putLedger({ lastSerial: 1, neededUntilMs: {} }),
       putKey(root.id, key),
       putRoot(root),
     ],

@@ -18,8 +18,8 @@ export interface StoredConfiguration extends CaConfiguration {
 /** -> ca/ledger. */
 export interface Ledger {
   lastSerial: number
-  /** Root id -> when the last leaf that it signed ends, ms since the epoch. */
-  leavesEndMs: Record<string, number>
+  /** Root id -> when the last leaf or intermediate that it signed ends, ms since the epoch. */
+  neededUntilMs: Record<string, number>
 }
 
 const attempts = 10
@@ -45,21 +45,61 @@ export async function readLedger(store: Store): Promise<{ ledger: Ledger; modRev
   const entry = await store.get(keys.caLedger())
   return entry
     ? { ledger: parse(entry) as Ledger, modRevision: entry.modRevision }
-    : { ledger: { lastSerial: 0, leavesEndMs: {} }, modRevision: 0 }
+    : { ledger: { lastSerial: 0, neededUntilMs: {} }, modRevision: 0 }
 }
 
-/** Takes the next serial number, durably; `rootId` is needed at least until `endsMs`. */
-export async function takeSerial(store: Store, rootId?: string, endsMs = 0): Promise<{ serial: number; revision: number }> {
-  for (let attempt = 0; attempt < attempts; attempt++) {
-    const { ledger, modRevision } = await readLedger(store)
-    const serial = ledger.lastSerial + 1
-    const leavesEndMs = { ...ledger.leavesEndMs }
-    if (rootId !== undefined) leavesEndMs[rootId] = Math.max(leavesEndMs[rootId] ?? 0, endsMs)
-    const next: Ledger = { lastSerial: serial, leavesEndMs }
-    const { ok, revision } = await store.txn({ compare: [{ key: keys.caLedger(), modRevision }], ops: [put(keys.caLedger(), next)] })
-    if (ok) return { serial, revision }
+interface SerialRequest {
+  rootId: string | undefined
+  endsMs: number
+  resolve(taken: { serial: number; revision: number }): void
+  reject(error: unknown): void
+}
+
+/** Hands out serial numbers, each once over all servers of a store. Requests that wait for one write share the next. */
+export class SerialNumbers {
+  readonly #store: Store
+  #waiting: SerialRequest[] = []
+  #running = false
+
+  constructor(store: Store) {
+    this.#store = store
   }
-  throw new MeshError('unavailable', 'the CA could not take a serial number, because other servers took them; try again')
+
+  /** The next number, durably taken; `rootId` signs with it, and is needed at least until `endsMs`. */
+  take(rootId?: string, endsMs = 0): Promise<{ serial: number; revision: number }> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ rootId, endsMs, resolve, reject })
+      if (!this.#running) void this.#run()
+    })
+  }
+
+  async #run(): Promise<void> {
+    this.#running = true
+    while (this.#waiting.length > 0) {
+      const requests = this.#waiting.splice(0)
+      try {
+        const { first, revision } = await this.#takeMany(requests)
+        requests.forEach((request, i) => request.resolve({ serial: first + i, revision }))
+      } catch (error) {
+        for (const request of requests) request.reject(error)
+      }
+    }
+    this.#running = false
+  }
+
+  async #takeMany(requests: SerialRequest[]): Promise<{ first: number; revision: number }> {
+    for (let attempt = 0; attempt < attempts; attempt++) {
+      const { ledger, modRevision } = await readLedger(this.#store)
+      const neededUntilMs = { ...ledger.neededUntilMs }
+      for (const { rootId, endsMs } of requests) {
+        if (rootId !== undefined) neededUntilMs[rootId] = Math.max(neededUntilMs[rootId] ?? 0, endsMs)
+      }
+      const next: Ledger = { lastSerial: ledger.lastSerial + requests.length, neededUntilMs }
+      const { ok, revision } = await this.#store.txn({ compare: [{ key: keys.caLedger(), modRevision }], ops: [putLedger(next)] })
+      if (ok) return { first: ledger.lastSerial + 1, revision }
+    }
+    throw new MeshError('unavailable', 'the CA could not take a serial number, because other servers took them; try again')
+  }
 }
 
 export const putConfiguration = (configuration: StoredConfiguration): Op =>

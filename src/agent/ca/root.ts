@@ -1,7 +1,7 @@
 /** Roots: how a new one is made, how the old one vouches for it, and which of those vouchers still count (spec/data-plane.md 2.3). */
 import { createPublicKey, X509Certificate, type KeyObject } from 'node:crypto'
 import type { CaRoot } from '../catalog/tables.ts'
-import { caCertificate, caCommonName, certificateId, colonHex, keyId, newPrivateKey, type Signer } from './certificate.ts'
+import { caCertificate, caCommonName, certificateId, colonHex, keyId, newPrivateKey, type Signer, type Validity } from './certificate.ts'
 import type { CaSettings } from './configuration.ts'
 
 const crossSignedMs = 7 * 24 * 3_600_000
@@ -47,16 +47,20 @@ export async function newRoot(options: {
   return { root, key }
 }
 
-/** The new root's name and key, signed by the old root, for a week (never past the old root's own end). */
-export function crossSign(options: { root: CaRoot; key: KeyObject; signer: Signer; serial: number; nowMs: number; until: string }): string {
-  const notBeforeMs = seconds(options.nowMs) - backdateMs
+/** A week, and never past the old root's own end. */
+export function crossSignedValidity(old: CaRoot, nowMs: number): Validity {
+  const notBeforeMs = seconds(nowMs) - backdateMs
+  return { notBeforeMs, notAfterMs: Math.min(notBeforeMs + crossSignedMs, Date.parse(old.notAfter)) }
+}
+
+/** The new root's name and key, signed by the old root. */
+export function crossSign(options: { root: CaRoot; key: KeyObject; signer: Signer; serial: number; validity: Validity }): string {
+  const { root, key, ...rest } = options
   return caCertificate({
-    serial: options.serial,
-    trustDomain: `${options.root.externalTrustDomain}.consul`,
-    subject: commonNameOf(options.root),
-    publicKey: createPublicKey(options.key),
-    signer: options.signer,
-    validity: { notBeforeMs, notAfterMs: Math.min(notBeforeMs + crossSignedMs, Date.parse(options.until)) },
+    ...rest,
+    trustDomain: `${root.externalTrustDomain}.consul`,
+    subject: commonNameOf(root),
+    publicKey: createPublicKey(key),
   })
 }
 

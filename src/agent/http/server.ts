@@ -87,7 +87,8 @@ class Door {
       },
       (request, response) => void this.#serve(request, response),
     )
-    server.maxHeadersCount = httpLimits.headerCount
+    // Node would drop what is beyond the number, an Origin perhaps: all are read (their size is limited), and too many are refused.
+    server.maxHeadersCount = 0
     server.prependListener('connection', socket => this.#admit(socket))
     server.on('clientError', (error: NodeJS.ErrnoException, socket) => refuseMalformed(error, socket as Socket))
     if ('socketPath' in address) await removeStaleSocket(address.socketPath)
@@ -129,8 +130,10 @@ class Door {
       if (close) response.setHeader('Connection', 'close')
       send(response, reply, { request, common: {}, pretty: false, compress: false })
     }
+    if (request.rawHeaders.length / 2 > httpLimits.headerCount) return plain(empty({}, 431), true)
     const target = parseTarget(request.url ?? '')
-    if (!target) return plain(empty({}, 400), true)
+    // Anything before HTTP/1.0 has no headers to be judged by, and of two Hosts the guard would see one.
+    if (!target || request.httpVersionMajor !== 1 || (request.headersDistinct['host']?.length ?? 0) > 1) return plain(empty({}, 400), true)
     const refusal = guard(request, target.authority ?? request.headers.host, remoteOf(request.socket, request.headers), {
       allowedHosts: this.#allowedHosts,
     })

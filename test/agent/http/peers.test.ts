@@ -1,0 +1,105 @@
+/** Two agents joined by one token, all of it over their HTTP doors: what a peer may see, and where. */
+import t from 'tap'
+import { agentWithHttp, type HttpTestAgent } from '../../support/agent-parts.ts'
+import { ask, type RawAnswer } from '../../support/golden-http.ts'
+
+const [west, east] = await Promise.all([
+  agentWithHttp({ datacenter: 'dc1', nodeName: 'alpha' }),
+  agentWithHttp({ datacenter: 'dc2', nodeName: 'beta' }),
+])
+t.teardown(() => Promise.all([west.close(), east.close()]))
+
+function json(answer: RawAnswer): unknown {
+  return JSON.parse(answer.body.toString())
+}
+
+async function call(agent: HttpTestAgent, method: string, path: string, body?: unknown): Promise<RawAnswer> {
+  return ask(agent.url, method, path, {}, body === undefined ? undefined : JSON.stringify(body))
+}
+
+async function until(agent: HttpTestAgent, path: string, done: (value: unknown) => boolean): Promise<unknown> {
+  for (let i = 0; i < 200; i += 1) {
+    const answer = await call(agent, 'GET', path)
+    const value = answer.status === 200 ? json(answer) : answer.body.toString()
+    if (done(value)) return value
+    await new Promise(resolve => setTimeout(resolve, 25))
+  }
+  throw new Error(`${path} never became what was waited for`)
+}
+
+t.test('a token made here joins the clusters there', async t => {
+  const { PeeringToken } = json(await call(west, 'POST', '/v1/peering/token', { PeerName: 'east' })) as { PeeringToken: string }
+  const established = await call(east, 'POST', '/v1/peering/establish', { PeerName: 'west', PeeringToken })
+  t.same([established.status, established.body.toString()], [200, '{}'])
+  for (const [agent, name] of [
+    [west, 'east'],
+    [east, 'west'],
+  ] as const) {
+    t.ok(await until(agent, `/v1/peering/${name}`, value => (value as { State?: string }).State === 'ACTIVE'))
+    t.notMatch((await call(agent, 'GET', '/v1/peerings')).body.toString(), /Secret/i, 'no secret is told')
+  }
+  const again = await call(east, 'POST', '/v1/peering/establish', { PeerName: 'west2', PeeringToken })
+  t.equal(again.status, 403, 'a token is used once')
+})
+
+t.test('an exported service is seen with ?peer= and nowhere else', async t => {
+  await call(east, 'PUT', '/v1/agent/service/register', {
+    Name: 'billing',
+    Port: 7000,
+    Address: '127.0.0.5',
+    Tags: ['v2'],
+    Check: { TTL: '1h', Status: 'passing' },
+  })
+  await call(east, 'PUT', '/v1/config', {
+    Kind: 'exported-services',
+    Name: 'default',
+    Services: [{ Name: 'billing', Consumers: [{ Peer: 'west' }] }],
+  })
+  const seen = (await until(west, '/v1/health/service/billing?peer=east', value => (value as unknown[]).length > 0)) as {
+    Node: Record<string, unknown>
+    Service: Record<string, unknown>
+    Checks: Record<string, unknown>[]
+  }[]
+  t.match(seen[0], {
+    Node: { Node: 'beta', Datacenter: 'dc2', PeerName: 'east' },
+    Service: { ID: 'billing', Service: 'billing', Port: 7000, Tags: ['v2'], PeerName: 'east' },
+    Checks: [{ CheckID: 'billing:overall-check', Status: 'passing', PeerName: 'east' }],
+  })
+  for (const path of [
+    '/v1/health/service/billing',
+    '/v1/catalog/service/billing?peer=east',
+    '/v1/health/checks/billing?peer=east',
+    '/v1/health/service/billing?peer=other',
+  ]) {
+    t.same(json(await call(west, 'GET', path)), [], path)
+  }
+  t.same(Object.keys(json(await call(west, 'GET', '/v1/catalog/services')) as object), ['consul'])
+  t.same(
+    (json(await call(west, 'GET', '/v1/catalog/nodes')) as { Node: string }[]).map(each => each.Node),
+    ['alpha'],
+  )
+})
+
+t.test("a peer's datacenter is no datacenter of ours, and the answer says where its services are", async t => {
+  for (const [dc, hint] of [
+    ['dc2', ': services of peer "east" are read with ?peer=east on /v1/health/service and /v1/health/connect'],
+    ['east', ': services of peer "east" are read with ?peer=east on /v1/health/service and /v1/health/connect'],
+    ['dc3', ''],
+  ]) {
+    const answer = await call(west, 'GET', `/v1/health/service/billing?dc=${dc}`)
+    t.same([answer.status, answer.body.toString()], [500, `No path to datacenter${hint}`])
+  }
+})
+
+t.test('a deleted peering takes what it imported with it', async t => {
+  const deleted = await call(west, 'DELETE', '/v1/peering/east')
+  t.same([deleted.status, deleted.body.length], [200, 0])
+  t.same(await until(west, '/v1/health/service/billing?peer=east', value => (value as unknown[]).length === 0), [])
+  await until(west, '/v1/peering/east', value => value === 'Peering not found for "east"')
+  t.equal(
+    ((await until(east, '/v1/peering/west', value => (value as { State?: string }).State === 'TERMINATED')) as { State: string }).State,
+    'TERMINATED',
+  )
+})
+
+t.end()

@@ -84,7 +84,10 @@ export class Acceptor implements PeerStreamHandlers {
     })
   }
 
-  async #exchange({ PeerID: peerId, EstablishmentSecret: secret }: ExchangeSecretRequest): Promise<ExchangeSecretResponse | ServiceRefusal> {
+  async #exchange({
+    PeerID: peerId,
+    EstablishmentSecret: secret,
+  }: ExchangeSecretRequest): Promise<ExchangeSecretResponse | ServiceRefusal> {
     const refused = { code: status.PERMISSION_DENIED, details: 'invalid peering establishment secret' }
     if (!isUuid(peerId)) return { code: status.INTERNAL, details: `failed to read peering secret: ${uuidError}` }
     const peering = this.#options.tables.peeringById(peerId)

@@ -72,6 +72,8 @@ export class Peerings {
   /** By the peering's id. */
   readonly #live = new Map<string, LivePeering>()
   readonly #cleaning = new Set<Promise<void>>()
+  /** The last change of each name: making, establishing and clearing away never overlap. */
+  readonly #turns = new Map<string, Promise<unknown>>()
   #closed = false
   readonly handlers: PeerStreamHandlers
 
@@ -121,8 +123,9 @@ export class Peerings {
     if (servers.throughGateways && servers.value.length === 0) {
       throw invalid('servers are configured to PeerThroughMeshGateways, but no mesh gateway instances are registered')
     }
+    checkWritable(tables.peering(name).value)
     const secret = newSecret()
-    const peering = await this.#acceptorFor(name, request.meta, secret)
+    const peering = await this.#inTurn(name, () => this.#acceptorFor(name, request.meta, secret))
     return encodeToken({
       ca: roots.map(root => withNewline(root.rootCert)),
       manualServerAddresses: request.serverExternalAddresses ?? [],
@@ -165,13 +168,18 @@ export class Peerings {
     if (metaProblem !== undefined) throw invalid(`meta tags failed validation: ${metaProblem}`)
     const ownServerName = peeringServerName(this.#options.datacenter, this.#options.ca.trustDomain)
     const token = readToken(request.peeringToken, { ownServerName, allowPlaintext: this.#options.allowPlaintext })
+    checkWritable(this.#options.tables.peering(name).value)
+    await this.#inTurn(name, () => this.#establish(name, token, request.meta))
+  }
+
+  async #establish(name: string, token: PeeringToken, meta: Record<string, string> | undefined): Promise<void> {
     const existing = this.#options.tables.peering(name).value
     checkWritable(existing)
     if (existing && !isDialer(existing)) {
       throw invalid(`cannot create peering with name: "${name}"; there is an existing peering expecting to be dialed`)
     }
     // What a token says is visible even when its secret is refused; a peering that runs is not disturbed by a bad token.
-    const fields = { ...fieldsOf(token), meta: request.meta ?? existing?.meta }
+    const fields = { ...fieldsOf(token), meta: meta ?? existing?.meta }
     const id = existing?.id ?? randomUUID()
     const secrets: DialerSecrets = {
       role: 'dialer',
@@ -211,7 +219,7 @@ export class Peerings {
 
   /** The rest of a deletion: the farewell, what was imported, the record. */
   #clean(peering: Peering): void {
-    const work = this.#cleanNow(peering).catch((error: unknown) => {
+    const work = this.#inTurn(peering.name, () => this.#cleanNow(peering)).catch((error: unknown) => {
       this.#options.logger.error({ peer: peering.name, error: messageOf(error) }, 'deleting a peering failed; it goes on at the next start')
     })
     this.#cleaning.add(work)
@@ -296,7 +304,7 @@ export class Peerings {
       serverAddresses: isDialer(peering) ? undefined : () => serverAddresses(tables, addresses),
     })
     const onTerminated = () => {
-      this.#terminatedByPeer(peering.id).catch((error: unknown) => {
+      this.#inTurn(peering.name, () => this.#terminatedByPeer(peering.id)).catch((error: unknown) => {
         logger.error({ peer: peering.name, error: messageOf(error) }, 'ending a peering failed')
       })
     }
@@ -315,10 +323,12 @@ export class Peerings {
     const current = this.#options.tables.peeringById(peering.id) ?? peering
     const { tables } = this.#options
     const own = secrets.manualAddresses.length > 0 ? secrets.manualAddresses : (current.peerServerAddresses ?? [])
-    // The roots of the trust bundle beside those of the token (7.6). A plaintext peering stays one: a bundle cannot move it.
-    const caPems =
-      secrets.tokenCa.length === 0 ? [] : [...new Set([...secrets.tokenCa, ...(tables.trustBundle(peering.name).value?.rootPems ?? [])])]
-    return [...localGatewayAddresses(tables), ...own].map(address => ({ address, serverName: current.peerServerName ?? '', caPems }))
+    // The roots of the trust bundle beside those of the token (7.6). With them also a peering that began in plaintext turns to TLS,
+    // as a real dialer does: the addresses that come later are those of TLS.
+    const serverName = current.peerServerName ?? ''
+    const bundle = serverName === '' ? [] : (tables.trustBundle(peering.name).value?.rootPems ?? [])
+    const caPems = [...new Set([...secrets.tokenCa, ...bundle])]
+    return [...localGatewayAddresses(tables), ...own].map(address => ({ address, serverName, caPems }))
   }
 
   #identity(peering: Peering, streamSecret: string): Identity {
@@ -330,6 +340,19 @@ export class Peerings {
       streamSecret,
       remote: { partition: '', datacenter: this.#options.datacenter },
     }
+  }
+
+  #inTurn<T>(name: string, work: () => Promise<T>): Promise<T> {
+    const result = (this.#turns.get(name) ?? Promise.resolve()).then(work)
+    const settled = result.then(
+      () => undefined,
+      () => undefined,
+    )
+    this.#turns.set(name, settled)
+    void settled.then(() => {
+      if (this.#turns.get(name) === settled) this.#turns.delete(name)
+    })
+    return result
   }
 
   #checkEnabled(): void {

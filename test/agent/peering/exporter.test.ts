@@ -1,0 +1,186 @@
+/** What a peer gets to know: the shapes that a real exporter sent for the same catalog, and what must not be in them. */
+import t, { type Test } from 'tap'
+import { Exporter } from '../../../src/agent/peering/exporter.ts'
+import { fromWire } from '../../../src/agent/peering/replica.ts'
+import { PeeringServerAddresses, PeeringTrustBundle } from '../../../src/wire/gen/peering.ts'
+import { ExportedService, ExportedServiceList } from '../../../src/wire/gen/peerstream.ts'
+import { recordedMessages } from '../../wire/recordings.ts'
+import { Cluster } from './cluster.ts'
+
+/** Every ExportedService of a recording, the last of each id. */
+function recordedServices(file: string): Map<string, ExportedService> {
+  const services = new Map<string, ExportedService>()
+  for (const { message } of recordedMessages(file)) {
+    const response = message.Payload?.$case === 'response' ? message.Payload.value : undefined
+    if (!response?.Resource?.typeUrl.endsWith('.ExportedService')) continue
+    const service = ExportedService.decode(response.Resource.value)
+    if (service.Nodes.length > 0) services.set(response.ResourceID, service)
+  }
+  return services
+}
+
+async function scene(t: Test, clusterId?: string) {
+  const cluster = await Cluster.start('dc1', {}, clusterId)
+  t.teardown(() => cluster.close())
+  const exporter = new Exporter({
+    tables: cluster.tables,
+    ca: cluster.ca,
+    datacenter: 'dc1',
+    peer: 'shape',
+    serverAddresses: () => ({ value: ['127.0.0.1:8503'], index: 1, topics: [] }),
+  })
+  const read = () => {
+    const { offer } = exporter.read()
+    const services = Array.from(offer.services, ([id, { value }]): [string, ExportedService] => [id, ExportedService.decode(value)])
+    return { offer, services: new Map(services) }
+  }
+  return { cluster, exporter, read }
+}
+
+/** Without the order of maps, which Go makes at random. */
+function plain(value: unknown): unknown {
+  return JSON.parse(JSON.stringify(value, (_, each: unknown) => (each instanceof Map ? Array.from(each).toSorted() : each)))
+}
+
+const ids = (service: ExportedService | undefined) => service?.Nodes.map(({ Service }) => Service?.ID)
+
+void t.test('the recorded catalog is exported as real Consul exported it', async t => {
+  const recorded = recordedServices('02-fake-dialer--06-export-shapes.json')
+  const { cluster, read } = await scene(t, '2d80ffb5-a126-5474-aee0-a74880aacda5')
+  const gateways = recorded.get('websvc-sidecar-proxy')!
+  for (const name of ['legacy', 'websvc', 'extdb']) {
+    const instances = fromWire(recorded.get(name)!.Nodes, name, '')
+    if (!instances.ok) throw new Error(instances.message)
+    for (const { node, service, checks } of instances.value) {
+      const status = checks[0]?.status
+      await cluster.catalog.register({
+        ...node,
+        peerName: undefined,
+        nodeMeta: node.meta,
+        taggedAddresses: node.taggedAddresses,
+        service: { ...service, peerName: '' },
+        ...(status && { check: { checkId: `${service.id}-ttl`, name: 'ttl', status, serviceId: service.id, output: 'secret output' } }),
+      })
+    }
+  }
+  for (const [i, { Node, Service, Checks }] of gateways.Nodes.entries()) {
+    await cluster.catalog.register({
+      node: Node!.Node,
+      id: Node!.ID,
+      address: Node!.Address,
+      taggedAddresses: Object.fromEntries(Node!.TaggedAddresses),
+      nodeMeta: Object.fromEntries(Node!.Meta),
+      service: {
+        kind: 'mesh-gateway',
+        id: `gateway-${i}`,
+        service: 'mesh-gateway',
+        address: Service!.Address,
+        port: Service!.Port,
+        weights: { passing: Service!.Weights!.Passing, warning: Service!.Weights!.Warning },
+        taggedAddresses: Object.fromEntries(Array.from(Service!.TaggedAddresses, ([k, v]) => [k, { address: v.Address, port: v.Port }])),
+      },
+      ...(Checks[0] && { check: { checkId: `gateway-${i}-ttl`, name: 'ttl', status: Checks[0].Status, serviceId: `gateway-${i}` } }),
+    })
+  }
+  await cluster.catalog.register({
+    node: 'dc1-server',
+    address: '127.0.1.1',
+    skipNodeUpdate: true,
+    service: {
+      kind: 'connect-proxy',
+      id: 'websvc-1-sidecar-proxy',
+      service: 'websvc-sidecar-proxy',
+      port: 21_000,
+      proxy: { destinationServiceName: 'websvc', destinationServiceId: 'websvc-1', mode: '', meshGateway: {}, expose: {} },
+    },
+  })
+  await cluster.configEntries.write({ kind: 'service-defaults', name: 'websvc', protocol: 'http' } as never)
+  await cluster.export({ legacy: ['shape'], websvc: ['shape'], extdb: ['shape'], other: ['somebody-else'] })
+  const { services, offer } = read()
+  t.same(offer.names, ['extdb', 'legacy', 'websvc'])
+  for (const id of ['legacy', 'websvc', 'extdb', 'websvc-sidecar-proxy']) t.same(plain(services.get(id)), plain(recorded.get(id)), id)
+  t.equal(services.size, 4)
+})
+
+void t.test('names given exactly are exported though nothing is registered, and only to the peer that is named', async t => {
+  const { cluster, read } = await scene(t)
+  await cluster.register('n', 'web-1', 'web')
+  await cluster.export({ web: ['other'], ghost: ['shape', 'other'] })
+  const { services, offer } = read()
+  t.same(offer.names, ['ghost'])
+  t.same(Array.from(services.keys()), ['ghost'])
+  t.equal(offer.services.get('ghost')?.value.length, 0)
+  t.same(ExportedServiceList.decode(offer.list.value).Services, ['ghost'])
+})
+
+void t.test('* exports every ordinary service, and neither consul nor proxies nor gateways', async t => {
+  const { cluster, read } = await scene(t)
+  await cluster.register('n', 'web-1', 'web')
+  await cluster.register('n', 'consul-1', 'consul')
+  await cluster.register('n', 'web-proxy', 'web-sidecar-proxy', 'passing', {
+    kind: 'connect-proxy',
+    proxy: { destinationServiceName: 'web', destinationServiceId: 'web-1', mode: '', meshGateway: {}, expose: {} },
+  })
+  await cluster.register('n', 'gw', 'mesh-gateway', 'passing', { kind: 'mesh-gateway' })
+  await cluster.export({ '*': ['shape'] })
+  const { services, offer } = read()
+  t.same(offer.names, ['web'])
+  t.same(Array.from(services.keys()).toSorted(), ['web', 'web-sidecar-proxy'])
+  t.same(ids(services.get('web')), ['web-1'])
+  await cluster.catalog.deregister({ node: 'n', serviceId: 'web-1' })
+  t.same(read().offer.names, [])
+})
+
+void t.test('without a gateway a mesh service is an empty virtual proxy', async t => {
+  const { cluster, read } = await scene(t)
+  await cluster.register('n', 'api-1', 'api', 'passing', { connect: { native: true } })
+  await cluster.export({ api: ['shape'] })
+  t.same(ids(read().services.get('api-sidecar-proxy')), [])
+  t.same(ids(read().services.get('api')), ['api-1'])
+  t.equal(read().services.get('api')?.Nodes[0]?.Service?.Connect, undefined)
+})
+
+void t.test('one change encodes one service anew', async t => {
+  const { cluster, read } = await scene(t)
+  await cluster.register('n', 'web-1', 'web')
+  await cluster.register('m', 'api-1', 'api')
+  await cluster.export({ '*': ['shape'] })
+  const before = read().offer
+  await cluster.register('n', 'web-1', 'web', 'critical')
+  const after = read().offer
+  t.equal(after.services.get('api'), before.services.get('api'))
+  t.not(after.services.get('web')?.digest, before.services.get('web')?.digest)
+  t.equal(after.list, before.list)
+})
+
+void t.test('the bundle names our trust domain and all roots, and leaves the names of peers to the peer', async t => {
+  const { cluster, read } = await scene(t)
+  const { offer } = read()
+  t.match(PeeringTrustBundle.decode(Buffer.from(offer.bundle!.value)), {
+    TrustDomain: cluster.ca.trustDomain,
+    RootPEMs: cluster.ca.roots().value.roots.map(root => root.rootCert),
+    PeerName: '',
+    Partition: '',
+    ExportedPartition: '',
+  })
+  t.same(PeeringServerAddresses.decode(Buffer.from(offer.addresses!.value)).Addresses, ['127.0.0.1:8503'])
+})
+
+void t.test('the topics of a reading cover every change of what it read', async t => {
+  const { cluster, exporter } = await scene(t)
+  await cluster.export({ web: ['shape'] })
+  const changes = async (change: () => Promise<unknown>) => {
+    const { topics } = exporter.read()
+    const index = cluster.tables.revision
+    await change()
+    return cluster.tables.waitFor(topics, index, 0)
+  }
+  t.equal(await changes(() => cluster.register('n', 'web-1', 'web')), true)
+  t.equal(await changes(() => cluster.register('n', 'web-1', 'web', 'warning')), true)
+  t.equal(await changes(() => cluster.register('n', 'web-1', 'web', 'warning', { connect: { native: true } })), true)
+  t.equal(await changes(() => cluster.configEntries.write({ kind: 'service-defaults', name: 'web', protocol: 'grpc' } as never)), true)
+  t.equal(await changes(() => cluster.register('g', 'gw', 'mesh-gateway', 'passing', { kind: 'mesh-gateway' })), true)
+  t.equal(await changes(() => cluster.ca.rotate()), true)
+  t.equal(await changes(() => cluster.export({ web: ['shape'], api: ['shape'] })), true)
+  t.equal(await changes(() => cluster.register('z', 'zzz', 'unrelated')), false)
+})

@@ -86,7 +86,7 @@ class Connection implements ServedConnection, Host, Watched {
     this.deadlines = deadlines
     this.exchange = new Exchange(this, door, limits)
     this.deadline = this.nowMs() + limits.idleTimeoutMs
-    deadlines.add(this)
+    if (!stream.closed) deadlines.add(this)
     stream.on('data', (chunk: Buffer) => this.data(chunk))
     stream.on('end', () => this.ended())
     stream.on('drain', () => this.drained())
@@ -171,7 +171,10 @@ class Connection implements ServedConnection, Host, Watched {
     const end = buffer.length
     let at = start
     this.consuming = true
-    while (at < end && this.phase <= heading && !this.stream.writableNeedDrain) at = this.readHead(buffer, at, end)
+    // A client that does not read its answers gets no more of them.
+    while (at < end && (this.phase === heading || (this.phase === idle && !this.stream.writableNeedDrain))) {
+      at = this.readHead(buffer, at, end)
+    }
     this.consuming = false
     if (at >= end || this.phase >= tunnelling) {
       if (at < end && this.phase === tunnelling) this.tunnel!.clientData(buffer.subarray(at))

@@ -6,12 +6,12 @@
 import type { Duplex } from 'node:stream'
 import { BodyReader } from './body.ts'
 import type { ConnectFailure, HttpDoor, Opened, Outcome, Refused, UpstreamStream } from './door.ts'
-import { RequestHead, ResponseHead } from './head.ts'
+import { RequestHead, type ResponseHead } from './head.ts'
 import type { Http1Limits } from './limits.ts'
 import { Link, type UpstreamOwner } from './link.ts'
-import { Pending } from './pending.ts'
 import { refusalOf } from './refusals.ts'
-import { part, reply, resetText, writeChunk, writeHead } from './writer.ts'
+import { ResponseRelay, type Awaiting } from './response-relay.ts'
+import { part, reply, resetText, writeHead } from './writer.ts'
 
 /** What the exchange needs of the connection that it belongs to. */
 export interface Host {
@@ -38,12 +38,10 @@ export interface Host {
 const nothing = Buffer.alloc(0)
 const closeLine = 'connection: close\r\n'
 
-export class Exchange implements UpstreamOwner {
+export class Exchange implements UpstreamOwner, Awaiting {
   readonly request: RequestHead
-  private readonly response: ResponseHead
   private readonly requestBody: BodyReader
-  private readonly responseBody: BodyReader
-  private readonly partial = new Pending()
+  private readonly relay: ResponseRelay
   private readonly host: Host
   private readonly door: HttpDoor
   private readonly limits: Http1Limits
@@ -64,21 +62,15 @@ export class Exchange implements UpstreamOwner {
   private upstream: UpstreamStream | undefined
   private link: Link | undefined
   private sent = false
-  private heard = false
-  private headDone = false
-  private rechunk = false
   private closing = false
-  private clean = true
-  private interims = 0
 
   constructor(host: Host, door: HttpDoor, limits: Http1Limits) {
     this.host = host
     this.door = door
     this.limits = limits
     this.request = new RequestHead(limits)
-    this.response = new ResponseHead(limits)
     this.requestBody = new BodyReader(limits)
-    this.responseBody = new BodyReader(limits)
+    this.relay = new ResponseRelay(this.request, host.stream, this, limits)
   }
 
   /** Starts on the head in `request`, whose bytes are [base, at). Answers up to where the bytes were used. */
@@ -88,9 +80,8 @@ export class Exchange implements UpstreamOwner {
     this.generation++
     this.startedAt = this.host.nowMs()
     this.requestBody.begin(request.framing, request.contentLength, true)
-    this.sent = this.heard = this.headDone = this.rechunk = false
-    this.clean = true
-    this.interims = 0
+    this.sent = false
+    this.relay.begin()
     outcome.status = outcome.requestBytes = outcome.responseBytes = 0
     outcome.source = 'app'
     outcome.reason = 'ok'
@@ -117,6 +108,7 @@ export class Exchange implements UpstreamOwner {
     if (!this.active) return
     this.outcome.source = source
     this.outcome.reason = reason
+    this.outcome.responseBytes = this.relay.bytes
     this.dropUpstream()
     this.finish()
   }
@@ -124,13 +116,13 @@ export class Exchange implements UpstreamOwner {
   /** The response, or the rest of it, did not come in time. */
   timeout(): void {
     if (!this.active) return
-    if (!this.requestBody.done && !this.headDone) this.fail(408, 'request timeout', 'downstream', 'request-timeout')
+    if (!this.requestBody.done && !this.relay.headDone) this.fail(408, 'request timeout', 'downstream', 'request-timeout')
     else this.fail(504, 'upstream request timeout', 'upstream', 'timeout')
   }
 
   /** A body is under way. */
   get moving(): boolean {
-    return this.headDone || !this.requestBody.done
+    return this.relay.headDone || !this.requestBody.done
   }
 
   clientDrain(): void {
@@ -244,17 +236,12 @@ export class Exchange implements UpstreamOwner {
   /** A failure: told to the client where nothing was sent yet, otherwise its connection breaks. */
   private fail(status: number, body: string, source: Outcome['source'], reason: string): void {
     this.dropUpstream()
-    if (!this.headDone) {
+    if (!this.relay.headDone) {
       this.respond(status, body, source, reason)
       return
     }
     this.abort(source, reason)
-    this.host.broken(this.endless)
-  }
-
-  /** The client takes the end of the connection for the end of the body. */
-  private get endless(): boolean {
-    return this.request.version === 0 && (this.response.framing === 'until-close' || this.response.framing === 'chunked')
+    this.host.broken(this.relay.endless)
   }
 
   private dropUpstream(): void {
@@ -268,7 +255,7 @@ export class Exchange implements UpstreamOwner {
   private lost(): void {
     const { request, outcome } = this
     const harmless = !this.sent || (request.framing === 'none' && request.idempotent)
-    const again = this.upstream!.reusable && !outcome.retried && !this.heard && harmless
+    const again = this.upstream!.reusable && !outcome.retried && !this.relay.heard && harmless
     if (!again) {
       this.fail(503, resetText('connection termination'), 'upstream', 'upstream-reset')
       return
@@ -282,70 +269,33 @@ export class Exchange implements UpstreamOwner {
 
   upstreamData(chunk: Buffer): void {
     this.host.touched()
-    if (this.headDone) {
-      this.forwardResponse(chunk, 0, chunk.length)
-      return
-    }
-    this.heard = true
-    let buffer = chunk
-    if (this.partial.length > 0) {
-      this.partial.append(chunk, 0, chunk.length)
-      buffer = this.partial.bytes()
-    } else if (this.interims === 0) this.response.begin()
-    this.responseHead(buffer, 0)
+    this.relay.data(chunk, this.upstream!.stream)
   }
 
-  /** Reads heads up to the final one. */
-  private responseHead(buffer: Buffer, start: number): void {
-    const { response } = this
-    const end = buffer.length
-    let at = start
-    for (;;) {
-      const after = response.parse(buffer, at, end, this.request.method)
-      if (after < 0) {
-        this.partial.clear()
-        this.fail(502, resetText('protocol error'), 'upstream', refusalOf(after).reason)
-        return
-      }
-      if (after === 0) {
-        if (at === 0 && this.partial.length > 0) return
-        this.partial.clear()
-        this.partial.append(buffer, at, end)
-        return
-      }
-      if (response.status >= 200) {
-        this.partial.clear()
-        this.finalHead(buffer, at, after, end)
-        return
-      }
-      if (response.status === 101) {
-        this.partial.clear()
-        this.switchProtocols(buffer, after)
-        return
-      }
-      if (++this.interims > this.limits.interimResponses) {
-        this.partial.clear()
-        this.fail(502, resetText('protocol error'), 'upstream', 'too many interim responses')
-        return
-      }
-      // HTTP/1.0 knows no interim responses (RFC 9110 15.2).
-      if (this.request.version === 1) this.host.stream.write(response.forwarded(''), 'latin1')
-      response.begin()
-      at = after
-    }
+  answering(head: ResponseHead): string {
+    const { requestBody, host, relay } = this
+    this.door.responding?.(head)
+    // An answer before the end of its request mostly means that the rest of it is unwanted.
+    if (!requestBody.done && (relay.bodyDone || !head.keepAlive)) this.closing = true
+    if (relay.endless || host.draining) this.closing = true
+    this.outcome.status = head.status
+    return this.connectionLine()
   }
 
-  private switchProtocols(buffer: Buffer, at: number): void {
-    const { request, response, upstream, link } = this
-    if (request.upgrade === '' || response.upgrade === '' || !this.requestBody.done) {
-      this.fail(502, resetText('protocol error'), 'upstream', 'unasked-for upgrade')
+  switching(head: ResponseHead, rest: Buffer): void {
+    const { upstream, link } = this
+    if (this.request.upgrade === '' || head.upgrade === '' || !this.requestBody.done) {
+      this.misread('unasked-for upgrade')
       return
     }
-    this.headDone = true
     this.outcome.status = 101
-    this.host.stream.write(response.forwarded(`connection: upgrade\r\nupgrade: ${response.upgrade}\r\n`), 'latin1')
+    this.host.stream.write(head.forwarded(`connection: upgrade\r\nupgrade: ${head.upgrade}\r\n`), 'latin1')
     this.upstream = this.link = undefined
-    this.host.joined(upstream!, link!, buffer.subarray(at))
+    this.host.joined(upstream!, link!, rest)
+  }
+
+  misread(reason: string): void {
+    this.fail(502, resetText('protocol error'), 'upstream', reason)
   }
 
   /** The tunnel of this exchange is gone. */
@@ -356,96 +306,28 @@ export class Exchange implements UpstreamOwner {
     this.finish()
   }
 
-  /** The final head, with the body bytes that came with it, in one write. */
-  private finalHead(buffer: Buffer, base: number, start: number, end: number): void {
-    const { request, response, responseBody: body, host, limits } = this
-    this.door.responding?.(response)
-    const old = request.version === 0
-    let more = ''
-    if (old && response.chunked) response.dropFraming()
-    if (response.framing === 'until-close' && !old) {
-      this.rechunk = true
-      more = 'transfer-encoding: chunked\r\n'
-    }
-    body.begin(response.framing, response.contentLength, !old)
-    let at = start
-    if (!body.done && at < end) {
-      at = body.read(buffer, at, end)
-      if (at < 0) {
-        this.fail(502, resetText('protocol error'), 'upstream', refusalOf(at).reason)
-        return
-      }
-    }
-    // The end of such a body is the end of the connection.
-    if (this.endless) this.closing = true
-    if (!this.requestBody.done && (body.done || !response.keepAlive)) this.closing = true
-    if (host.draining) this.closing = true
-    more += this.connectionLine()
-    this.headDone = true
-    this.outcome.status = response.status
-    const from = at === start ? start : body.from
-    const to = at === start ? start : body.to
-    this.outcome.responseBytes = to - from
-    let room: boolean
-    if (this.rechunk) {
-      host.stream.cork()
-      room = host.stream.write(response.forwarded(more), 'latin1')
-      if (to > from) room = writeChunk(host.stream, buffer, from, to)
-      host.stream.uncork()
-    } else if (more === '' && from === start && response.verbatim) room = host.stream.write(part(buffer, base, to))
-    else room = writeHead(host.stream, response.forwarded(more), buffer, from, to, limits.coalesceBytes)
-    if (!room) this.upstream!.stream.pause()
-    this.forwardResponse(buffer, at, end)
-  }
-
-  private forwardResponse(buffer: Buffer, start: number, end: number): void {
-    const { responseBody: body, host, outcome } = this
-    let at = start
-    while (at < end && !body.done) {
-      at = body.read(buffer, at, end)
-      if (at < 0) {
-        this.fail(502, '', 'upstream', refusalOf(at).reason)
-        return
-      }
-      const size = body.to - body.from
-      if (size === 0) continue
-      outcome.responseBytes += size
-      const room = this.rechunk ? writeChunk(host.stream, buffer, body.from, body.to) : host.stream.write(part(buffer, body.from, body.to))
-      if (!room) this.upstream!.stream.pause()
-    }
-    if (!body.done) return
-    // Bytes after the message belong to no request of ours.
-    if (at < end) this.clean = false
-    this.responseDone()
-  }
-
-  private responseDone(): void {
-    const { host, responseBody, upstream, link } = this
-    if (this.rechunk) host.stream.write('0\r\n\r\n', 'latin1')
-    else if (responseBody.closing !== '') host.stream.write(responseBody.closing, 'latin1')
+  answered(clean: boolean): void {
+    const { upstream, link } = this
+    const { stream } = upstream!
     if (!this.requestBody.done) this.closing = true
-    const reusable = this.clean && this.requestBody.done && this.response.keepAlive && !link!.ended && upstream!.stream.writable
-    if (reusable) {
+    if (clean && this.requestBody.done && this.relay.head.keepAlive && !link!.ended && stream.writable) {
       link!.owner = undefined
       this.upstream = this.link = undefined
-      if (upstream!.stream.isPaused()) upstream!.stream.resume()
+      if (stream.isPaused()) stream.resume()
       upstream!.release()
     } else this.dropUpstream()
+    this.outcome.responseBytes = this.relay.bytes
     this.finish()
-    host.exchanged(!this.closing)
+    this.host.exchanged(!this.closing)
   }
 
   upstreamEnd(): void {
-    if (!this.headDone) this.lost()
-    else if (this.response.framing === 'until-close') {
-      this.responseBody.finish()
-      this.responseDone()
-    } else this.fail(502, '', 'upstream', 'upstream-reset')
+    if (!this.relay.end()) this.upstreamClosed()
   }
 
   upstreamClosed(): void {
-    if (!this.headDone) this.lost()
-    else this.fail(502, '', 'upstream', 'upstream-reset')
+    if (this.relay.headDone) this.fail(502, '', 'upstream', 'upstream-reset')
+    else this.lost()
   }
 
   upstreamDrain(): void {
@@ -456,7 +338,6 @@ export class Exchange implements UpstreamOwner {
     const { outcome } = this
     this.active = false
     this.opened = undefined
-    this.partial.clear()
     outcome.durationMs = this.host.nowMs() - this.startedAt
     this.door.finished(outcome)
   }

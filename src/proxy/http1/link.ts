@@ -19,6 +19,7 @@ export class Link {
   ended = false
 
   private constructor(stream: Duplex) {
+    this.ended = stream.readableEnded
     stream.on('data', (chunk: Buffer) => {
       if (this.owner === undefined) stream.destroy()
       else this.owner.upstreamData(chunk)

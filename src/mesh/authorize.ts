@@ -5,6 +5,7 @@
  * partition, an unknown trust domain) has no rights of its own.
  */
 import type { Intentions } from './snapshot.ts'
+import { precedenceOf } from './intention.ts'
 import { judgePath } from './path.ts'
 import { Permissions, unmatched, type HttpFacts } from './permission.ts'
 import { parseSpiffeId, type Identity } from './spiffe.ts'
@@ -72,11 +73,6 @@ interface Side {
   otherwise: Rule
 }
 
-/** max by destination: exact 9, `*` 6; one less for a source `*` (spec/data-plane.md 7.2). The peer is no part of it. */
-export function intentionPrecedence(source: string, destination: string): number {
-  return (destination === '*' ? 6 : 9) - (source === '*' ? 1 : 0)
-}
-
 export function compileIntentions(sources: readonly Source[], context: AuthorizeContext): Authorizer {
   const sides = new Map<string, Side>()
   const byPeer = new Map<string, Side>()
@@ -112,7 +108,7 @@ function groupByPeer(sources: readonly Source[]): Map<string, Source[]> {
 
 /** In order of precedence; after the first `*` nothing of this side can match any more. */
 function compileSide(side: Side, list: Source[], context: AuthorizeContext): void {
-  const precedence = (source: Source) => intentionPrecedence(source.name, source.destination)
+  const precedence = (source: Source) => precedenceOf(source.name, source.destination)
   for (const source of list.toSorted((a, b) => precedence(b) - precedence(a))) {
     if (source.name === '*') {
       side.otherwise = compileSource(source, side.otherwise.decision, context.httpLike)

@@ -1,13 +1,6 @@
 // Who may call: intentions against identities. Each attack that the specification or the design names has its test.
 import t from 'tap'
-import {
-  authorizerLimits,
-  compileIntentions,
-  forwardedUri,
-  intentionPrecedence,
-  type AuthorizeContext,
-  type HttpFacts,
-} from '../../src/mesh/authorize.ts'
+import { authorizerLimits, compileIntentions, forwardedUri, type AuthorizeContext, type HttpFacts } from '../../src/mesh/authorize.ts'
 import type { Permission } from '../../src/mesh/config-entry.ts'
 
 const own = 'aaaaaaaa-0000-0000-0000-000000000001.consul'
@@ -58,10 +51,6 @@ t.test('the datacenter of an identity is not judged', t => {
 })
 
 t.test('the first source by precedence decides, whatever their order', t => {
-  t.same(
-    [intentionPrecedence('web', 'api'), intentionPrecedence('*', 'api'), intentionPrecedence('web', '*'), intentionPrecedence('*', '*')],
-    [9, 8, 6, 5],
-  )
   const exact = { name: 'web', action: 'allow' }
   const anyToApi = { name: '*', action: 'deny' }
   const webToAny = { name: 'web', destination: '*', action: 'allow' }

@@ -4,7 +4,7 @@
  */
 import { aggregateStatus } from '../../mesh/check.ts'
 import type { ServiceIntentions } from '../../mesh/config-entry.ts'
-import { intentionPrecedence } from '../../mesh/authorize.ts'
+import { precedenceOf } from '../../mesh/intention.ts'
 import { lanAddress, type CheckServiceNode, type ExposePath, type NodeService } from '../../mesh/service.ts'
 import type { Intentions, Self } from '../../mesh/snapshot.ts'
 import { serviceId } from '../../mesh/spiffe.ts'
@@ -107,7 +107,7 @@ function intentionsOf(service: string, gathering: Gathering, context: SnapshotCo
 type Source = Intentions['sources'][number]
 
 function sourceOf(source: ServiceIntentions['sources'][number], entry: ServiceIntentions): Source {
-  const placed = { ...source, destination: entry.name, precedence: intentionPrecedence(source.name, entry.name) }
+  const placed = { ...source, destination: entry.name, precedence: precedenceOf(source.name, entry.name) }
   if (entry.jwt === undefined) return placed
   // The entry wants a JWT of every caller, which this version cannot check: nobody comes in by it.
   const { permissions: _, ...rest } = placed

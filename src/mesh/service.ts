@@ -121,6 +121,10 @@ export const ServiceDefinition = z.object({
       sidecarService: z
         .object({
           ...definitionFields,
+          name: z
+            .string()
+            .optional()
+            .meta({ aliases: ['Service'] }),
           id: z.string().optional(),
           /** A nested sidecar is read so that it can be refused by name. */
           connect: z.object({ native: z.boolean().optional(), sidecarService: z.record(z.string(), z.unknown()).optional() }).optional(),

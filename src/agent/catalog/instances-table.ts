@@ -45,7 +45,7 @@ export class InstancesTable {
   applyNode(change: Change): void {
     const key = change.path[0]!
     if (change.value === undefined) this.#nodes.delete(key)
-    else this.#nodes.set(key, (indexed(change) as Node))
+    else this.#nodes.set(key, indexed(change) as Node)
     this.#topics.touch('nodes')
     this.#touchNode(`node/${key}`, key)
     this.#touchNode(`node-services/${key}`, key)

@@ -2,6 +2,7 @@
  * What THIS agent was asked to run: its services and checks, kept in the store and in the catalog before a call answers. The
  * catalog's records of this node follow from what is here, never the other way round (spec/http-api.md 3).
  */
+import { setImmediate } from 'node:timers/promises'
 import { messageOf, MeshError } from '../../lib/errors.ts'
 import type { Clock, Timer } from '../../lib/clock.ts'
 import type { Logger } from '../../lib/log.ts'
@@ -52,6 +53,8 @@ export class LocalAgent {
   readonly #checks: LocalChecks
   /** The last work on each service, so that a registration and a deregistration of one never mix. */
   readonly #busy = new Map<string, Promise<void>>()
+  /** Ports of sidecars whose registration is under way. */
+  readonly #reserved = new Map<string, number>()
   readonly #timers = new Map<string, Timer>()
   #closed = false
 
@@ -83,12 +86,16 @@ export class LocalAgent {
     if (problem !== undefined) throw new MeshError('bad-request', problem)
     const service = withTaggedAddresses(nodeServiceOf(definition))
     await this.#inTurn(service.id, async () => {
-      const sidecar = expandSidecar(definition, service, () => this.#sidecarPort(sidecarId(service.id)))
-      const wrong = sidecar && checkNodeService(sidecar.service)
-      if (wrong !== undefined) throw new MeshError('bad-request', `Failed Validation: ${wrong}`)
-      const replace = options.replaceExistingChecks ?? false
-      await this.#place({ service, checks: definedChecks(definition) }, replace)
-      if (sidecar) await this.#place({ ...sidecar, service: withTaggedAddresses(sidecar.service) }, replace)
+      try {
+        const sidecar = expandSidecar(definition, service, () => this.#sidecarPort(sidecarId(service.id)))
+        const wrong = sidecar && checkNodeService(sidecar.service)
+        if (wrong !== undefined) throw new MeshError('bad-request', `Failed Validation: ${wrong}`)
+        const replace = options.replaceExistingChecks ?? false
+        await this.#place({ service, checks: definedChecks(definition) }, replace)
+        if (sidecar) await this.#place({ ...sidecar, service: withTaggedAddresses(sidecar.service) }, replace)
+      } finally {
+        this.#reserved.delete(sidecarId(service.id))
+      }
     })
   }
 
@@ -231,8 +238,12 @@ export class LocalAgent {
         'bad-request',
         'Invalid SidecarService: no port was given and ports.sidecar_min_port is disabled; set one of them',
       )
-    const taken = new Set([...this.#services.values()].map(service => service.port))
-    for (let port = min; port <= max; port += 1) if (!taken.has(port)) return port
+    const taken = new Set([...this.#reserved.values(), ...[...this.#services.values()].map(service => service.port)])
+    for (let port = min; port <= max; port += 1) {
+      if (taken.has(port)) continue
+      this.#reserved.set(id, port)
+      return port
+    }
     throw new MeshError(
       'bad-request',
       `Invalid SidecarService: no port is free in ${min}-${max}; give the sidecar a port or widen the range`,
@@ -269,7 +280,9 @@ export class LocalAgent {
       check: { checkId: 'serfHealth', name: 'Serf Health Status', status: 'passing', output: 'Agent alive and reachable' },
     })
     await this.#toCatalog(undefined, this.#checks.ofService(''))
-    for (const service of this.#services.values()) {
+    for (const service of [...this.#services.values()]) {
+      // Many services that need nothing must not hold up everything else.
+      await setImmediate()
       await this.#inTurn(service.id, async () => {
         // It may be gone, or another, by the time that it is its turn.
         const current = this.#services.get(service.id)

@@ -14,7 +14,7 @@ import { defaultOutputSize, Poll, withThresholds, type CheckRunner, type Report 
 import { checkTcp } from './checks/tcp.ts'
 import { limitOutput, Ttl } from './checks/ttl.ts'
 import type { Catalog } from './catalog.ts'
-import { fold } from './instances-table.ts'
+import { compareText, fold } from './instances-table.ts'
 import { keys } from './keys.ts'
 import type { LocalRecords } from './local-records.ts'
 import type { Tables } from './tables.ts'
@@ -57,7 +57,10 @@ export interface LocalChecksOptions {
 export class LocalChecks {
   readonly #options: LocalChecksOptions
   readonly #checks = new Map<string, LocalCheck>()
-  readonly #listeners = new Set<() => void>()
+  /** Ids by the service that they are for; the empty id stands for the node. */
+  readonly #byService = new Map<string, Set<string>>()
+  /** Aliases that follow a service of this node, by its id. */
+  readonly #followers = new Map<string, Set<() => void>>()
   #closed = false
 
   constructor(options: LocalChecksOptions) {
@@ -72,18 +75,22 @@ export class LocalChecks {
     return this.#checks.get(id)?.definition
   }
 
+  /** By their ids. */
   all(): Map<string, HealthCheck> {
-    return new Map([...this.#checks].map(([id, { check }]) => [id, check]))
+    return new Map([...this.#checks].map(([id, { check }]): [string, HealthCheck] => [id, check]).sort((a, b) => compareText(a[0], b[0])))
   }
 
   ofService(serviceId: string): HealthCheck[] {
-    return [...this.#checks.values()].map(({ check }) => check).filter(check => check.serviceId === serviceId)
+    return [...(this.#byService.get(serviceId) ?? [])].sort().map(id => this.#checks.get(id)!.check)
   }
 
   /** Takes a check in without running it; the state of one that is known already goes on. */
   add(check: HealthCheck, definition: CheckDefinition | undefined, expiresAtMs?: number): HealthCheck {
     const before = this.#checks.get(check.checkId)
-    if (before) this.#halt(before)
+    if (before) {
+      this.#halt(before)
+      this.#unlink(before.check)
+    }
     const state = before ? { status: before.check.status, output: before.check.output } : {}
     const local: LocalCheck = { check: { ...check, ...state }, definition, expiresAtMs, dirty: false, removed: false }
     if (definition && isAliasCheck(definition)) {
@@ -92,6 +99,8 @@ export class LocalChecks {
     }
     if (local.check.status === 'critical') local.criticalSince = before?.criticalSince ?? this.#options.clock.monotonicMs()
     this.#checks.set(check.checkId, local)
+    setOf(this.#byService, check.serviceId).add(check.checkId)
+    this.#notify(check.serviceId)
     return local.check
   }
 
@@ -100,17 +109,17 @@ export class LocalChecks {
     if (!local?.definition || this.#closed) return
     local.runner = this.#runner(local.definition, local)
     local.runner.start()
-    this.#notify()
   }
 
   async remove(id: string): Promise<void> {
     const local = this.#checks.get(id)
     if (!local) return
     this.#checks.delete(id)
+    this.#unlink(local.check)
     this.#halt(local)
     // A write under way must not bring back what is about to be deleted.
     await local.syncing?.catch(() => {})
-    this.#notify()
+    this.#notify(local.check.serviceId)
   }
 
   /** A report of a TTL check. Answers once the catalog has it. */
@@ -197,7 +206,7 @@ export class LocalChecks {
     local.check = { ...local.check, status, output }
     if (status === 'critical') local.criticalSince ??= this.#options.clock.monotonicMs()
     else local.criticalSince = undefined
-    this.#notify()
+    this.#notify(local.check.serviceId)
     return true
   }
 
@@ -237,8 +246,9 @@ export class LocalChecks {
         checks: () => [...this.ofService(''), ...(serviceId === '' ? [] : this.ofService(serviceId))],
         exists: () => serviceId === '' || hasService(serviceId),
         subscribe: onChange => {
-          this.#listeners.add(onChange)
-          return { close: () => this.#listeners.delete(onChange) }
+          const followers = setOf(this.#followers, serviceId)
+          followers.add(onChange)
+          return { close: () => followers.delete(onChange) }
         },
       }
     }
@@ -251,9 +261,25 @@ export class LocalChecks {
     }
   }
 
-  #notify(): void {
-    for (const listener of this.#listeners) listener()
+  #unlink({ checkId, serviceId }: HealthCheck): void {
+    const ids = this.#byService.get(serviceId)
+    ids?.delete(checkId)
+    if (ids?.size === 0) this.#byService.delete(serviceId)
   }
+
+  /** A check of the node concerns whoever follows any of its services. */
+  #notify(serviceId: string): void {
+    const followers = serviceId === '' ? [...this.#followers.values()] : [this.#followers.get(serviceId) ?? []]
+    for (const listener of followers.flatMap(each => [...each])) listener()
+  }
+}
+
+function setOf<T>(map: Map<string, Set<T>>, key: string): Set<T> {
+  const known = map.get(key)
+  if (known) return known
+  const made = new Set<T>()
+  map.set(key, made)
+  return made
 }
 
 export function unknownCheck(id: string): MeshError {

@@ -232,6 +232,7 @@ export class Tables {
   close(): void {
     this.#closed = true
     this.#watch?.close()
+    this.#topics.close()
     for (const { resolve } of this.#awaited) resolve()
     this.#awaited = []
   }

@@ -27,6 +27,8 @@ export class Topics {
   readonly #waiters = new Map<string, Set<Waiter>>()
   readonly #touched = new Set<string>()
   readonly #lost = new Set<string>()
+  /** Ends each wait under way. */
+  readonly #waits = new Set<() => void>()
   #base = 1
 
   /** Lets another index answer for a whole class of topics. */
@@ -107,6 +109,7 @@ export class Topics {
       const end = (changed: boolean) => {
         clearTimeout(timer)
         signal?.removeEventListener('abort', onAbort)
+        this.#waits.delete(onAbort)
         this.#remove(topics, waiter)
         resolve(changed)
       }
@@ -117,10 +120,15 @@ export class Topics {
         },
       }
       const timer = setTimeout(() => end(false), timeoutMs)
-      timer.unref()
+      this.#waits.add(onAbort)
       signal?.addEventListener('abort', onAbort, { once: true })
       this.#add(topics, waiter)
     })
+  }
+
+  /** Ends every wait as if its time were up. */
+  close(): void {
+    for (const end of this.#waits) end()
   }
 
   /** Calls back, once a macrotask at most, after changes of the topics; which ones is asked anew after every call. */

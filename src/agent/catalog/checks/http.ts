@@ -72,7 +72,7 @@ function request({ url, method, headers, body }: Exchange, definition: CheckDefi
   return new Promise((resolve, reject) => {
     const options: https.RequestOptions = {
       method,
-      headers: { 'User-Agent': 'Consul Health Check', Accept: 'text/plain, text/*, */*', ...headers },
+      headers: { 'User-Agent': 'Consul Health Check', Accept: 'text/plain, text/*, */*', ...singly(headers) },
       agent: false,
       signal,
       ...(url.protocol === 'https:'
@@ -95,6 +95,11 @@ function request({ url, method, headers, body }: Exchange, definition: CheckDefi
     sent.on('error', reject)
     sent.end(body)
   })
+}
+
+/** Node takes a list only for headers that may repeat, and Host may not. */
+function singly(headers: Record<string, string[]>): Record<string, string | string[]> {
+  return Object.fromEntries(Object.entries(headers).map(([name, values]) => [name, values.length === 1 ? values[0]! : values]))
 }
 
 /** The last bytes of a body; the rest is read and forgotten. */

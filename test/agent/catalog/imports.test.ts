@@ -1,0 +1,194 @@
+/** Imported sets: whole or not at all, apart from everything local, and nothing left behind. */
+import t from 'tap'
+import { keys } from '../../../src/agent/catalog/keys.ts'
+import type { CheckServiceNode, NodeService } from '../../../src/mesh/service.ts'
+import { catalogScene, type CatalogScene } from '../../support/catalog-scene.ts'
+
+async function scene(t: import('tap').Test): Promise<CatalogScene> {
+  const made = await catalogScene()
+  t.teardown(() => made.close())
+  return made
+}
+
+function instance(node: string, service: string, more: Partial<NodeService> = {}): CheckServiceNode {
+  const zero = { createIndex: 0, modifyIndex: 0 }
+  return {
+    node: { id: '', node, address: '10.1.0.1', datacenter: 'dc2', taggedAddresses: null, meta: null, ...zero },
+    service: {
+      id: `${service}-1`,
+      service,
+      tags: [],
+      address: '',
+      meta: null,
+      port: 80,
+      weights: { passing: 1, warning: 1 },
+      enableTagOverride: false,
+      proxy: { mode: '', meshGateway: {}, expose: {} },
+      connect: {},
+      peerName: '',
+      ...zero,
+      ...more,
+    },
+    checks: [],
+  }
+}
+
+const synthetic = (of: string): CheckServiceNode =>
+  instance('gateway', `${of}-sidecar-proxy`, {
+    kind: 'connect-proxy',
+    taggedAddresses: { wan: { address: '1.2.3.4', port: 8443 }, 'consul-virtual': { address: '240.6.6.6', port: 1 } },
+    proxy: { destinationServiceName: of, mode: '', meshGateway: {}, expose: {} },
+  })
+
+const all = async ({ store }: CatalogScene, prefix: string) => (await store.list(prefix)).entries.map(entry => entry.key)
+
+t.test('an imported set is seen under its peer alone', async t => {
+  const made = await scene(t)
+  const { catalog, tables } = made
+  await catalog.register({ node: 'n1', address: '10.0.0.1', service: { service: 'web', port: 1 } })
+  const local = tables.instances('web')
+  await catalog.replaceImported('east', 'web', [instance('b', 'web'), instance('a', 'web')], 5)
+  const { value } = tables.instances('web', 'east')
+  t.same(
+    value.map(({ node, service }) => [node.node, node.peerName, service.peerName]),
+    [
+      ['a', 'east', 'east'],
+      ['b', 'east', 'east'],
+    ],
+  )
+  t.match(tables.importedServices('east').value, [{ peer: 'east', service: 'web', receivedAtMs: 5 }])
+  t.same(tables.instances('web').value, local.value)
+  t.equal(tables.instances('web').index, local.index)
+  t.same([...tables.services().value.keys()], ['web'])
+  t.same(
+    tables.nodes().value.map(node => node.node),
+    ['n1'],
+  )
+  t.same(tables.instances('web', 'west').value, [])
+})
+
+t.test('an identical set writes nothing, another one wakes its readers alone', async t => {
+  const made = await scene(t)
+  const { catalog, tables, store } = made
+  await catalog.replaceImported('east', 'web', [instance('b', 'web'), instance('a', 'web')], 1)
+  await catalog.replaceImported('east', 'db', [instance('a', 'db')], 1)
+  const [web, db] = [tables.instances('web', 'east'), tables.instances('db', 'east')]
+  const { revision } = store
+  await catalog.replaceImported('east', 'web', [instance('a', 'web'), instance('b', 'web')], 2)
+  t.equal(store.revision, revision)
+  await catalog.replaceImported('east', 'web', [instance('a', 'web')], 3)
+  t.equal(await tables.waitFor(web.topics, web.index, 0), true)
+  t.equal(await tables.waitFor(db.topics, db.index, 0), false)
+  await catalog.replaceImported('east', 'web', [], 4)
+  t.same(tables.instances('web', 'east').value, [])
+  t.same(await all(made, 'imported-data/east/web/'), [])
+})
+
+t.test('a set of many chunks flips at once, and older generations are gone', async t => {
+  const made = await scene(t)
+  const { catalog, tables } = made
+  const big = (count: number, meta: string) =>
+    Array.from({ length: count }, (_, i) => instance(`n${String(i).padStart(5, '0')}`, 'web', { meta: { x: meta } }))
+  const sizes = new Set<number>()
+  const subscription = tables.subscribe(
+    () => tables.instances('web', 'east').topics,
+    () => sizes.add(tables.instances('web', 'east').value.length),
+  )
+  t.teardown(() => subscription.close())
+  await catalog.replaceImported('east', 'web', big(3000, 'y'.repeat(400)), 1)
+  t.ok((await all(made, keys.importedChunks('east', 'web'))).length > 3)
+  await catalog.replaceImported('east', 'web', big(2000, 'z'), 2)
+  await new Promise(resolve => setImmediate(resolve))
+  t.same([...sizes], [3000, 2000])
+  const { generation } = tables.importedServices('east').value[0]!
+  for (const key of await all(made, keys.importedChunks('east', 'web'))) t.ok(key.includes(`/${generation}/`))
+})
+
+t.test('what a crash in the middle of an import left is never seen and is collected', async t => {
+  const made = await scene(t)
+  await made.catalog.replaceImported('east', 'web', [instance('a', 'web')], 1)
+  const value = new TextEncoder().encode(JSON.stringify([instance('half', 'web')]))
+  await made.store.txn({ ops: [{ op: 'put', key: keys.importedChunk('east', 'web', 'crashed', 0), value }] })
+  await made.store.txn({ ops: [{ op: 'put', key: keys.importedChunk('west', 'db', 'crashed', 0), value }] })
+  await made.reopen()
+  t.same(
+    made.tables.instances('web', 'east').value.map(each => each.node.node),
+    ['a'],
+  )
+  t.same(made.tables.instances('db', 'west').value, [])
+  await made.catalog.collectImported()
+  t.equal((await all(made, 'imported-data/')).length, 1)
+  t.same(
+    made.tables.instances('web', 'east').value.map(each => each.node.node),
+    ['a'],
+  )
+})
+
+t.test('a mesh service of a peer gets a virtual address of ours, never the one that the peer claims', async t => {
+  const { catalog, tables } = await scene(t)
+  await Promise.all(['web', 'db', 'api'].map(name => catalog.replaceImported('east', `${name}-sidecar-proxy`, [synthetic(name)], 1)))
+  await catalog.replaceImported('west', 'web-sidecar-proxy', [synthetic('web')], 1)
+  const addresses = [...['web', 'db', 'api'].map(name => tables.virtualIp(name, 'east').value), tables.virtualIp('web', 'west').value]
+  t.equal(new Set(addresses).size, 4)
+  for (const address of addresses) t.match(address, /^240\.0\.0\./)
+  t.same(tables.virtualIp('web').value, undefined)
+  t.same(tables.connectInstances('web', 'east').value[0]?.service.taggedAddresses, {
+    wan: { address: '1.2.3.4', port: 8443 },
+    'consul-virtual': { address: addresses[0], port: 80 },
+  })
+  await catalog.replaceImported('east', 'web-sidecar-proxy', [], 2)
+  t.same(tables.virtualIp('web', 'east').value, undefined)
+  t.same(tables.virtualIpHolder(addresses[0]!), undefined)
+})
+
+t.test('a sweep deletes what is not kept', async t => {
+  const { catalog, tables } = await scene(t)
+  for (const name of ['web', 'db', 'api']) await catalog.replaceImported('east', name, [instance('a', name)], 1)
+  await catalog.replaceImported('west', 'db', [instance('a', 'db')], 1)
+  await catalog.sweepImported('east', service => service === 'web')
+  t.same(
+    tables.importedServices('east').value.map(each => each.service),
+    ['web'],
+  )
+  t.same(
+    tables.importedServices('west').value.map(each => each.service),
+    ['db'],
+  )
+})
+
+t.test('purging a peer leaves nothing of it and touches nothing else', async t => {
+  const made = await scene(t)
+  const { catalog, tables } = made
+  await catalog.register({ node: 'n1', address: '10.0.0.1', service: { service: 'web', port: 1, connect: { native: true } } })
+  await catalog.replaceImported('east', 'web', [instance('a', 'web')], 1)
+  await catalog.replaceImported('east', 'web-sidecar-proxy', [synthetic('web')], 1)
+  await catalog.replaceImported('east-2', 'web-sidecar-proxy', [synthetic('web')], 1)
+  const kept = [
+    tables.instances('web'),
+    tables.virtualIp('web'),
+    tables.connectInstances('web', 'east-2'),
+    tables.virtualIp('web', 'east-2'),
+  ]
+  await catalog.purgeImported('east')
+  t.same(
+    (await all(made, '')).filter(key => /\/east\//.test(key)),
+    [],
+  )
+  t.same(
+    [tables.instances('web'), tables.virtualIp('web'), tables.connectInstances('web', 'east-2'), tables.virtualIp('web', 'east-2')],
+    kept,
+  )
+  t.equal((await all(made, 'virtual-address/')).length, 2)
+})
+
+t.test("a name that is not a peer's reaches nothing", async t => {
+  const { catalog } = await scene(t)
+  for (const peer of ['', '/', 'a/b', '..', 'East']) {
+    await t.rejects(catalog.purgeImported(peer), { code: 'invalid' })
+    await t.rejects(
+      catalog.sweepImported(peer, () => true),
+      { code: 'invalid' },
+    )
+    t.throws(() => catalog.replaceImported(peer, 'web', [], 1), { code: 'invalid' })
+  }
+})

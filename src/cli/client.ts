@@ -213,17 +213,23 @@ const verbs: Record<string, string> = { GET: 'Get', PUT: 'Put', POST: 'Post', DE
 
 /** Go's wording, which scripts look for, then what to do. */
 function unreachable(method: string, url: string, shown: string, error: unknown): CliError {
-  const code = (error as NodeJS.ErrnoException).code ?? (error as { errors?: NodeJS.ErrnoException[] }).errors?.[0]?.code
-  const bare = shown.replace(/^https?:\/\//, '')
+  const code = (error as NodeJS.ErrnoException).code ?? (error as { errors?: NodeJS.ErrnoException[] }).errors?.[0]?.code ?? ''
+  const bare = shown.replace(/^(?:https?|unix):\/\//, '')
   const cause =
     code === 'ECONNREFUSED'
-      ? `dial tcp ${bare}: connect: connection refused`
+      ? `dial ${shown.startsWith('unix:') ? 'unix' : 'tcp'} ${bare}: connect: connection refused`
       : code === 'ENOENT'
         ? `dial unix ${bare}: connect: no such file or directory`
         : messageOf(error)
-  return new CliError(
-    `${verbs[method] ?? method} "${url}": ${cause}\nNothing answers at ${shown}. Start an agent (isthmus agent, or isthmus dev to try things out), or say where it is with --http-addr or ISTHMUS_HTTP_ADDR.`,
-    1,
-    { cause: error },
-  )
+  return new CliError(`${verbs[method] ?? method} "${url}": ${cause}\n${nextStep(code, shown)}`, 1, { cause: error })
+}
+
+function nextStep(code: string, shown: string): string {
+  if (/^(?:ECONNREFUSED|ENOENT|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH|ETIMEDOUT)$/.test(code)) {
+    return `Nothing answers at ${shown}. Start an agent (isthmus agent, or isthmus dev to try things out), or say where it is with --http-addr or ISTHMUS_HTTP_ADDR.`
+  }
+  if (/CERT|SIGNATURE|^ERR_(?:TLS|SSL)|^EPROTO$/.test(code)) {
+    return `The connection to ${shown} could not be secured. Name the agent's CA with --ca-file and the name in its certificate with --tls-server-name, and check that the address is one for https.`
+  }
+  return `${shown} answers, but not as an agent does. Check that --http-addr is the HTTP address of an agent, and look into its log.`
 }

@@ -43,7 +43,7 @@ void t.test('an agent behind a unix socket is reached', async t => {
   t.same(outcome, { code: 0, stdout: 'There are no peering connections.\n', stderr: '' })
   t.equal(seen[0]?.headers.host, 'localhost')
   const gone = await isthmus(['peering', 'list', `-http-addr=unix://${path}.gone`])
-  t.match(gone.stderr, `dial unix unix://${path}.gone: connect: no such file or directory`)
+  t.match(gone.stderr, `dial unix ${path}.gone: connect: no such file or directory`)
 })
 
 void t.test('a token comes from the flag, its file or the environment, goes in a header, and shows in no error', async t => {
@@ -99,7 +99,10 @@ void t.test('something that is no agent, and one that hangs up, are told apart',
   t.match(html.stderr, /did not answer in JSON .* check that --http-addr is the HTTP address of an agent/)
   const rude = await serve(t, incoming => incoming.socket.destroy())
   const ended = await isthmus(['peering', 'list', `-http-addr=127.0.0.1:${rude.port}`])
-  t.match(ended.stderr, /socket hang up/)
+  t.match(ended.stderr, /socket hang up\nhttp:\/\/127\.0\.0\.1:\d+ answers, but not as an agent does\./)
+  const moved = await serve(t, (_incoming, outgoing) => outgoing.writeHead(307, { location: '/elsewhere' }).end())
+  const redirected = await isthmus(['peering', 'list', `-http-addr=127.0.0.1:${moved.port}`])
+  t.same(redirected, { code: 1, stdout: '', stderr: 'Error listing peerings: Unexpected response code: 307 ()\n' })
 })
 
 void t.test('datacenter, stale and names with odd characters reach the agent as they are', async t => {

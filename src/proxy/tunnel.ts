@@ -1,6 +1,7 @@
 /**
  * A tunnel: bytes both ways between two streams, with backpressure and half-close. The end of one direction ends the other side's
- * writing half only; an error or an early close of either side closes both, so that neither socket outlives the other.
+ * writing half only; an error or an early close of either side closes both, so that neither socket outlives the other. What did
+ * not end by itself ends as a reset, so that nobody takes a part for the whole.
  */
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
@@ -27,18 +28,18 @@ export function openTunnel(left: Duplex, right: Duplex, options: TunnelOptions):
   let limitMs = options.idleMs
   let timer: NodeJS.Timeout | undefined
 
-  const close = (broken: Duplex | undefined, reset: boolean) => {
+  const close = (broken: Duplex | undefined) => {
     if (closed) return
     closed = true
     clearTimeout(timer)
-    for (const side of [left, right]) if (side !== broken) abandon(side, reset)
+    for (const side of [left, right]) if (side !== broken) abandon(side)
     broken?.destroy()
     options.onClose?.()
   }
   const watch = () => {
     const now = performance.now()
     const waitMs = Math.min(lastMs + limitMs, drainEndsMs) - now
-    if (waitMs <= 0) return close(undefined, false)
+    if (waitMs <= 0) return close(undefined)
     timer = setTimeout(watch, Math.min(waitMs, 2 ** 31 - 1))
     timer.unref()
   }
@@ -47,20 +48,20 @@ export function openTunnel(left: Duplex, right: Duplex, options: TunnelOptions):
     side.on('data', () => {
       lastMs = performance.now()
     })
-    side.on('error', error => close(side, (error as NodeJS.ErrnoException).code === 'ECONNRESET'))
+    side.on('error', () => close(side))
     side.on('close', () => {
       // Both halves done is the ordinary end; then the other side is closing by itself once its last bytes are written.
-      if (other.destroyed || !side.readableEnded) close(side, false)
+      if (other.destroyed || !side.readableEnded) close(side)
     })
     side.pipe(other)
   }
-  if (left.destroyed || right.destroyed) close(undefined, false)
+  if (left.destroyed || right.destroyed) close(undefined)
   else watch()
   return {
     get closed() {
       return closed
     },
-    destroy: () => close(undefined, false),
+    destroy: () => close(undefined),
     drain(quietMs, withinMs) {
       if (closed) return
       limitMs = quietMs
@@ -71,8 +72,8 @@ export function openTunnel(left: Duplex, right: Duplex, options: TunnelOptions):
   }
 }
 
-/** Passes a reset on as a reset where the side is plain TCP. */
-export function abandon(side: Duplex, reset: boolean): void {
-  if (reset && side instanceof Socket && !(side instanceof TLSSocket) && !side.destroyed) side.resetAndDestroy()
+/** A reset where the side is plain TCP; TLS says so by leaving out its close_notify. */
+function abandon(side: Duplex): void {
+  if (side instanceof Socket && !(side instanceof TLSSocket) && !side.destroyed) side.resetAndDestroy()
   else side.destroy()
 }

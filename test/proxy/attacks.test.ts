@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process'
 import { connect as connectTcp } from 'node:net'
 import { connect as connectTls, type ConnectionOptions, type TLSSocket } from 'node:tls'
-import fc from 'fast-check'
+import { boolean, sample, tuple, uint8Array } from 'fast-check'
 import t, { type Test } from 'tap'
 import { freePorts } from '../support/free-ports.ts'
 import type { Minted } from '../support/mint.ts'
@@ -305,7 +305,7 @@ t.test('attacks', async t => {
       })
     const runs = deep ? 25_000 : 500
     for (const port of [gateway(), sidecar()]) {
-      const inputs = fc.sample(fc.tuple(fc.uint8Array({ maxLength: 400 }), fc.boolean(), fc.boolean()), runs)
+      const inputs = sample(tuple(uint8Array({ maxLength: 400 }), boolean(), boolean()), runs)
       for (let at = 0; at < runs; at += 50) {
         await Promise.all(
           inputs.slice(at, at + 50).map(([bytes, asTls, half]) => send(port, asTls ? Buffer.concat([hello, bytes]) : bytes, half)),
@@ -328,7 +328,7 @@ t.test('attacks', async t => {
     }
     const before = reached()
     const runs = deep ? 2000 : 60
-    const inputs = fc.sample(fc.uint8Array({ minLength: 1, maxLength: 300 }), runs)
+    const inputs = sample(uint8Array({ minLength: 1, maxLength: 300 }), runs)
     for (let at = 0; at < runs; at += 10) {
       await Promise.all(
         inputs.slice(at, at + 10).map(

@@ -10,6 +10,13 @@ import { promisify } from 'node:util'
 
 const run = promisify(execFile)
 
+/** Runs openssl with the words of `text`, then `more`. */
+async function openssl(text: string, ...more: string[]): Promise<void> {
+  await run('openssl', [...text.split(' '), ...more])
+}
+
+const newKey = '-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes'
+
 export interface Minted {
   certPem: string
   keyPem: string
@@ -36,11 +43,9 @@ export class Mint {
       'basicConstraints=critical,CA:TRUE',
       'keyUsage=critical,keyCertSign,cRLSign',
     ]
-    await run('openssl', [
-      ...['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '30'],
-      ...['-subj', `/CN=pri-${this.#count}.consul.ca`, '-keyout', paths.keyPath, '-out', paths.certPath],
-      ...extensions.flatMap(extension => ['-addext', extension]),
-    ])
+    const subject = `/CN=pri-${this.#count}.consul.ca`
+    const output = ['-subj', subject, '-keyout', paths.keyPath, '-out', paths.certPath]
+    await openssl(`req -x509 ${newKey} -days 30`, ...output, ...extensions.flatMap(extension => ['-addext', extension]))
     return this.#minted(paths)
   }
 
@@ -48,20 +53,8 @@ export class Mint {
   async leaf(issuer: Minted, wish: LeafWish): Promise<Minted> {
     const paths = this.#paths()
     const csrPath = `${paths.certPath}.csr`
-    await run('openssl', [
-      ...[
-        'req',
-        '-new',
-        '-newkey',
-        'ec',
-        '-pkeyopt',
-        'ec_paramgen_curve:P-256',
-        '-nodes',
-        '-subj',
-        wish.ca ? `/CN=ca-${this.#count}` : '/',
-      ],
-      ...['-keyout', paths.keyPath, '-out', csrPath],
-    ])
+    const subject = wish.ca ? `/CN=ca-${this.#count}` : '/'
+    await openssl(`req -new ${newKey}`, '-subj', subject, '-keyout', paths.keyPath, '-out', csrPath)
     const certPem = await this.sign(issuer, readFileSync(csrPath, 'utf8'), wish)
     writeFileSync(paths.certPath, certPem)
     return this.#minted(paths)
@@ -81,10 +74,8 @@ export class Mint {
       ...purposes,
     ]
     writeFileSync(extPath, extensions.join('\n'))
-    await run('openssl', [
-      ...['x509', '-req', '-in', csrPath, '-CA', issuer.certPath, '-CAkey', issuer.keyPath, '-set_serial', String(this.#count + 1)],
-      ...['-days', String(wish.days ?? 3), '-extfile', extPath, '-out', certPath],
-    ])
+    const authority = ['-CA', issuer.certPath, '-CAkey', issuer.keyPath, '-set_serial', String(this.#count + 1)]
+    await openssl('x509 -req', '-in', csrPath, '-extfile', extPath, '-out', certPath, '-days', String(wish.days ?? 3), ...authority)
     return readFileSync(certPath, 'utf8')
   }
 

@@ -26,7 +26,11 @@ export const apiInternalSni = internalSni('api', 'west', westDomain)
 const loopback = (port: number) => ({ address: '127.0.0.1', port })
 export const endpointAt = (port: number, healthy = true) => ({ id: `e${port}`, ...loopback(port), weight: 1, healthy })
 export const source = (name: string, action: string, peer?: string, destination = 'api') => ({
-  ...{ name, action, destination, type: 'consul', precedence: 9 },
+  name,
+  action,
+  destination,
+  type: 'consul',
+  precedence: 9,
   ...(peer === undefined ? {} : { peer }),
 })
 

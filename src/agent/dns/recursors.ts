@@ -29,7 +29,8 @@ interface Address {
   port: number
 }
 
-const maxInFlight = 1024
+/** Each takes a file descriptor, which the other doors need, too. */
+const maxInFlight = 256
 const recursionDesired = 0x0100
 
 export class Recursors {

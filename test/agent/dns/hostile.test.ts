@@ -8,6 +8,7 @@ import t, { type Test } from 'tap'
 import { tcpLimits } from '../../../src/agent/dns/tcp.ts'
 import { askTcp, askUdp, dig, digQuery, framed } from './client.ts'
 import { fillAlpha, startScene, type DnsScene } from './golden-catalog.ts'
+import { startRecursor } from './recursor.ts'
 
 const runs = process.env['ISTHMUS_DEEP'] === '1' ? 50_000 : 2_000
 
@@ -165,6 +166,26 @@ void t.test('names of the catalog that are no DNS names do no harm', async t => 
   t.equal((await dig(door.port, 'toString.service.consul', 'A')).rcode, 'NXDOMAIN')
   t.same((await dig(door.port, 'constructor.node.consul', 'A')).answer, ['constructor.node.consul. 0 A 10.0.0.8'])
 })
+
+void t.test(
+  'a flood of foreign names with a recursor that is silent takes a bounded number of sockets, and ours are answered meanwhile',
+  async t => {
+    const recursor = await startRecursor(() => undefined)
+    t.teardown(() => recursor.close())
+    const { door } = await scene(t, { recursors: [`127.0.0.1:${recursor.port}`], dns_config: { recursor_timeout: '30s' } })
+    const socket = createSocket('udp4')
+    t.teardown(() => new Promise<void>(resolve => socket.close(() => resolve())))
+    let failed = 0
+    socket.on('message', reply => (failed += (reply[3]! & 0x0f) === 2 ? 1 : 0))
+    for (let i = 0; i < 400; i++) {
+      socket.send(digQuery(`n${i}.example.com`, 'A'), door.port, '127.0.0.1')
+      if (i % 20 === 0) await dig(door.port, 'nope.service.consul', 'A')
+    }
+    t.equal((await dig(door.port, 'nope.service.consul', 'A')).rcode, 'NXDOMAIN')
+    await new Promise(resolve => setTimeout(resolve, 50))
+    t.equal(failed, 400 - 256, 'the rest is told SERVFAIL at once')
+  },
+)
 
 void t.test('a response is never answered, so two servers cannot be made to talk to each other', async t => {
   const { door } = await scene(t)

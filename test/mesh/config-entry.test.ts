@@ -12,13 +12,15 @@ interface Write {
   text: string
 }
 
-const golden = <T>(name: string) => JSON.parse(readFileSync(`test/golden/config-entry/${name}.json`, 'utf8')) as T
+const golden = (name: string): unknown => JSON.parse(readFileSync(`test/golden/config-entry/${name}.json`, 'utf8'))
 
 /** What an entry is answered with, as far as it can be said without the other entries. */
 function answer(body: unknown): { status: number; text: string } {
   const parsed = parseConfigEntry(body)
   if (!parsed.ok) {
-    return parsed.code === 'bad-request' ? { status: 400, text: `Request decoding failed: ${parsed.text}` } : { status: 500, text: parsed.text }
+    return parsed.code === 'bad-request'
+      ? { status: 400, text: `Request decoding failed: ${parsed.text}` }
+      : { status: 500, text: parsed.text }
   }
   const problem = checkConfigEntry(normaliseConfigEntry(parsed.value))
   return problem === undefined ? { status: 200, text: 'true' } : { status: 500, text: problem }
@@ -30,7 +32,7 @@ const needsOthers = /AllowEnablingPermissive|incompatible with L7|JWT Provider d
 const squeeze = (text: string) => text.replace(/\n+/g, '\n').trim()
 
 t.test('every recorded write is answered with the status and the text of Consul', async t => {
-  const writes = golden<Write[]>('writes').filter(each => !needsOthers.test(each.text))
+  const writes = (golden('writes') as Write[]).filter(each => !needsOthers.test(each.text))
   t.ok(writes.length >= 80)
   for (const { name, body, status, text } of writes) {
     const got = answer(body)
@@ -39,7 +41,7 @@ t.test('every recorded write is answered with the status and the text of Consul'
 })
 
 t.test('what is written in either spelling is read back as Consul prints it', async t => {
-  const trips = golden<{ name: string; input: unknown; output: Record<string, unknown> }[]>('round-trips')
+  const trips = golden('round-trips') as { name: string; input: unknown; output: Record<string, unknown> }[]
   for (const { name, input, output } of trips) {
     const parsed = parseConfigEntry(input)
     if (!parsed.ok) {
@@ -47,7 +49,11 @@ t.test('what is written in either spelling is read back as Consul prints it', as
       continue
     }
     const entry = normaliseConfigEntry(parsed.value)
-    const { CreateIndex: _created, ModifyIndex: _modified, ...printed } = encode(configEntryKinds[entry.kind], entry as never) as Record<string, unknown>
+    const {
+      CreateIndex: _created,
+      ModifyIndex: _modified,
+      ...printed
+    } = encode(configEntryKinds[entry.kind], entry as never) as Record<string, unknown>
     t.strictSame(printed, output, name)
   }
 })
@@ -69,21 +75,31 @@ t.test('values are taken weakly, as from HCL', async t => {
     ok: true,
     value: { sources: [{ name: 'api', permissions: [{ action: 'allow', http: { pathExact: '/', methods: ['get'] } }] }] },
   })
-  t.match(parseConfigEntry({ kind: 'service-defaults', name: 'web', max_inbound_connections: '7' }), { ok: true, value: { maxInboundConnections: 7 } })
+  t.match(parseConfigEntry({ kind: 'service-defaults', name: 'web', max_inbound_connections: '7' }), {
+    ok: true,
+    value: { maxInboundConnections: 7 },
+  })
 })
 
 t.test('a duration that is none is named with its path', async t => {
-  t.same(
-    answer({ Kind: 'service-defaults', Name: 'x', UpstreamConfig: { Defaults: { PassiveHealthCheck: { Interval: 'soon' } } } }),
-    {
-      status: 400,
-      text: `Request decoding failed: 1 error(s) decoding:\n\n* error decoding 'UpstreamConfig.Defaults.PassiveHealthCheck.Interval': time: invalid duration "soon"`,
-    },
-  )
+  t.same(answer({ Kind: 'service-defaults', Name: 'x', UpstreamConfig: { Defaults: { PassiveHealthCheck: { Interval: 'soon' } } } }), {
+    status: 400,
+    text: `Request decoding failed: 1 error(s) decoding:\n\n* error decoding 'UpstreamConfig.Defaults.PassiveHealthCheck.Interval': time: invalid duration "soon"`,
+  })
 })
 
 t.test('a pattern that the linear-time engine does not take is refused when it is written', async t => {
-  const source = (http: object) => ({ Kind: 'service-intentions', Name: 'x', Sources: [{ Name: 'a', Permissions: [{ Action: 'allow', HTTP: http }] }] })
-  t.match(answer(source({ PathRegex: '/(' })), { status: 500, text: /^Sources\[0\]\.Permissions\[0\]\.HTTP\.PathRegex is not a valid regular expression: / })
-  t.match(answer(source({ Header: [{ Name: 'h', Regex: '(?=x)' }] })), { status: 500, text: /^Sources\[0\]\.Permissions\[0\]\.HTTP\.Header\[0\] Regex is not a valid/ })
+  const source = (http: object) => ({
+    Kind: 'service-intentions',
+    Name: 'x',
+    Sources: [{ Name: 'a', Permissions: [{ Action: 'allow', HTTP: http }] }],
+  })
+  t.match(answer(source({ PathRegex: '/(' })), {
+    status: 500,
+    text: /^Sources\[0\]\.Permissions\[0\]\.HTTP\.PathRegex is not a valid regular expression: /,
+  })
+  t.match(answer(source({ Header: [{ Name: 'h', Regex: '(?=x)' }] })), {
+    status: 500,
+    text: /^Sources\[0\]\.Permissions\[0\]\.HTTP\.Header\[0\] Regex is not a valid/,
+  })
 })

@@ -280,7 +280,7 @@ export class LocalAgent {
       check: { checkId: 'serfHealth', name: 'Serf Health Status', status: 'passing', output: 'Agent alive and reachable' },
     })
     await this.#toCatalog(undefined, this.#checks.ofService(''))
-    for (const service of [...this.#services.values()]) {
+    for (const service of this.services().values()) {
       // Many services that need nothing must not hold up everything else.
       await setImmediate()
       await this.#inTurn(service.id, async () => {

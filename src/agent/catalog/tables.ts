@@ -84,6 +84,11 @@ export class Tables {
     return this.#topics.waitFor(topics, index, timeoutMs, signal)
   }
 
+  /** The last revision that touched one of the topics: tells whether a reading still holds without making it again. */
+  indexOf(topics: readonly string[]): number {
+    return this.#topics.read(undefined, ...topics).index
+  }
+
   /** Calls back (coalesced, in a later macrotask) whenever one of the topics changed; the topics are asked for anew after each call. */
   subscribe(topics: () => readonly string[], onChange: () => void): { close(): void } {
     return this.#topics.subscribe(topics, onChange)

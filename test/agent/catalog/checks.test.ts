@@ -46,7 +46,7 @@ t.test('method, headers and body are those of the definition', async t => {
     let body = ''
     request.on('data', chunk => (body += String(chunk)))
     request.on('end', () =>
-      response.end(`${request.method} ${request.headers['x-a']} ${request.headers.host} ${request.headers['user-agent']} ${body}`),
+      response.end(`${request.method} ${String(request.headers['x-a'])} ${request.headers.host} ${request.headers['user-agent']} ${body}`),
     )
   })
   const { output } = await checkHttp({ http: url, method: 'PUT', header: { 'X-A': ['1', '2'], Host: ['web.example'] }, body: 'hi' }, never)

@@ -1,5 +1,5 @@
 /** The key-value store: values, compare-and-set, and which reader wakes for what. */
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import t from 'tap'
 import { compareUtf8 } from '../../../src/agent/catalog/kv-table.ts'
 import { catalogScene, type CatalogScene } from '../../support/catalog-scene.ts'

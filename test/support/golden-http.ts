@@ -118,7 +118,8 @@ export class Replay {
   }
 
   #pair(recorded: unknown, ours: unknown): void {
-    if ((typeof recorded === 'number' || typeof recorded === 'string') && ours !== undefined) this.#ours.set(String(recorded), String(ours))
+    if (typeof ours !== 'number' && typeof ours !== 'string') return
+    if (typeof recorded === 'number' || typeof recorded === 'string') this.#ours.set(String(recorded), String(ours))
   }
 
   #learn(recorded: unknown, ours: unknown): void {
@@ -134,7 +135,7 @@ export class Replay {
 function requestBody(body: unknown): Buffer | string | undefined {
   if (body === null || body === undefined) return undefined
   if (typeof body === 'string') return Buffer.from(body, 'latin1')
-  const generated = /^(\d+) bytes/.exec(String((body as { _generated?: string })._generated ?? ''))
+  const generated = /^(\d+) bytes/.exec((body as { _generated?: string })._generated ?? '')
   return generated ? Buffer.alloc(Number(generated[1]), 'x') : JSON.stringify(body)
 }
 

@@ -114,7 +114,7 @@ function leafTest(field: Field, operator: Operator, value: string, name: string)
     }
     default: {
       const pattern = compileRegex(value)
-      return actual => pattern.matcher(String(actual ?? '')).find() === (operator === 'matches')
+      return actual => pattern.matcher(textOf(actual)).find() === (operator === 'matches')
     }
   }
 }
@@ -142,10 +142,15 @@ function sizeOf(value: unknown): number {
   return Array.isArray(value) ? value.length : Object.keys(value).length
 }
 
+/** The schema says that it is text; what is absent is Go's empty string. */
+function textOf(value: unknown): string {
+  return typeof value === 'string' ? value : ''
+}
+
 function contains(actual: unknown, wanted: unknown): boolean {
   if (Array.isArray(actual)) return actual.includes(wanted)
   if (typeof actual === 'object' && actual !== null) return Object.hasOwn(actual, String(wanted))
-  return String(actual ?? '').includes(String(wanted))
+  return textOf(actual).includes(String(wanted))
 }
 
 function coerce(kind: Field['kind'], value: string, name: string): unknown {

@@ -21,7 +21,7 @@ const decodeTexts = { prefix: 'Failed to decode request body' } as const
 const encodeIntention = (intention: Intention) => encode(Intention, intention)
 
 function allIntentions(call: Call): Intention[] {
-  const entries = call.agent.tables.configEntries(kind).value as ServiceIntentions[]
+  const entries = call.agent.tables.configEntries(kind).value
   return entries.flatMap(intentionsOf).sort(precedenceOrder)
 }
 

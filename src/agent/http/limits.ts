@@ -18,6 +18,8 @@ export const httpLimits = {
   headersTimeoutMs: 10_000,
   requestTimeoutMs: 30_000,
   keepAliveTimeoutMs: 65_000,
+  /** A client that does not read its answer is cut off. Streams have their own limit. */
+  answerTimeoutMs: 30_000,
   /** Open connections of one client address (`limits.http_max_conns_per_client`); unix sockets are not counted. */
   connectionsPerClient: 200,
   /** A snapshot stream whose reader lags this much is closed; the proxy reconnects and is told everything anew. */
@@ -28,3 +30,6 @@ export const httpLimits = {
   defaultWaitMs: 5 * 60_000,
   maxWaitMs: 10 * 60_000,
 } as const
+
+/** The limits that a door may be given others of: tests need small ones. */
+export type DoorLimits = { [K in 'connectionsPerClient' | 'headersTimeoutMs' | 'requestTimeoutMs' | 'answerTimeoutMs']: number }

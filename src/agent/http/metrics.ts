@@ -8,7 +8,7 @@ export async function metrics(call: Call): Promise<Reply> {
   const accept = call.header('accept') ?? ''
   const wantsText = call.query.get('format') === 'prometheus' || /openmetrics|text\/plain\s*;\s*version=0\.0\.4/i.test(accept)
   if (wantsText) return bytes(await registry.metrics(), registry.contentType)
-  const all = (await registry.getMetricsAsJSON()) as MetricObjectWithValues<MetricValue<string>>[]
+  const all = await registry.getMetricsAsJSON()
   const memory = process.memoryUsage()
   return json({
     Timestamp: `${new Date().toISOString().slice(0, 19).replace('T', ' ')} +0000 UTC`,

@@ -71,6 +71,8 @@ export interface SendOptions {
   common: Headers
   pretty: boolean
   compress: boolean
+  /** How long a client may read nothing of its answer. */
+  timeoutMs: number
 }
 
 export function send(response: ServerResponse, reply: Reply, options: SendOptions): void {
@@ -82,6 +84,7 @@ export function send(response: ServerResponse, reply: Reply, options: SendOption
     reply.start(response)
     return
   }
+  response.setTimeout(options.timeoutMs, () => response.destroy())
   if (reply.kind === 'json') response.setHeader('Content-Type', 'application/json')
   const body = reply.kind === 'json' ? encodeJson(reply.value, options.pretty) : Buffer.from(reply.body as string)
   if (options.compress && body.length >= httpLimits.gzipBytes && acceptsGzip(options.request)) return sendCompressed(response, body)

@@ -10,7 +10,7 @@ import { messageOf, MeshError } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
 import { errorReply } from './errors.ts'
 import { ConnectionCounter, guard, remoteOf } from './guard.ts'
-import { httpLimits } from './limits.ts'
+import { type DoorLimits, httpLimits } from './limits.ts'
 import type { AgentParts } from './parts.ts'
 import { askedDatacenter, checkDatacenter, parseQuery, type Query, readOptions, refuseEnterprise, tokenOf } from './request.ts'
 import { empty, failedMeta, type Reply, send, text } from './reply.ts'
@@ -26,8 +26,8 @@ export interface HttpDoorOptions {
   logger: Logger
   /** `http_config` of the agent's configuration. */
   config?: { allowedHosts?: readonly string[]; responseHeaders?: Record<string, string>; blockEndpoints?: readonly string[] }
-  /** For tests of the limit; `httpLimits.connectionsPerClient` unless told. */
-  connectionsPerClient?: number
+  /** `httpLimits` unless told. */
+  limits?: Partial<DoorLimits>
 }
 
 export interface HttpDoor {
@@ -55,6 +55,7 @@ class Door {
   readonly #logger: Logger
   readonly #router = new Router(routes)
   readonly #servers: Server[] = []
+  readonly #limits: DoorLimits
   readonly #counter: ConnectionCounter
   readonly #refused = new WeakSet<Socket>()
   readonly #closing = new AbortController()
@@ -66,7 +67,8 @@ class Door {
   constructor(options: HttpDoorOptions) {
     this.#agent = options.agent
     this.#logger = options.logger
-    this.#counter = new ConnectionCounter(options.connectionsPerClient ?? httpLimits.connectionsPerClient)
+    this.#limits = { ...httpLimits, ...options.limits }
+    this.#counter = new ConnectionCounter(this.#limits.connectionsPerClient)
     this.#allowedHosts = new Set((options.config?.allowedHosts ?? []).map(each => each.toLowerCase()))
     this.#blockEndpoints = options.config?.blockEndpoints ?? []
     this.#common = {
@@ -80,10 +82,10 @@ class Door {
     const server = createServer(
       {
         maxHeaderSize: httpLimits.headerBytes,
-        headersTimeout: httpLimits.headersTimeoutMs,
-        requestTimeout: httpLimits.requestTimeoutMs,
+        headersTimeout: this.#limits.headersTimeoutMs,
+        requestTimeout: this.#limits.requestTimeoutMs,
         keepAliveTimeout: httpLimits.keepAliveTimeoutMs,
-        connectionsCheckingInterval: 2000,
+        connectionsCheckingInterval: Math.min(2000, this.#limits.headersTimeoutMs),
       },
       (request, response) => void this.#serve(request, response),
     )
@@ -128,7 +130,7 @@ class Door {
     response.on('error', () => response.destroy())
     const plain = (reply: Reply, close = false) => {
       if (close) response.setHeader('Connection', 'close')
-      send(response, reply, { request, common: {}, pretty: false, compress: false })
+      send(response, reply, { request, common: {}, pretty: false, compress: false, timeoutMs: this.#limits.answerTimeoutMs })
     }
     if (request.rawHeaders.length / 2 > httpLimits.headerCount) return plain(empty({}, 431), true)
     const target = parseTarget(request.url ?? '')
@@ -158,6 +160,7 @@ class Door {
         common: this.#common,
         pretty: this.#agent.config.dev || (query?.has('pretty') ?? false),
         compress: route?.plain !== true,
+        timeoutMs: this.#limits.answerTimeoutMs,
       })
     try {
       if (request.method === 'OPTIONS') return reply(empty({ Allow: routed.allow }))

@@ -1,6 +1,8 @@
 /** Blocking queries (http-api.md 1.8): who waits, who wakes whom, and what a wait costs when its client leaves. */
-import { request as httpRequest } from 'node:http'
+import { Agent, request as httpRequest } from 'node:http'
 import t from 'tap'
+import { startHttpDoor } from '../../../src/agent/http/server.ts'
+import { silentLogger } from '../../../src/lib/log.ts'
 import { agentWithHttp } from '../../support/agent-parts.ts'
 import { ask, type RawAnswer } from '../../support/golden-http.ts'
 
@@ -113,6 +115,36 @@ t.test('the leaf waits for another root', async t => {
   const { answer: renewed, ms } = await answer
   t.ok(ms < 4000 && indexOf(renewed) > index)
 })
+
+t.test('a wait may be longer than the time a client has to read an answer, also on a connection that had one', async t => {
+  const hasty = await startHttpDoor({
+    listen: { host: '127.0.0.1', port: 0 },
+    agent: agent.parts,
+    logger: silentLogger(),
+    limits: { answerTimeoutMs: 100 },
+  })
+  t.teardown(() => hasty.close())
+  const keepAlive = new Agent({ keepAlive: true, maxSockets: 1 })
+  t.teardown(() => keepAlive.destroy())
+  const status = (path: string) =>
+    new Promise((resolve, reject) => {
+      httpRequest({ host: '127.0.0.1', port: hasty.port, path, agent: keepAlive }, response => {
+        response.resume().once('end', () => resolve([response.statusCode, httpReused(response.socket)]))
+      })
+        .on('error', reject)
+        .end()
+    })
+  t.same(await status('/v1/kv/a'), [200, 1])
+  t.same(await status(`/v1/kv/a?index=${indexOf(await get('/v1/kv/a'))}&wait=500ms`), [200, 2])
+})
+
+const uses = new WeakMap<object, number>()
+/** How many answers have come over this socket. */
+function httpReused(socket: object): number {
+  const count = (uses.get(socket) ?? 0) + 1
+  uses.set(socket, count)
+  return count
+}
 
 t.test('a client that leaves ends its wait', async t => {
   const index = indexOf(await get('/v1/kv/a'))

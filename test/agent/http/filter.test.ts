@@ -1,7 +1,7 @@
 /** `?filter=` against the recorded answers of a real Consul, and against texts made to hurt. */
 import { readFileSync } from 'node:fs'
 import { performance } from 'node:perf_hooks'
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import t from 'tap'
 import { compileFilter } from '../../../src/agent/http/filter.ts'
 import { MeshError } from '../../../src/lib/errors.ts'

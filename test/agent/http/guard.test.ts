@@ -103,7 +103,7 @@ t.test('one client address gets so many connections and no more, and gets them b
     listen: { host: '127.0.0.1', port: 0 },
     agent: agent.parts,
     logger: silentLogger(),
-    connectionsPerClient: 3,
+    limits: { connectionsPerClient: 3 },
   })
   t.teardown(() => limited.close())
   const url = `http://127.0.0.1:${limited.port}`
@@ -146,6 +146,28 @@ t.test('a request that says two lengths, or none of them well, is refused (smugg
   ]) {
     t.match(await raw(agent.door.port, head), /^HTTP\/1\.1 400 /, JSON.stringify(head))
   }
+})
+
+t.test('a client that is slow to ask, or does not read its answer, is cut off (slowloris)', async t => {
+  const impatient = await startHttpDoor({
+    listen: { host: '127.0.0.1', port: 0 },
+    agent: agent.parts,
+    logger: silentLogger(),
+    limits: { headersTimeoutMs: 200, requestTimeoutMs: 400, answerTimeoutMs: 200 },
+  })
+  t.teardown(() => impatient.close())
+  t.match(await raw(impatient.port, 'GET /v1/agent/version HTTP/1.1\r\nHost: 127.0.0.1\r\n'), /^HTTP\/1\.1 408 /)
+  t.match(await raw(impatient.port, 'PUT /v1/kv/x HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\nab'), /^(?:HTTP\/1\.1 408 |$)/)
+  await ask(agent.url, 'PUT', '/v1/kv/large', {}, Buffer.alloc(httpLimits.kvValueBytes, 'x'))
+  const reader = await opened(impatient.port)
+  reader.pause()
+  // 64 answers of 700 KB each do not fit into any socket's buffers.
+  reader.write('GET /v1/kv/large HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n'.repeat(64))
+  const ended = new Promise<string>(resolve => reader.once('close', () => resolve('cut off')).once('error', () => resolve('cut off')))
+  await new Promise(resolve => setTimeout(resolve, 1000))
+  reader.resume()
+  t.equal(await ended, 'cut off')
+  t.ok(reader.bytesRead < 64 * httpLimits.kvValueBytes)
 })
 
 t.test('a unix socket is a door of its own: any Host, and a file left by a dead process does not keep it shut', async t => {

@@ -1,5 +1,5 @@
 /** The words in which a broken body is refused: Go's, for they are what clients show (http-api.md 1.4). */
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import t from 'tap'
 import { parseJson } from '../../../src/agent/http/json.ts'
 
@@ -30,7 +30,7 @@ t.test('says what Go says', async t => {
 })
 
 t.test('nesting has a limit', async t => {
-  t.match(errorOf(`${'['.repeat(100_000)}`), /more than 64 levels/)
+  t.match(errorOf('['.repeat(100_000)), /more than 64 levels/)
   t.equal(errorOf(`${'['.repeat(64)}"${'['.repeat(100)}"${']'.repeat(64)}`), undefined)
 })
 

@@ -27,8 +27,21 @@ export interface ExporterOptions {
 
 const neverExported = 'consul'
 
+/** What is known of one service as long as none of its topics moves. */
+interface Row {
+  topics: readonly string[]
+  index: number
+  /** It has ordinary instances. */
+  ordinary: boolean
+  /** It has a sidecar or a native instance. */
+  mesh: boolean
+  protocol: string
+  plain: Offered
+}
+
 export class Exporter {
   readonly #options: ExporterOptions
+  #rows = new Map<string, Row>()
   #made = new Map<string, { from: string; offered: Offered }>()
 
   constructor(options: ExporterOptions) {
@@ -37,55 +50,86 @@ export class Exporter {
 
   /** The offer of this moment, and the topics whose change makes a new one worth asking for. */
   read(): { offer: Offer; topics: string[] } {
-    const topics = new Set<string>()
-    const note = <T>(reading: Reading<T>): Reading<T> => {
-      for (const topic of reading.topics) topics.add(topic)
-      return reading
-    }
     const { tables, ca, serverAddresses } = this.#options
-    const kept = this.#made
-    // Rebuilt on every read, so that what is no longer exported is not kept either.
+    const topics = new Set<string>()
+    const note = <T>(reading: Reading<T>): T => {
+      for (const topic of reading.topics) topics.add(topic)
+      return reading.value
+    }
+    // Rebuilt on every read, so that what is no longer exported is not kept.
+    const [oldRows, oldMade] = [this.#rows, this.#made]
+    this.#rows = new Map()
     this.#made = new Map()
+    const row = (name: string): Row => {
+      const known = this.#rows.get(name)
+      if (known) return known
+      const before = oldRows.get(name)
+      const made = before && tables.indexOf(before.topics) === before.index ? before : this.#readRow(name)
+      for (const topic of made.topics) topics.add(topic)
+      this.#rows.set(name, made)
+      return made
+    }
     const make = (id: string, from: string, encode: () => Uint8Array): Offered => {
-      const before = kept.get(id)
+      const before = oldMade.get(id)
       const made = before?.from === from ? before : { from, offered: offeredOf(encode()) }
       this.#made.set(id, made)
       return made.offered
     }
-    const names = exportedNames(tables, this.#options.peer, note)
-    const gateways = note(tables.gateways())
+    const names = this.#names(note, name => row(name).ordinary)
+    const gatewayReading = tables.gateways()
+    const gateways = note(gatewayReading)
     const services = new Map<string, Offered>()
     for (const name of names) {
-      const connect = note(tables.connectInstances(name))
-      if (connect.value.length === 0) continue
-      const protocol = note(tables.protocol(name))
-      const from = `${gateways.index} ${protocol.index} ${protocol.value}`
-      services.set(
-        name + sidecarSuffix,
-        make(`synthetic ${name}`, from, () => encodeNodes(this.#synthetic(name, protocol.value, gateways.value))),
-      )
+      const { mesh, protocol } = row(name)
+      if (!mesh) continue
+      const encode = () => encodeNodes(this.#synthetic(name, protocol, gateways))
+      services.set(name + sidecarSuffix, make(`synthetic ${name}`, `${gatewayReading.index} ${protocol}`, encode))
     }
-    for (const name of names) {
-      // A service that is really called `x-sidecar-proxy` would contradict the synthetic one; a real exporter lets it (7.2).
-      if (services.has(name)) continue
-      const instances = note(tables.instances(name))
-      services.set(
-        name,
-        make(`plain ${name}`, String(instances.index), () => encodeNodes(exportable(name, instances.value).map(toWire))),
-      )
-    }
-    const roots = note(ca.roots())
+    // A service that is really called `x-sidecar-proxy` would contradict the synthetic one; a real exporter lets it (7.2).
+    for (const name of names) if (!services.has(name)) services.set(name, row(name).plain)
+    const rootReading = ca.roots()
+    const { roots } = note(rootReading)
     const offer: Offer = {
       names,
       list: make('list', names.join('\n'), () => ExportedServiceList.encode({ Services: names }).finish()),
       services,
-      bundle: make('bundle', String(roots.index), () => encodeBundle(ca.trustDomain, roots.value.roots)),
+      bundle: make('bundle', String(rootReading.index), () => encodeBundle(ca.trustDomain, roots)),
     }
-    const addresses = serverAddresses && note(serverAddresses()).value
+    const addresses = serverAddresses && note(serverAddresses())
     if (addresses && addresses.length > 0) {
       offer.addresses = make('addresses', addresses.join('\n'), () => PeeringServerAddresses.encode({ Addresses: addresses }).finish())
     }
     return { offer, topics: [...topics] }
+  }
+
+  #readRow(name: string): Row {
+    const { tables } = this.#options
+    const instances = tables.instances(name)
+    const connect = tables.connectInstances(name)
+    const protocol = tables.protocol(name)
+    const plain = exportable(name, instances.value)
+    return {
+      topics: [...new Set([...instances.topics, ...connect.topics, ...protocol.topics])],
+      index: Math.max(instances.index, connect.index, protocol.index),
+      ordinary: plain.length > 0,
+      mesh: connect.value.length > 0,
+      protocol: protocol.value,
+      plain: offeredOf(encodeNodes(plain.map(toWire))),
+    }
+  }
+
+  /** Sorted plain names: those given by name, registered or not, and for `*` every ordinary service there is (7.1). */
+  #names(note: <T>(reading: Reading<T>) => T, isOrdinary: (name: string) => boolean): string[] {
+    const { tables, peer } = this.#options
+    const entry = note(tables.configEntry('exported-services', 'default'))
+    const rows = entry?.services.filter(each => each.consumers.some(consumer => consumer.peer === peer)) ?? []
+    const names = new Set<string>()
+    for (const { name } of rows) {
+      if (name !== '*') names.add(name)
+      else for (const each of note(tables.services()).keys()) if (isOrdinary(each)) names.add(each)
+    }
+    names.delete(neverExported)
+    return [...names].toSorted()
   }
 
   /** One instance for each of our mesh gateways, in their order, with their address and their health (7.4). */
@@ -120,23 +164,6 @@ export class Exporter {
       })
     })
   }
-}
-
-/** Sorted plain names: those given by name, registered or not, and for `*` every ordinary service there is (7.1). */
-function exportedNames(tables: Tables, peer: string, note: <T>(reading: Reading<T>) => Reading<T>): string[] {
-  const entry = note(tables.configEntry('exported-services', 'default')).value
-  const rows = entry?.services.filter(row => row.consumers.some(consumer => consumer.peer === peer)) ?? []
-  const names = new Set<string>()
-  for (const { name } of rows) {
-    if (name !== '*') names.add(name)
-    else {
-      for (const each of note(tables.services()).value.keys()) {
-        if (exportable(each, note(tables.instances(each)).value).length > 0) names.add(each)
-      }
-    }
-  }
-  names.delete(neverExported)
-  return [...names].toSorted()
 }
 
 /** Ordinary instances only; proxies and gateways never travel as they are (7.2). */

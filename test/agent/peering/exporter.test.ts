@@ -39,7 +39,11 @@ async function scene(t: Test, clusterId?: string) {
 
 /** Without the order of maps, which Go makes at random. */
 function plain(value: unknown): unknown {
-  return JSON.parse(JSON.stringify(value, (_, each: unknown) => (each instanceof Map ? Array.from(each).toSorted() : each)))
+  return JSON.parse(
+    JSON.stringify(value, (_, each: unknown) =>
+      each instanceof Map ? Array.from(each).toSorted((a, b) => (String(a) < String(b) ? -1 : 1)) : each,
+    ),
+  )
 }
 
 const ids = (service: ExportedService | undefined) => service?.Nodes.map(({ Service }) => Service?.ID)

@@ -34,8 +34,7 @@ void t.test('bundles that are refused', async t => {
   const root = cluster.ca.roots().value.roots[0]!.rootCert
   const leaf = (await cluster.ca.issueServerCertificate()).certPem.match(/-----BEGIN[\s\S]*?-----END CERTIFICATE-----/)![0]
   const known = { own: 'own.consul', pinned: 'pinned.consul', others: [{ peer: 'b', trustDomain: 'b.consul' }] }
-  const problem = (domain: string, pems: string[], pinned: string | undefined = undefined) =>
-    bundleProblem(domain, pems, { ...known, pinned })
+  const problem = (domain: string, pems: string[], pinned?: string) => bundleProblem(domain, pems, { ...known, pinned })
   t.equal(problem('new.consul', [root]), undefined)
   t.equal(problem('pinned.consul', [root], 'pinned.consul'), undefined)
   t.match(problem('own.consul', [root]), /this cluster's own/)

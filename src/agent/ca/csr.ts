@@ -67,7 +67,8 @@ function keyOf(spki: Node): KeyObject {
         publicExponent! < 2n ** 32n
   if (!good) throw refused('its key is neither EC (P-256, P-384, P-521) nor RSA (2048 to 4096 bits)')
   // Explicit curve parameters, compressed points and the like would put bytes into a certificate that others read differently.
-  if (!key.export({ type: 'spki', format: 'der' }).equals(der)) throw refused('its public key is not in the usual encoding')
+  const canonical = createPublicKey({ key: key.export({ format: 'jwk' }), format: 'jwk' })
+  if (!canonical.export({ type: 'spki', format: 'der' }).equals(der)) throw refused('its public key is not in the usual encoding')
   return key
 }
 

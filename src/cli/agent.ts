@@ -1,6 +1,5 @@
 /** `isthmus agent`: runs a cluster's agent until it is told to end. Flags win over the environment, that over files. */
 import type { Command } from 'commander'
-import { startAgent } from '../index.ts'
 import { collectTexts, say, wholeNumber } from './command.ts'
 import type { CliContext } from './context.ts'
 import { untilSignal } from './running.ts'
@@ -45,6 +44,8 @@ export function registerAgent(program: Command, context: CliContext): void {
     .option('--grpc-tls-port <port>', 'gRPC over TLS, for peers', portNumber)
     .option('--allow-unauthenticated-clients', 'let HTTP and DNS listen beyond loopback though there are no ACLs')
     .action(async (flags: AgentFlags) => {
+      // Loaded here, so that a command of the API does not wait for it.
+      const { startAgent } = await import('../index.ts')
       await untilSignal(async () => {
         const files = [...(flags.configFile ?? []), ...(flags.configDir ?? [])]
         const agent = await startAgent({ dev: flags.dev ?? false, files, env: context.env, flags: fragmentOf(command, flags) })

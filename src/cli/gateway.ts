@@ -1,6 +1,5 @@
 /** `isthmus gateway`: registers a mesh gateway and runs it; takes the registration back when it ends in order. */
 import type { Command } from 'commander'
-import { startGateway } from '../index.ts'
 import { createLogger } from '../lib/log.ts'
 import { parseHostPort, type HostPort } from './address.ts'
 import { agentCommand, doing, say } from './command.ts'
@@ -34,6 +33,8 @@ export function registerGateway(program: Command, context: CliContext): void {
         DeregisterCriticalServiceAfter: '6h',
       },
     }
+    // Loaded here, so that a command of the API does not wait for it.
+    const { startGateway } = await import('../index.ts')
     await untilSignal(async () => {
       await doing(`registering ${name}`, client.call('PUT', '/v1/agent/service/register', { body: registration }))
       const proxy = await startGateway({

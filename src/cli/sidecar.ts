@@ -1,6 +1,5 @@
 /** `isthmus sidecar`: runs the proxy that is registered beside a service. */
 import { InvalidArgumentError, type Command } from 'commander'
-import { startSidecar } from '../index.ts'
 import { createLogger } from '../lib/log.ts'
 import { parseHostPort, type HostPort } from './address.ts'
 import type { AgentClient } from './client.ts'
@@ -35,6 +34,8 @@ export function registerSidecar(program: Command, context: CliContext): void {
     context,
     async ({ client, flags }) => {
       const proxyId = await proxyIdOf(client, flags)
+      // Loaded here, so that a command of the API does not wait for it.
+      const { startSidecar } = await import('../index.ts')
       await untilSignal(async () => {
         const proxy = await startSidecar({
           proxyId,

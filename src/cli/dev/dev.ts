@@ -4,8 +4,6 @@ import { createLogger } from '../../lib/log.ts'
 import { say } from '../command.ts'
 import type { CliContext } from '../context.ts'
 import { untilSignal } from '../running.ts'
-import { startDevClusters } from './clusters.ts'
-import { peerQuietly, walkThrough, whatToTry } from './walkthrough.ts'
 
 interface DevFlags {
   demo?: boolean
@@ -21,6 +19,9 @@ export function registerDev(program: Command, context: CliContext): void {
     .option('--once', 'end when that is done')
     .option('--log-level <level>', 'trace, debug, info, warn or err', 'err')
     .action(async (flags: DevFlags) => {
+      // Loaded here, so that a command of the API does not wait for both planes.
+      const { startDevClusters } = await import('./clusters.ts')
+      const { peerQuietly, walkThrough, whatToTry } = await import('./walkthrough.ts')
       const show = (line: string) => say(context, line)
       const start = async () => {
         const began = performance.now()
@@ -35,7 +36,11 @@ export function registerDev(program: Command, context: CliContext): void {
         }
         return clusters
       }
-      if (flags.once) return void (await (await start()).close())
+      if (flags.once) {
+        const clusters = await start()
+        await clusters.close()
+        return
+      }
       await untilSignal(async () => {
         const clusters = await start()
         show(whatToTry(clusters))

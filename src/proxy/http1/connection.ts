@@ -100,13 +100,14 @@ class Connection implements ServedConnection, Host, Watched {
   }
 
   close(): void {
-    this.exchange.abort('internal', 'closed')
+    if (this.tunnel === undefined) this.exchange.abort('internal', 'closed')
+    else this.tunnel.close('closed')
     this.broken(false)
   }
 
   reauthorize(): void {
     if (this.tunnel === undefined || this.door.stillAllowed?.() !== false) return
-    this.tunnel.close(false)
+    this.tunnel.close('denied')
   }
 
   nowMs(): number {
@@ -253,8 +254,8 @@ class Connection implements ServedConnection, Host, Watched {
       upstream,
       link,
       () => this.touched(),
-      clean => {
-        this.exchange.tunnelClosed(tunnel.clientBytes, tunnel.upstreamBytes, clean ? 'ok' : 'tunnel-broken')
+      reason => {
+        this.exchange.tunnelClosed(tunnel.clientBytes, tunnel.upstreamBytes, reason)
         this.linger()
       },
     )
@@ -312,7 +313,7 @@ class Connection implements ServedConnection, Host, Watched {
     this.held = undefined
     this.deadlines.delete(this)
     if (tunnel === undefined) this.exchange.abort('downstream', 'client-abort')
-    else tunnel.close(false)
+    else tunnel.close('client-abort')
   }
 
   check(nowMs: number): void {
@@ -326,7 +327,7 @@ class Connection implements ServedConnection, Host, Watched {
     }
     if (this.phase === busy && this.exchange.moving && nowMs - this.movedAt >= this.limits.bodyIdleTimeoutMs) this.exchange.timeout()
     const { tunnelIdleTimeoutMs } = this.limits
-    if (this.phase === tunnelling && tunnelIdleTimeoutMs > 0 && nowMs - this.movedAt >= tunnelIdleTimeoutMs) this.tunnel!.close(false)
+    if (this.phase === tunnelling && tunnelIdleTimeoutMs > 0 && nowMs - this.movedAt >= tunnelIdleTimeoutMs) this.tunnel!.close('timeout')
   }
 
   private expire(): void {

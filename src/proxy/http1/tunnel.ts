@@ -9,13 +9,13 @@ export class Tunnel implements UpstreamOwner {
   private readonly client: Duplex
   private readonly upstream: UpstreamStream
   private readonly touched: () => void
-  private readonly closed: (clean: boolean) => void
+  private readonly closed: (reason: string) => void
   private open = true
   private clientEnded = false
   private upstreamEnded = false
 
-  /** `touched` is called for every byte that moves, `closed` once, when the tunnel is gone and its upstream destroyed. */
-  constructor(client: Duplex, upstream: UpstreamStream, link: Link, touched: () => void, closed: (clean: boolean) => void) {
+  /** `touched` is called for every byte that moves, `closed` once, when the tunnel is gone and its upstream destroyed; 'ok' when both sides ended. */
+  constructor(client: Duplex, upstream: UpstreamStream, link: Link, touched: () => void, closed: (reason: string) => void) {
     this.client = client
     this.upstream = upstream
     this.touched = touched
@@ -32,7 +32,7 @@ export class Tunnel implements UpstreamOwner {
   clientEnd(): void {
     this.clientEnded = true
     this.upstream.stream.end()
-    if (this.upstreamEnded) this.close(true)
+    if (this.upstreamEnded) this.close('ok')
   }
 
   clientDrain(): void {
@@ -48,7 +48,7 @@ export class Tunnel implements UpstreamOwner {
   upstreamEnd(): void {
     this.upstreamEnded = true
     this.client.end()
-    if (this.clientEnded) this.close(true)
+    if (this.clientEnded) this.close('ok')
   }
 
   upstreamDrain(): void {
@@ -57,14 +57,15 @@ export class Tunnel implements UpstreamOwner {
 
   upstreamClosed(): void {
     // After a clean end the client still gets what is under way to it.
-    this.close(this.upstreamEnded)
+    this.close(this.upstreamEnded ? 'ok' : 'upstream-reset')
   }
 
-  close(clean: boolean): void {
+  /** Breaks both sides, unless the reason is 'ok'. */
+  close(reason: string): void {
     if (!this.open) return
     this.open = false
     this.upstream.destroy()
-    if (!clean) this.client.destroy()
-    this.closed(clean)
+    if (reason !== 'ok') this.client.destroy()
+    this.closed(reason)
   }
 }

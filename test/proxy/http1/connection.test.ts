@@ -2,7 +2,9 @@ import { createServer as createApp, request as dial, type RequestListener } from
 import { createServer, type Server, type Socket } from 'node:net'
 import autocannon from 'autocannon'
 import t, { type Test } from 'tap'
-import { eventually, listen, once, RawClient, serve, type Served } from './harness.ts'
+import { defaultHttp1Limits, serveHttp1, type HttpDoor } from '../../../src/proxy/http1/connection.ts'
+import { bytes, eventually, listen, once, RawClient, serve, type Served } from './harness.ts'
+import { MemoryStream, turn } from './node-reader.ts'
 
 /** An app with node:http behind a served connection. */
 async function behind(t: Test, app: RequestListener, options: Parameters<typeof serve>[1] = {}): Promise<Served> {
@@ -480,7 +482,14 @@ t.test('an upgrade becomes a tunnel that a new plan can end', async t => {
   served.door.allowed = false
   for (const connection of served.connections) connection.reauthorize()
   await second.end()
-  t.match(served.door.outcomes[1], { status: 101, reason: 'tunnel-broken' })
+  t.match(served.door.outcomes[1], { status: 101, reason: 'denied' })
+
+  const third = new RawClient(served.port)
+  third.send(ask)
+  await third.until('early:')
+  for (const connection of served.connections) connection.close()
+  await third.end()
+  t.match(served.door.outcomes.slice(2), [{ status: 101, reason: 'closed' }], 'it ends once')
   t.equal(served.pool.released, 0)
 })
 
@@ -583,4 +592,74 @@ t.test('under load every request is answered and upstream connections are few', 
   t.strictSame([result['2xx'], result.non2xx, result.errors, result.timeouts], [4_000, 0, 0, 0])
   t.strictSame(new Set(served.door.outcomes.map(outcome => `${outcome.status} ${outcome.requestBytes}`)), new Set(['200 0', '200 20000']))
   t.ok(served.pool.dialled <= 20, `${served.pool.dialled} connections to the app`)
+})
+
+t.test('an exchange is the same when both sides send single bytes', async t => {
+  const asked =
+    'POST /x HTTP/1.1\r\nHost: api\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n5;x=y\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n'
+  const answer =
+    'HTTP/1.1 103 Early\r\nLink: a\r\n\r\nHTTP/1.1 200 OK\r\nKeep-Alive: x\r\nTransfer-Encoding: chunked\r\n\r\n3;z\r\nabc\r\n0\r\nT: 2\r\nHost: no\r\n\r\n'
+  const run = async (pieces: (text: string) => string[]): Promise<{ got: string; received: string; released: boolean }> => {
+    const upstream = new MemoryStream()
+    const client = new MemoryStream()
+    let released = false
+    let ended = false
+    const door: HttpDoor = {
+      open: () => ({
+        ok: true,
+        connect: () => ({ stream: upstream, reusable: false, release: () => void (released = true), destroy: () => upstream.destroy() }),
+      }),
+      finished: () => void (ended = true),
+    }
+    const served = serveHttp1(client, door, defaultHttp1Limits)
+    for (const piece of pieces(asked)) {
+      client.push(bytes(piece))
+      await turn()
+    }
+    for (const piece of pieces(answer)) {
+      upstream.push(bytes(piece))
+      await turn()
+    }
+    t.equal(ended, true)
+    served.close()
+    upstream.destroy()
+    return { got: upstream.written, received: client.written, released }
+  }
+  const expected = {
+    got: 'POST /x HTTP/1.1\r\nHost: api\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n',
+    received: 'HTTP/1.1 103 Early\r\nLink: a\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nT: 2\r\n\r\n',
+    released: true,
+  }
+  t.strictSame(await run(text => [text]), expected)
+  t.strictSame(await run(text => text.split('')), expected)
+  for (let size = 2; size < 30; size++) {
+    const pieces = (text: string): string[] =>
+      Array.from({ length: Math.ceil(text.length / size) }, (_, i) => text.slice(i * size, (i + 1) * size))
+    t.strictSame(await run(pieces), expected, `pieces of ${size}`)
+  }
+})
+
+t.test('a door may edit answers and add fields to a refusal', async t => {
+  const upstream = new MemoryStream()
+  const client = new MemoryStream()
+  const door: HttpDoor = {
+    open: head =>
+      head.path === '/no'
+        ? { ok: false, status: 429, body: 'later', reason: 'limited', headers: ['retry-after', '1'] }
+        : { ok: true, connect: () => ({ stream: upstream, reusable: false, release() {}, destroy: () => upstream.destroy() }) },
+    responding: head => head.set('server', 'isthmus'),
+    finished() {},
+  }
+  const served = serveHttp1(client, door, defaultHttp1Limits)
+  client.push(bytes(get('/no') + get('/yes')))
+  await turn()
+  upstream.push(bytes('HTTP/1.1 200 OK\r\nServer: app\r\nContent-Length: 2\r\n\r\nhi'))
+  await turn()
+  t.equal(
+    client.written,
+    'HTTP/1.1 429 Too Many Requests\r\ncontent-length: 5\r\ncontent-type: text/plain\r\nretry-after: 1\r\n\r\nlater' +
+      'HTTP/1.1 200 OK\r\nContent-Length: 2\r\nserver: isthmus\r\n\r\nhi',
+  )
+  served.close()
+  upstream.destroy()
 })

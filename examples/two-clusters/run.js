@@ -92,11 +92,12 @@ try {
   for (const { name, lines } of started) console.error(`--- ${name}\n${lines.join('').slice(-2000)}`)
 } finally {
   await Promise.all(
-    started.map(({ child }) => {
-      if (child.exitCode !== null || child.signalCode !== null) return undefined
+    started.map(async ({ child }) => {
+      if (child.exitCode !== null || child.signalCode !== null) return
       child.kill('SIGTERM')
       const force = setTimeout(() => child.kill('SIGKILL'), 5000)
-      return new Promise(resolve => child.once('exit', resolve)).finally(() => clearTimeout(force))
+      await new Promise(resolve => child.once('exit', resolve))
+      clearTimeout(force)
     }),
   )
   rmSync(data, { recursive: true, force: true })

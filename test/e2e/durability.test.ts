@@ -19,9 +19,9 @@ t.test('both agents are killed while writing', async t => {
 
   for (const cluster of [scene.west, scene.east]) {
     const acknowledged: string[] = []
-    let killed = false
+    const state = { killed: false }
     const writers = Array.from({ length: 8 }, async (_, writer) => {
-      for (let i = 0; !killed; i += 1) {
+      for (let i = 0; !state.killed; i += 1) {
         const key = `kept/${writer}/${i}`
         const answer = await call(cluster.ports.http, `/v1/kv/${key}`, { method: 'PUT', body: `value of ${key}` }).catch(() => undefined)
         if (answer?.text === 'true') acknowledged.push(key)
@@ -30,7 +30,7 @@ t.test('both agents are killed while writing', async t => {
     })
     await new Promise(resolve => setTimeout(resolve, 700))
     await cluster.killAgent()
-    killed = true
+    state.killed = true
     await Promise.all(writers)
     t.ok(acknowledged.length > 20, `${acknowledged.length} writes were acknowledged before the kill`)
     await new Promise(resolve => setTimeout(resolve, 300))

@@ -123,12 +123,34 @@ t.test('a plan made from the one before says the same as one made afresh', t => 
   t.end()
 })
 
+/** As an honest producer writes it; names collide often enough all the same. */
+const honestRow = fc
+  .record({
+    kind: fc.constantFrom('exported', 'internal', 'imported'),
+    name: fc.constantFrom('4', '5', '6'),
+    service,
+    peer: fc.constantFrom('east', 'west'),
+  })
+  .map(({ kind, name, service, peer }) => {
+    const sni =
+      kind === 'internal' ? internalSni(service, 'dc1', own) : externalSni(service, 'us', kind === 'exported' ? own : `${peer}.consul`)
+    return { kind, name, value: { sni, service, peer, endpoints: service } }
+  })
+const usualRoots = [
+  ['', own],
+  ['east', 'east.consul'],
+  ['west', 'west.consul'],
+].map(([peer, trustDomain]) => {
+  return { kind: 'roots', name: peer || names.localRoots, value: { peer, trustDomain, exportedPartition: '', pems: ['a'] } }
+})
+
 t.test('a gateway serves no name outside its owner’s trust domain, and none twice', t => {
   let served = 0
   fc.assert(
-    fc.property(history, ([first, sets]) => {
-      const resources = new Map<string, Resource>([['self/p', { ...first, version: '' } as unknown as Resource]])
-      for (const resource of sets.flat()) resources.set(resourceKey(resource), resource)
+    fc.property(self, fc.array(fc.oneof(row, honestRow), { maxLength: 6 }), fc.array(roots, { maxLength: 1 }), (self, rows, odd) => {
+      const gateway = { ...self, value: { ...self.value, kind: 'mesh-gateway' } }
+      const list = [gateway, ...usualRoots, ...odd, ...rows].map(each => ({ version: '', ...each }) as unknown as Resource)
+      const resources = new Map(list.map(each => [resourceKey(each), each]))
       const plan = compile(resources)
       if (plan?.kind !== 'gateway') return true
       served += plan.lan.size
@@ -148,6 +170,6 @@ t.test('a gateway serves no name outside its owner’s trust domain, and none tw
     }),
     { numRuns },
   )
-  t.ok(served > numRuns / 10, 'and there was something to serve')
+  t.ok(served > numRuns / 2, 'and there was something to serve')
   t.end()
 })

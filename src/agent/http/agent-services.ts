@@ -26,7 +26,7 @@ async function service(call: Call): Promise<Reply> {
     return { ...tables.nodeServices(config.nodeName), value: found && encodeAgentServiceWithHash(found, config.datacenter) }
   }
   const changed = (reading: ReturnType<typeof read>) => hash === '' || reading.value?.hash !== hash
-  const reading = await blockUntil(call, read, changed, 0, waitMs)
+  const reading = await blockUntil(call, read, changed, waitMs)
   if (!reading.value) return text(`unknown service ID: ${call.rest}`, 404)
   return json(reading.value.wire, { 'X-Consul-Contenthash': reading.value.hash })
 }

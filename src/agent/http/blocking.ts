@@ -36,7 +36,7 @@ export interface BlockOptions {
 /** Reads; when the client knows this index already, waits for the next one. */
 export async function blockingRead<T>(call: Call, read: () => Reading<T>, options: BlockOptions = {}): Promise<Reading<T>> {
   const { index, waitMs } = waitParams(call.query)
-  return blockUntil(call, read, reading => index === 0 || reading.index > index, index, waitMs, options)
+  return blockUntil(call, read, reading => index === 0 || reading.index > index, waitMs, options)
 }
 
 /** Reads again at every change of the reading's topics until `done`, or until the time is over. */
@@ -44,23 +44,19 @@ export async function blockUntil<T>(
   call: Call,
   read: () => Reading<T>,
   done: (reading: Reading<T>) => boolean,
-  index: number,
   waitMs: number,
   options: BlockOptions = {},
 ): Promise<Reading<T>> {
+  const { tables } = call.agent
   let reading = read()
-  if (done(reading)) return reading
   const deadline = performance.now() + waitMs + (options.jitter === false ? 0 : (Math.random() * waitMs) / 16)
-  // A client may know a later index than ours (another cluster's, or from the future): then only the later one counts.
-  let after = Math.max(index, reading.index)
-  while (!call.signal.aborted) {
+  while (!done(reading) && !call.signal.aborted) {
+    // What was read is as of this revision: only a later change is worth another look, whatever index the client or the reading names.
     const left = deadline - performance.now()
-    if (left <= 0 || !(await call.agent.tables.waitFor(reading.topics, after, left, call.signal))) break
+    if (left <= 0 || !(await tables.waitFor(reading.topics, tables.revision, left, call.signal))) return read()
     reading = read()
-    if (done(reading)) return reading
-    after = Math.max(after, reading.index)
   }
-  return read()
+  return reading
 }
 
 /** `?hash=&wait=` of GET /v1/agent/service/:id. */

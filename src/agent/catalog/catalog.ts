@@ -40,6 +40,8 @@ interface Registration {
   checks: HealthCheck[]
 }
 
+const maxChecksAtOnce = 100
+
 export class Catalog {
   readonly #store: Store
   readonly #tables: Tables
@@ -64,6 +66,7 @@ export class Catalog {
   async deregister(request: { node: string; serviceId?: string; checkId?: string }): Promise<void> {
     const { node, serviceId, checkId } = request
     if (node === '') throw new MeshError('invalid', 'Must provide node')
+    if (serviceId) await this.#deregisterManyChecks(node, serviceId)
     await commit(this.#store, this.#tables, (): Proposal<void> => {
       if (serviceId) {
         if (!this.#tables.serviceOf(node, serviceId)) return { result: undefined }
@@ -107,6 +110,16 @@ export class Catalog {
   /** Deletes what a crash in the middle of an import has left behind; once, at the start. */
   collectImported(): Promise<void> {
     return this.#imports.collect()
+  }
+
+  /** Takes away those checks of a service that would not fit into one transaction with it. */
+  async #deregisterManyChecks(node: string, serviceId: string): Promise<void> {
+    const many = this.#tables.checksOfInstance(node, serviceId).slice(maxChecksAtOnce)
+    for (let i = 0; i < many.length; i += maxChecksAtOnce) {
+      const ops = many.slice(i, i + maxChecksAtOnce).map((check): Op => ({ op: 'delete', key: keys.check(node, check.checkId) }))
+      const { revision } = await this.#store.txn({ ops })
+      await this.#tables.reached(revision)
+    }
   }
 
   #propose({ node, skipNodeUpdate, service, checks }: Registration): Proposal<void> {

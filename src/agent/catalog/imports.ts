@@ -35,9 +35,9 @@ export class Imports {
     this.#virtualIps = options.virtualIps
   }
 
-  replace(peer: string, service: string, instances: CheckServiceNode[], receivedAtMs: number): Promise<void> {
+  async replace(peer: string, service: string, instances: CheckServiceNode[], receivedAtMs: number): Promise<void> {
     checkPeer(peer)
-    return this.#inTurn(peer, service, () =>
+    await this.#inTurn(peer, service, () =>
       instances.length === 0 ? this.#remove(peer, [service]) : this.#replace(peer, service, instances, receivedAtMs),
     )
   }

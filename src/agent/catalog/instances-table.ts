@@ -30,6 +30,8 @@ export class InstancesTable {
   readonly #gateways: ById<Placed> = new Map()
   /** Joined instances by topic, until that is touched. */
   readonly #joined = new Map<string, CheckServiceNode[]>()
+  /** The answer of `services`, likewise. */
+  #names: Map<string, string[]> | undefined
   readonly #dirtyNodes = new Set<string>()
 
   constructor(topics: Topics) {
@@ -40,6 +42,7 @@ export class InstancesTable {
     for (const map of [this.#nodes, this.#services, this.#checks, this.#checksOf, this.#byName, this.#byTarget]) map.clear()
     this.#gateways.clear()
     this.#joined.clear()
+    this.#names = undefined
   }
 
   applyNode(change: Change): void {
@@ -98,7 +101,10 @@ export class InstancesTable {
   seal(): void {
     for (const node of this.#dirtyNodes) for (const service of this.#services.get(node)?.values() ?? []) this.#touchInstance(service)
     this.#dirtyNodes.clear()
-    for (const topic of this.#topics.touched()) this.#joined.delete(topic)
+    for (const topic of this.#topics.touched()) {
+      this.#joined.delete(topic)
+      if (topic === 'services') this.#names = undefined
+    }
   }
 
   nodes(): Reading<Node[]> {
@@ -115,16 +121,8 @@ export class InstancesTable {
 
   /** Service names with the union of their tags. */
   services(): Reading<Map<string, string[]>> {
-    const tags = new Map<string, Set<string>>()
-    for (const placed of this.#byName.values()) {
-      for (const { service } of placed.values()) {
-        const known = tags.get(service.service) ?? new Set()
-        for (const tag of service.tags) known.add(tag)
-        tags.set(service.service, known)
-      }
-    }
-    const sorted = [...tags].sort(byKey).map(([name, set]): [string, string[]] => [name, [...set].sort()])
-    return this.#topics.read(new Map(sorted), 'services')
+    this.#names ??= this.#collectNames()
+    return this.#topics.read(this.#names, 'services')
   }
 
   instances(service: string): Reading<CheckServiceNode[]> {
@@ -177,6 +175,18 @@ export class InstancesTable {
   checksInState(state: string): Reading<HealthCheck[]> {
     const all = [...this.#checks].sort(byKey).flatMap(pair => sortedValues(pair[1]))
     return this.#topics.read(state === 'any' ? all : all.filter(check => check.status === state), 'checks')
+  }
+
+  #collectNames(): Map<string, string[]> {
+    const tags = new Map<string, Set<string>>()
+    for (const placed of this.#byName.values()) {
+      for (const { service } of placed.values()) {
+        const known = tags.get(service.service) ?? new Set()
+        for (const tag of service.tags) known.add(tag)
+        tags.set(service.service, known)
+      }
+    }
+    return new Map([...tags].sort(byKey).map(([name, set]): [string, string[]] => [name, [...set].sort()]))
   }
 
   #join(topic: string, placed: ById<Placed> | undefined): Reading<CheckServiceNode[]> {

@@ -189,6 +189,6 @@ t.test("a name that is not a peer's reaches nothing", async t => {
       catalog.sweepImported(peer, () => true),
       { code: 'invalid' },
     )
-    t.throws(() => catalog.replaceImported(peer, 'web', [], 1), { code: 'invalid' })
+    await t.rejects(catalog.replaceImported(peer, 'web', [], 1), { code: 'invalid' })
   }
 })

@@ -1,0 +1,65 @@
+import { createServer as createApp } from 'node:http'
+import type { Socket } from 'node:net'
+import t from 'tap'
+import { get, raw } from './apps.ts'
+import { eventually, listen, RawClient, serve } from './harness.ts'
+
+t.test('an upgrade becomes a tunnel that a new plan can end', async t => {
+  const server = createApp()
+  server.on('upgrade', (request, socket: Socket, head) => {
+    socket.write(
+      `HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: ${request.headers['sec-websocket-key']}\r\n\r\n`,
+    )
+    socket.write(`early:${head.toString()}`)
+    socket.on('data', chunk => socket.write(`echo:${chunk.toString()}`))
+    socket.on('end', () => socket.end('bye'))
+    socket.on('error', () => {})
+  })
+  const served = await serve(await listen(server))
+  t.teardown(async () => {
+    await served.close()
+    server.closeAllConnections()
+    await new Promise(resolve => server.close(resolve))
+  })
+  const ask = 'GET /ws HTTP/1.1\r\nHost: api\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: abc\r\n\r\n'
+  const first = new RawClient(served.port)
+  first.send(`${ask}frame`)
+  await first.until(text => /early:.*frame/s.test(text) || text.includes('echo:frame'))
+  t.match(
+    first.received,
+    /^HTTP\/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: abc\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n/,
+  )
+  first.send('one')
+  await first.until('echo:one')
+  first.socket.end()
+  t.match(await first.end(), /bye$/, 'half-close goes through')
+  await eventually(() => served.door.outcomes.length === 1)
+  t.match(served.door.outcomes[0], { status: 101, source: 'app', reason: 'ok', requestBytes: 8 })
+
+  const second = new RawClient(served.port)
+  second.send(ask)
+  await second.until('early:')
+  for (const connection of served.connections) connection.reauthorize()
+  second.send('still')
+  await second.until('echo:still')
+  served.door.allowed = false
+  for (const connection of served.connections) connection.reauthorize()
+  await second.end()
+  t.match(served.door.outcomes[1], { status: 101, reason: 'denied' })
+
+  const third = new RawClient(served.port)
+  third.send(ask)
+  await third.until('early:')
+  for (const connection of served.connections) connection.close()
+  await third.end()
+  t.match(served.door.outcomes.slice(2), [{ status: 101, reason: 'closed' }], 'it ends once')
+  t.equal(served.pool.released, 0)
+})
+
+t.test('an app that switches protocols unasked is a 502', async t => {
+  const served = await raw(t, socket => socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n'))
+  const client = new RawClient(served.port)
+  client.send(get())
+  t.match(await client.until('protocol error'), /^HTTP\/1.1 502 /)
+  client.socket.destroy()
+})

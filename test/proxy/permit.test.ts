@@ -36,6 +36,9 @@ t.test('permits', async t => {
   t.test('a leaf signed by a leaf is untrusted', async t => {
     const forged = await mint.leaf(web, { san: `URI:${idOf(tdA, 'admin')}` })
     t.equal(judge(chain(forged, web)), 'untrusted')
+    const bare = await mint.leaf(rootA, { san: `URI:${idOf(tdA, 'web')}`, bare: true })
+    t.equal(judge(chain(bare)), idOf(tdA, 'web'))
+    t.equal(judge(chain(await mint.leaf(bare, { san: `URI:${idOf(tdA, 'admin')}` }), bare)), 'untrusted')
   })
   t.test('a leaf behind an intermediate of its own root is believed, in whatever order the chain comes', async t => {
     const one = await mint.leaf(rootA, { san: `URI:spiffe://${tdA}`, ca: true })

@@ -28,6 +28,8 @@ export interface LeafWish {
   /** subjectAltName in openssl's notation, e.g. `URI:spiffe://…`. */
   san: string
   ca?: boolean
+  /** Without key usage and purposes, and with a subject: what only the CA flag keeps from being an issuer. */
+  bare?: boolean
   days?: number
 }
 
@@ -53,7 +55,7 @@ export class Mint {
   async leaf(issuer: Minted, wish: LeafWish): Promise<Minted> {
     const paths = this.#paths()
     const csrPath = `${paths.certPath}.csr`
-    const subject = wish.ca ? `/CN=ca-${this.#count}` : '/'
+    const subject = wish.ca || wish.bare ? `/CN=named-${this.#count}` : '/'
     await openssl(`req -new ${newKey}`, '-subj', subject, '-keyout', paths.keyPath, '-out', csrPath)
     const certPem = await this.sign(issuer, readFileSync(csrPath, 'utf8'), wish)
     writeFileSync(paths.certPath, certPem)
@@ -65,14 +67,9 @@ export class Mint {
     const { certPath } = this.#paths()
     const [csrPath, extPath] = [`${certPath}.csr`, `${certPath}.ext`]
     writeFileSync(csrPath, csrPem)
-    const usage = wish.ca ? 'critical,keyCertSign,digitalSignature' : 'critical,digitalSignature,keyEncipherment'
-    const purposes = wish.ca ? [] : ['extendedKeyUsage=clientAuth,serverAuth']
-    const extensions = [
-      `subjectAltName=critical,${wish.san}`,
-      `basicConstraints=critical,CA:${wish.ca ? 'TRUE' : 'FALSE'}`,
-      `keyUsage=${usage}`,
-      ...purposes,
-    ]
+    const extensions = [`subjectAltName=critical,${wish.san}`, `basicConstraints=critical,CA:${wish.ca ? 'TRUE' : 'FALSE'}`]
+    if (wish.ca) extensions.push('keyUsage=critical,keyCertSign,digitalSignature')
+    else if (!wish.bare) extensions.push('keyUsage=critical,digitalSignature,keyEncipherment', 'extendedKeyUsage=clientAuth,serverAuth')
     writeFileSync(extPath, extensions.join('\n'))
     const authority = ['-CA', issuer.certPath, '-CAkey', issuer.keyPath, '-set_serial', String(this.#count + 1)]
     await openssl('x509 -req', '-in', csrPath, '-extfile', extPath, '-out', certPath, '-days', String(wish.days ?? 3), ...authority)

@@ -1,18 +1,17 @@
 /**
  * The embedded engine: the store in one LMDB file beside the process. Transactions that arrive while one group is being synced make
  * up the next group, so any number of writers share its syncs. A write is acknowledged, and seen by watches, only after LMDB's
- * commit returned with every sync done: `overlappingSync` is off, because with it lmdb-js may resolve a write before it is on disk
- * (test/agent/store/durability.test.ts proves the order with delayed system calls).
+ * commit returned with every sync done (test/agent/store/durability.test.ts proves the order with delayed system calls).
  */
 import { randomBytes } from 'node:crypto'
-import { chmodSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import os from 'node:os'
 import { join } from 'node:path'
-import { open, type Database, type RootDatabase } from 'lmdb'
 import { systemClock, type Clock, type Timer } from '../../lib/clock.ts'
 import { MeshError, messageOf } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
 import { lockDataDir, type DataDirLock } from './data-dir-lock.ts'
+import { failureOf, openEnvironment, type Environment, type Table } from './lmdb-environment.ts'
 import { decodeRecord, encodeRecord, entryOf, rangeOf, type StoredRecord } from './record.ts'
 import {
   storeLimits,
@@ -54,30 +53,6 @@ export async function openEmbeddedStore(options: EmbeddedStoreOptions): Promise<
       cause: error,
     })
   }
-}
-
-type Table = Database<Buffer, Buffer>
-
-interface Environment {
-  root: RootDatabase<Buffer, Buffer>
-  /** key -> record. */
-  entries: Table
-  /** `revision` -> decimal text. */
-  meta: Table
-  /** lease id -> LeaseRecord as JSON. */
-  leases: Table
-  /** lease id, NUL, key -> empty: which keys hang on a lease. */
-  leased: Table
-}
-
-function openEnvironment(path: string, temporary: boolean): Environment {
-  mkdirSync(path, { recursive: true, mode: 0o700 })
-  const binary = { encoding: 'binary', keyEncoding: 'binary' } as const
-  const root = open<Buffer, Buffer>(path, { ...binary, overlappingSync: false, noSync: temporary, maxDbs: 8 })
-  // It holds the CA's keys.
-  chmodSync(join(path, 'data.mdb'), 0o600)
-  const table = (name: string): Table => root.openDB<Buffer, Buffer>(name, binary)
-  return { root, entries: table('entries'), meta: table('meta'), leases: table('leases'), leased: table('leased') }
 }
 
 interface LeaseRecord {
@@ -227,10 +202,9 @@ class EmbeddedStore implements Store {
         group = making
       })
     } catch (error) {
-      this.#logger.error({ error: messageOf(error) }, 'the store cannot write')
-      const failure = new MeshError('unavailable', `the store in ${this.#dir} cannot write: ${messageOf(error)}; check its disk`, {
-        cause: error,
-      })
+      const reason = await failureOf(error)
+      this.#logger.error({ error: reason }, 'the store cannot write')
+      const failure = new MeshError('unavailable', `the store in ${this.#dir} cannot write: ${reason}; check its disk`, { cause: error })
       for (const job of jobs) job.reject(failure)
       return
     }

@@ -100,10 +100,8 @@ void t.test('weak or unusual keys and signatures are refused', t => {
   t.equal(refusalOf(csr(dir, san, { key: ec('secp256k1') }).pem), key)
   t.equal(refusalOf(csr(dir, san, { key: rsa(1024) }).pem), key)
   t.equal(refusalOf(csr(dir, san, { key: [...rsa(2048), '-pkeyopt', 'rsa_keygen_pubexp:3'] }).pem), key)
-  t.match(
-    refusalOf(csr(dir, san, { key: [...p256, '-pkeyopt', 'ec_param_enc:explicit'] }).pem),
-    /^bad-request: its (?:key is neither|public key)/,
-  )
+  const explicit = csr(dir, san, { key: [...p256, '-pkeyopt', 'ec_param_enc:explicit'] }).pem
+  t.equal(refusalOf(explicit), 'bad-request: its public key is not in the usual encoding')
   t.equal(refusalOf(csr(dir, san, { digest: 'sha1' }).pem), 'bad-request: its signature algorithm is not accepted')
   t.end()
 })

@@ -52,14 +52,14 @@ if (skip) t.comment(skip)
 void t.test('no write is acknowledged before the sync that follows it', { skip }, async t => {
   const dir = scratch(t)
   const trace = join(dir, 'trace')
-  const acknowledged = traced(join(dir, 'data'), trace, 1, 4)
-  t.equal(acknowledged.length, 4)
+  const acknowledged = traced(join(dir, 'data'), trace, 1, 3)
+  t.equal(acknowledged.length, 3)
   for (const { key, tookMs } of acknowledged) t.ok(tookMs >= delayMs, `${key} took ${tookMs} ms`)
   const calls = readFileSync(trace, 'utf8').split('\n')
   const delayed = calls.filter(
     line => /f(?:data)?sync\(.*data\.mdb.*DELAYED/.test(line) || /(?:f(?:data)?sync|msync) resumed.*DELAYED/.test(line),
   )
-  t.ok(delayed.length >= 4, 'it is fdatasync on the data file that was waited for')
+  t.ok(delayed.length >= 3, 'it is fdatasync on the data file that was waited for')
   t.ok(
     calls.some(line => /openat\(.*data\.mdb".*O_DSYNC/.test(line)),
     'and the page that makes a commit count is written through O_DSYNC',
@@ -70,18 +70,18 @@ void t.test('64 writers share their syncs', { skip }, async t => {
   const dir = scratch(t)
   const trace = join(dir, 'trace')
   const start = performance.now()
-  const acknowledged = traced(join(dir, 'data'), trace, 64, 4)
+  const acknowledged = traced(join(dir, 'data'), trace, 64, 2)
   const tookMs = performance.now() - start
-  t.equal(acknowledged.length, 256)
+  t.equal(acknowledged.length, 128)
   for (const { key, tookMs } of acknowledged) if (tookMs < delayMs) t.fail(`${key} was acknowledged after ${tookMs} ms`)
   const syncs = readFileSync(trace, 'utf8')
     .split('\n')
     .filter(line => /DELAYED/.test(line)).length
-  t.ok(syncs <= 16, `256 writes took ${syncs} syncs and ${Math.round(tookMs)} ms`)
+  t.ok(syncs <= 10, `128 writes took ${syncs} syncs and ${Math.round(tookMs)} ms`)
 })
 
 void t.test('SIGKILL at any moment loses no acknowledged write', async t => {
-  const kills = process.env.ISTHMUS_DEEP === '1' ? 40 : 4
+  const kills = process.env.ISTHMUS_DEEP === '1' ? 40 : 3
   for (let run = 0; run < kills; run++) {
     const dir = scratch(t)
     const child = spawn(process.execPath, [writer, dir, '16', '1000000'], { stdio: ['ignore', 'pipe', 'inherit'] })
@@ -112,3 +112,47 @@ void t.test('SIGKILL at any moment loses no acknowledged write', async t => {
     await store.close()
   }
 })
+
+void t.test(
+  'a full disk refuses writes one by one, loses none, ends no process, and is left behind when there is room again',
+  {
+    skip: process.platform === 'linux' ? false : 'the limit on file sizes is made by a Linux shell',
+  },
+  async t => {
+    const dir = scratch(t)
+    const script = `
+    import { openEmbeddedStore } from ${JSON.stringify(new URL('../../../src/agent/store/embedded.js', import.meta.url).href)}
+    import { silentLogger } from ${JSON.stringify(new URL('../../../src/lib/log.js', import.meta.url).href)}
+    process.on('SIGXFSZ', () => {})
+    const store = await openEmbeddedStore({ dir: process.argv[1], logger: silentLogger() })
+    const write = ops => store.txn({ ops }).then(({ revision }) => 'revision ' + revision, error => error.code + ': ' + error.message)
+    for (let i = 0; i < 7; i++) console.log(await write([{ op: 'put', key: 'k' + i, value: Buffer.alloc(500_000, i) }]))
+    console.log(store.revision, (await store.list('')).entries.map(entry => entry.key).join())
+    console.log(await write([{ op: 'delete-prefix', prefix: 'k' }]))
+    console.log(await write([{ op: 'put', key: 'small', value: Buffer.from('x') }]))
+    await store.close()`
+    // 3,000 KiB in all; as much as five of the values and what LMDB needs besides.
+    const run = spawnSync('bash', ['-c', 'ulimit -f 3000; exec "$@"', 'bash', process.execPath, '--input-type=module', '-e', script, dir], {
+      encoding: 'utf8',
+      env: { PATH: process.env.PATH ?? '' },
+    })
+    const refused = `unavailable: the store in ${dir} cannot write: Input/output error; check its disk`
+    t.same(run.stdout.split('\n'), [
+      ...[2, 3, 4, 5, 6].map(revision => `revision ${revision}`),
+      refused,
+      refused,
+      '6 k0,k1,k2,k3,k4',
+      'revision 7',
+      'revision 8',
+      '',
+    ])
+    t.equal(run.status, 0)
+    const store = await openEmbeddedStore({ dir, logger: silentLogger() })
+    t.equal(store.revision, 8)
+    t.same(
+      (await store.list('')).entries.map(entry => entry.key),
+      ['small'],
+    )
+    await store.close()
+  },
+)

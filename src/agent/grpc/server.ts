@@ -21,7 +21,7 @@ export interface GrpcDoorOptions {
   /** Also serve in plaintext here; port 0 picks one. */
   plaintext?: { host: string; port: number }
   ca: Pick<CertificateAuthority, 'issueServerCertificate' | 'onRootsChanged'>
-  peerings: Pick<Peerings, 'handlers'>
+  peerings: Pick<Peerings, 'handlers' | 'release'>
   logger: Logger
   clock?: Clock
 }
@@ -35,6 +35,8 @@ export interface GrpcDoor {
 /** A connection that has not finished its handshake by then, or that speaks no HTTP/2, is dropped. */
 const handshakeTimeoutMs = 10_000
 const maxConnections = 2048
+/** For the status of streams that end because the door closes. */
+const lastWordsMs = 30
 /** Asking the CA again after a failure. */
 const retryMs = 5000
 
@@ -95,6 +97,7 @@ export async function startGrpcDoor(options: GrpcDoorOptions): Promise<GrpcDoor>
     ...(plaintextPort !== undefined && { plaintextPort }),
     async close() {
       rotation.close()
+      if (peerings.release()) await new Promise(resolve => setTimeout(resolve, lastWordsMs))
       injector.destroy()
       const closed = doors.map(door => new Promise(resolve => door.close(resolve)))
       grpc.forceShutdown()

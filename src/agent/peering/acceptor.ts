@@ -102,7 +102,7 @@ export class Acceptor implements PeerStreamHandlers {
   }
 
   async #open(message: ReplicationMessage, stream: AcceptedStream): Promise<void> {
-    const { ready, begin, isBusy, logger } = this.#options
+    const { ready, begin, isBusy, logger, tables } = this.#options
     if (!ready()) {
       stream.close({ code: grpcCodes.unavailable, message: 'Connect CA is not yet initialized' })
       return
@@ -121,6 +121,9 @@ export class Acceptor implements PeerStreamHandlers {
       stream.close({ code: grpcCodes.unknown, message: text })
       return
     }
+    // While its secret was being read the peering may have been deleted, or the dialer may have gone.
+    const { state } = tables.peeringById(judgement.id) ?? { state: 'DELETING' }
+    if (state === 'DELETING' || state === 'TERMINATED') stream.close(deleted(judgement.id))
     if (stream.finished) return
     const handler = begin(judgement, stream)
     handler.open()
@@ -138,8 +141,7 @@ export class Acceptor implements PeerStreamHandlers {
       return invalid('expected PeerID to be empty; the wrong end of peering is being dialed')
     }
     if (peering.state === 'TERMINATED' || peering.state === 'DELETING') {
-      const message = `peering is marked as deleted: ${id}`
-      return { code: grpcCodes.aborted, message, terminated: peering.state === 'DELETING' }
+      return { ...deleted(id), terminated: peering.state === 'DELETING' }
     }
     const { secrets, modRevision } = await this.#options.records.secrets(id)
     if (secrets?.role !== 'acceptor') {
@@ -160,6 +162,10 @@ export class Acceptor implements PeerStreamHandlers {
 
 function invalid(message: string): Status {
   return { code: grpcCodes.invalidArgument, message }
+}
+
+function deleted(id: string): Status {
+  return { code: grpcCodes.aborted, message: `peering is marked as deleted: ${id}` }
 }
 
 const uuidError = 'index error: UUID must be 36 characters'

@@ -4,8 +4,10 @@
  * faster than we store, or does not read our answers, is held back by flow control instead of filling memory.
  */
 import type { Clock, Timer } from '../../lib/clock.ts'
+import { messageOf } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
 import type { ReplicationMessage } from '../../wire/gen/peerstream.ts'
+import { grpcCodes } from '../../wire/peer-stream.ts'
 import type { Tables } from '../catalog/tables.ts'
 import type { Exporter } from './exporter.ts'
 import type { Importer } from './importer.ts'
@@ -100,11 +102,31 @@ export class SessionDriver {
         this.#state = state
         for (const effect of effects) this.#carryOut(effect)
       }
+    } catch (error) {
+      this.#fail(error)
     } finally {
       this.#stepping = false
     }
     if (this.#state.phase === 'closed') this.#timer?.cancel()
     else this.#settle()
+  }
+
+  /** A mistake of ours costs this stream, never the process. */
+  #fail(error: unknown): void {
+    const { logger, identity, link } = this.#options
+    logger.error({ peer: identity.peerName, error: messageOf(error) }, 'a peering session failed')
+    this.#events.length = 0
+    const [state, effects] = step(this.#state, { type: 'leave' }, this.#now())
+    this.#state = state
+    if (effects.length > 0) this.#finish({ code: grpcCodes.internal, message: 'internal error' })
+    else link.close({ code: grpcCodes.internal, message: 'internal error' })
+  }
+
+  #finish(status: Status): void {
+    this.#subscription?.close()
+    this.#timer?.cancel()
+    this.#options.link.close(status)
+    this.#options.onClosed(this.#state.status)
   }
 
   #carryOut(effect: Effect): void {
@@ -124,10 +146,7 @@ export class SessionDriver {
         link.halfClose()
         break
       case 'close':
-        this.#subscription?.close()
-        this.#timer?.cancel()
-        link.close(effect.status)
-        this.#options.onClosed(this.#state.status)
+        this.#finish(effect.status)
         break
       case 'notice':
         logger.warn({ peer: identity.peerName, ...effect.fields }, effect.message)
@@ -142,9 +161,13 @@ export class SessionDriver {
   }
 
   #offer(): void {
-    const { offer, topics } = this.#options.exporter.read()
-    this.#topics = topics
-    this.dispatch({ type: 'offer', offer })
+    try {
+      const { offer, topics } = this.#options.exporter.read()
+      this.#topics = topics
+      this.dispatch({ type: 'offer', offer })
+    } catch (error) {
+      this.#fail(error)
+    }
   }
 
   /** Sets the timer and the tap to what the state asks for. */

@@ -98,9 +98,19 @@ export class LivePeering {
   /** No more dialling, no more storing; a stream that is in its farewell may finish it. */
   async stop({ cancel }: { cancel: boolean }): Promise<void> {
     this.#closed = true
-    if (cancel) this.#driver?.dispatch({ type: 'ended', error: { code: 1, message: 'this agent is shutting down' } })
+    if (cancel) this.leave()
     void this.#dialer?.stop({ cancel })
     await this.#importer.close()
+  }
+
+  /** Ends the stream, if one is up, and lets the other side know that it may come back at once. */
+  leave(): void {
+    this.#driver?.dispatch({ type: 'leave' })
+  }
+
+  /** Another cluster dialled us, and its stream is up. */
+  get isDialled(): boolean {
+    return this.#driver !== undefined && this.#dialer === undefined
   }
 
   get status(): SessionStatus | undefined {

@@ -99,6 +99,14 @@ export class Peerings {
     }
   }
 
+  /** No new streams; those that others dialled are asked to come back. True when there were any, whose last words need a moment. */
+  release(): boolean {
+    this.#closed = true
+    const dialled = [...this.#live.values()].filter(live => live.isDialled)
+    for (const live of dialled) live.leave()
+    return dialled.length > 0
+  }
+
   async close(): Promise<void> {
     this.#closed = true
     await Promise.all(Array.from(this.#live.values(), live => live.stop({ cancel: true })))
@@ -229,13 +237,13 @@ export class Peerings {
   async #cleanNow(peering: Peering): Promise<void> {
     const live = this.#live.get(peering.id)
     await live?.terminate()
-    this.#live.delete(peering.id)
     await this.#forget(peering)
     this.#options.logger.info({ peer: peering.name }, 'peering deleted')
   }
 
   /** Removes everything that is known of a peering. */
   async #forget(peering: Peering): Promise<void> {
+    this.#live.delete(peering.id)
     await this.#options.catalog.purgeImported(peering.name)
     await this.#records.remove(keys.trustBundle(peering.name), keys.peeringSecrets(peering.id), keys.peering(peering.name))
   }

@@ -78,6 +78,8 @@ export type Event =
   | { type: 'tick' }
   /** The operator deleted this peering. */
   | { type: 'terminate' }
+  /** This agent is going away; the peering stays. */
+  | { type: 'leave' }
   /** The other side finished sending, or the stream broke with `error`. */
   | { type: 'ended'; error?: { code: number; message: string } }
 
@@ -161,6 +163,9 @@ export function step(state: SessionState, event: Event, now: Now): [SessionState
       break
     case 'terminate':
       terminate(state, effects, now)
+      break
+    case 'leave':
+      leave(state, effects, now)
       break
     case 'ended':
       ended(state, event.error, effects, now)
@@ -329,6 +334,12 @@ function ended(state: SessionState, error: Status | undefined, effects: Effect[]
   }
   const message = error === undefined ? 'stream ended unexpectedly' : `unexpected error receiving from the stream: ${error.message}`
   close(state, effects, now, { code: grpcCodes.unknown, message }, error?.message ?? message)
+}
+
+/** The code is the one that makes a real dialer come back within 8 s instead of up to 64 (6.2). */
+function leave(state: SessionState, effects: Effect[], now: Now): void {
+  const message = 'node is not a leader anymore; cannot continue streaming'
+  close(state, effects, now, { code: grpcCodes.failedPrecondition, message }, 'this agent is shutting down')
 }
 
 function close(state: SessionState, effects: Effect[], now: Now, status: Status, error: string | undefined): void {

@@ -83,7 +83,7 @@ export class Cluster {
     await this.peerings.start()
   }
 
-  /** As a process ends: nothing is said to anybody. */
+  /** As a process ends: the peerings stay. */
   async stop(): Promise<void> {
     await this.door?.close()
     this.door = undefined

@@ -24,6 +24,7 @@ void t.test('a second cluster with the trust domain of another peer is refused, 
   t.equal(east.tables.trustBundle('liar').value, undefined)
   t.match(east.tables.trustBundle('west').value, { trustDomain: west.ca.trustDomain })
   t.equal(east.state('liar'), 'ACTIVE', 'the peering itself goes on')
+  await until(() => liar.peerings.condition('east')?.status?.lastNack !== undefined)
   t.match(liar.peerings.condition('east')?.status?.lastNack, { message: /belongs to another peer$/ })
   t.match(await east.metrics.metrics(), /isthmus_peering_trust_bundle_refused\{peer="liar"\} 1/)
 })

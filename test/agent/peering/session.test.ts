@@ -261,6 +261,12 @@ void t.test('an end without Terminated is a failure', async t => {
   t.same(hand.hear(web('late')), [])
 })
 
+void t.test('an agent that goes away asks its dialers to come back soon', async t => {
+  const hand = new Hand('acceptor')
+  t.match(hand.do({ type: 'leave' }), [{ type: 'close', status: { code: 9 } }])
+  t.match(hand.state.status, { connected: false, error: { message: 'this agent is shutting down' } })
+})
+
 void t.test('nothing that a peer sends makes the session throw', async () => {
   const recorded = recordings().flatMap(file => recordedMessages(file).map(each => each.hex))
   const bytes = fc

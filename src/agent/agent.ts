@@ -58,6 +58,7 @@ export async function startAgent(sources: ConfigSources, options: AgentOptions =
     closers.push(() => tables.close())
     const { datacenter } = config
     const catalog = new Catalog({ store, tables, datacenter })
+    await catalog.collectImported()
     const configEntries = new ConfigEntries({ store, tables, datacenter })
     const kv = new KvStore({ store, tables })
     const clusterId = config.connect.caConfig['cluster_id']

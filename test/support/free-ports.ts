@@ -1,20 +1,26 @@
 // Ports that nobody listens on at this moment, for processes whose addresses must survive a restart. Everything else uses port 0.
-import { createServer, type Server } from 'node:net'
+import { createServer } from 'node:net'
 
-/** `count` different free ports on 127.0.0.1: all are held at once, then let go together. */
+/** Below the ports that systems give to outgoing connections, which could take one between this look and its use. */
+const range = { first: 20_000, last: 32_000 } as const
+const handedOut = new Set<number>()
+
+/** `count` different free ports on 127.0.0.1. */
 export async function freePorts(count: number): Promise<number[]> {
-  const servers: Server[] = []
-  try {
-    for (let i = 0; i < count; i += 1) {
-      const server = createServer()
-      await new Promise<void>((resolve, reject) => {
-        server.once('error', reject)
-        server.listen(0, '127.0.0.1', resolve)
-      })
-      servers.push(server)
-    }
-    return servers.map(server => (server.address() as { port: number }).port)
-  } finally {
-    await Promise.all(servers.map(server => new Promise(resolve => server.close(resolve))))
+  const found: number[] = []
+  while (found.length < count) {
+    const port = range.first + Math.floor(Math.random() * (range.last - range.first))
+    if (handedOut.has(port) || !(await isFree(port))) continue
+    handedOut.add(port)
+    found.push(port)
   }
+  return found
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise(resolve => {
+    const server = createServer()
+    server.once('error', () => resolve(false))
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
+  })
 }

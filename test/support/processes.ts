@@ -67,7 +67,7 @@ export function call(port: number, path: string, options: Call = {}): Promise<An
         path,
         method: options.method ?? 'GET',
         headers: options.headers ?? {},
-        agent: options.agent,
+        agent: options.agent ?? false,
         timeout: options.timeoutMs ?? 15_000,
       },
       incoming => {

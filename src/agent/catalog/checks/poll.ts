@@ -18,6 +18,8 @@ export interface CheckRunner {
 /** A shorter interval would only load the machine. */
 const minIntervalMs = 100
 const maxFirstDelayMs = 1000
+/** What was just registered is often just starting: until it is first found up, it is looked at this often, for this long. */
+const eager = { intervalMs: 500, forMs: 30_000 } as const
 export const defaultTimeoutMs = 10_000
 export const defaultOutputSize = 4096
 
@@ -28,6 +30,7 @@ export class Poll implements CheckRunner {
   readonly #report: Report
   readonly #stop = new AbortController()
   #timer: Timer | undefined
+  #eagerUntilMs = 0
 
   constructor(options: { clock: Clock; intervalMs: number; probe: (signal: AbortSignal) => Promise<Outcome>; report: Report }) {
     this.#clock = options.clock
@@ -37,6 +40,7 @@ export class Poll implements CheckRunner {
   }
 
   start(): void {
+    this.#eagerUntilMs = this.#clock.monotonicMs() + eager.forMs
     this.#next(Math.random() * Math.min(this.#intervalMs, maxFirstDelayMs))
   }
 
@@ -54,7 +58,9 @@ export class Poll implements CheckRunner {
     const { status, output } = await this.#probe(this.#stop.signal)
     if (this.#stop.signal.aborted) return
     this.#report(status, output)
-    this.#next(Math.max(0, this.#intervalMs - (this.#clock.monotonicMs() - began)))
+    if (status !== 'critical') this.#eagerUntilMs = 0
+    const intervalMs = began < this.#eagerUntilMs ? Math.min(eager.intervalMs, this.#intervalMs) : this.#intervalMs
+    this.#next(Math.max(0, intervalMs - (this.#clock.monotonicMs() - began)))
   }
 }
 

@@ -26,16 +26,17 @@ export type Op =
 export interface Txn {
   /** All must hold, else nothing is written. */
   compare?: Compare[]
+  /** No key may be put twice, or put and deleted: refused with `bad-request`. A put with a lease that has ended is `not-found`. */
   ops: Op[]
 }
 
-/** `revision` is that of the write, or the store's current one where a comparison failed. A transaction that changes nothing makes no revision. */
+/** `revision` is that of the write, or the store's current one where a comparison failed. A transaction that changes nothing makes no revision; a put always changes. */
 export interface TxnResult {
   ok: boolean
   revision: number
 }
 
-/** One change. `value` is null for a deletion. */
+/** One change. `value` is null for a deletion, and `createRevision` 0. */
 export interface WatchEvent {
   key: string
   value: Uint8Array | null
@@ -50,7 +51,7 @@ export interface WatchBatch {
 }
 
 export interface WatchHandler {
-  /** Revisions arrive in order, each once. */
+  /** Revisions arrive in order, each once, and before the write of this process that made them is answered. */
   onBatch(batch: WatchBatch): void
   /** The history that was asked for is gone: list again and watch from the revision of that list. */
   onCompacted(revision: number): void

@@ -77,7 +77,7 @@ void t.test('64 writers share their syncs', { skip }, async t => {
   const syncs = readFileSync(trace, 'utf8')
     .split('\n')
     .filter(line => /DELAYED/.test(line)).length
-  t.ok(syncs <= 10, `128 writes took ${syncs} syncs and ${Math.round(tookMs)} ms`)
+  t.ok(syncs <= 20, `128 writes took ${syncs} syncs and ${Math.round(tookMs)} ms`)
 })
 
 void t.test('SIGKILL at any moment loses no acknowledged write', async t => {

@@ -176,12 +176,24 @@ export class LocalAgent {
       const name = definition.name || `Service '${service.service}' check`
       return { check: healthCheckOf(definition, { node: this.#node, checkId, name, service }, true), definition }
     })
+    const before = this.#services.get(service.id)
     this.#services.set(service.id, service)
-    const gone = replaceChecks
-      ? this.#checks.ofService(service.id).filter(({ checkId }) => !placed.some(each => each.check.checkId === checkId))
-      : []
-    for (const { checkId } of gone) if (!checkId.startsWith(serviceMaintenancePrefix)) await this.#displaceCheck(checkId)
-    await this.#placeChecks(placed, service)
+    try {
+      const gone = replaceChecks
+        ? this.#checks.ofService(service.id).filter(({ checkId }) => !placed.some(each => each.check.checkId === checkId))
+        : []
+      for (const { checkId } of gone) if (!checkId.startsWith(serviceMaintenancePrefix)) await this.#displaceCheck(checkId)
+      await this.#placeChecks(placed, service)
+    } catch (error) {
+      // What could not be kept is not run either, or it would vanish with the next restart.
+      if (before) {
+        this.#services.set(service.id, before)
+      } else {
+        this.#services.delete(service.id)
+        for (const { check } of placed) await this.#checks.remove(check.checkId)
+      }
+      throw error
+    }
   }
 
   /** The store first: what the catalog shows must come back after a crash. */

@@ -3,6 +3,8 @@ import http from 'node:http'
 import type { AddressInfo } from 'node:net'
 import t from 'tap'
 import { LocalAgent } from '../../../src/agent/catalog/local-agent.ts'
+import type { Store } from '../../../src/agent/store/store.ts'
+import { MeshError } from '../../../src/lib/errors.ts'
 import { silentLogger } from '../../../src/lib/log.ts'
 import type { CheckDefinition } from '../../../src/mesh/check.ts'
 import { catalogScene, type CatalogScene } from '../../support/catalog-scene.ts'
@@ -366,4 +368,28 @@ t.test('checks that mean nothing are refused', async t => {
     message: 'Unknown check ID "nope". Ensure that the check ID is passed, not the check name.',
   })
   t.same(agent.checks(), new Map())
+})
+
+t.test('a registration that could not be kept is not run', async t => {
+  const made = await scene(t)
+  const full: Store = Object.assign(Object.create(made.store) as Store, {
+    txn: () => Promise.reject(new MeshError('unavailable', 'the disk is full')),
+    list: (prefix: string) => made.store.list(prefix),
+  })
+  const agent = new LocalAgent({
+    store: full,
+    tables: made.tables,
+    catalog: made.catalog,
+    node: made.tables.node('alpha').value!,
+    clock: made.clock,
+    logger: silentLogger(),
+    sidecarPorts: { min: 21000, max: 21255 },
+  })
+  await agent.start()
+  t.teardown(() => agent.close())
+  await t.rejects(agent.registerService({ name: 'web', port: 1, check: { ttlMs: 1000 }, connect: { sidecarService: {} } }), {
+    message: 'the disk is full',
+  })
+  t.same([...agent.services().keys(), ...agent.checks().keys()], [])
+  t.same(made.tables.instances('web').value, [])
 })

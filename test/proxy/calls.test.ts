@@ -8,6 +8,7 @@ import {
   converse,
   dbId,
   dbSni,
+  eastDomain,
   endpointAt,
   sidecarSelf,
   source,
@@ -221,6 +222,20 @@ t.test('calls', async t => {
     t.equal((await converse(db(), 'x')).error, 'ECONNRESET')
     scene.west.tell('gateway', [['exported', dbSni, { sni: dbSni, service: 'db', peer: 'partner-east', endpoints: 'db' }]])
     await until(async () => (await converse(db(), 'x')).error === '')
+  })
+
+  await t.test('a root that a peer has given up takes the connections that it vouched for with it', async t => {
+    const roots = (pem: string) => ({ trustDomain: eastDomain, peer: 'partner-east', exportedPartition: '', pems: [pem] })
+    const socket = await open(db())
+    socket.on('error', () => {})
+    await hears(socket, 'hello from db\n')
+    const closed = new Promise(resolve => socket.once('close', resolve))
+    const next = await scene.mint.root(eastDomain)
+    scene.west.tell('db-sidecar-proxy', [['roots', 'partner-east', roots(next.certPem)]])
+    await closed
+    t.equal((await converse(db(), 'x')).heard, '')
+    scene.west.tell('db-sidecar-proxy', [['roots', 'partner-east', roots(scene.eastRoot.certPem)]])
+    await until(async () => (await converse(db(), 'x')).heard !== '')
   })
 
   await t.test('callers of a peer that is gone lose their connections at once', async t => {

@@ -16,13 +16,23 @@ import {
 
 const golden = JSON.parse(readFileSync('test/golden/intention/answers.json', 'utf8')) as Record<string, never>
 
-function entry(name: string, sources: [name: string, action: string, extra?: object][], index: [number, number] = [1, 1]): ServiceIntentions {
+function entry(
+  name: string,
+  sources: [name: string, action: string, extra?: object][],
+  index: [number, number] = [1, 1],
+): ServiceIntentions {
   return {
     kind: 'service-intentions',
     name,
     createIndex: index[0],
     modifyIndex: index[1],
-    sources: sources.map(([source, action, extra]) => ({ name: source, action, type: 'consul', precedence: precedenceOf(source, name), ...extra })),
+    sources: sources.map(([source, action, extra]) => ({
+      name: source,
+      action,
+      type: 'consul',
+      precedence: precedenceOf(source, name),
+      ...extra,
+    })),
   }
 }
 
@@ -33,7 +43,15 @@ t.test('precedence is 9, 8, 6 and 5', async t => {
 })
 
 t.test('lists and matches are those of Consul', async t => {
-  const web = entry('web', [['api', 'allow'], ['billing', 'allow', { peer: 'beta', description: 'peer' }], ['*', 'deny']], [195, 197])
+  const web = entry(
+    'web',
+    [
+      ['api', 'allow'],
+      ['billing', 'allow', { peer: 'beta', description: 'peer' }],
+      ['*', 'deny'],
+    ],
+    [195, 197],
+  )
   t.same(print(listIntentions([web])), golden['10-list'])
   t.same({ web: print(matchIntentions([web], 'destination', 'web')) }, golden['12-match-dest'])
   t.same(
@@ -45,19 +63,40 @@ t.test('lists and matches are those of Consul', async t => {
 t.test('all four precedences come in the order of Consul', async t => {
   const one = { peer: 'cluster-one' }
   const entries = [
-    entry('*', [['*', 'allow', one], ['web', 'allow', one], ['*', 'deny']], [319, 319]),
+    entry(
+      '*',
+      [
+        ['*', 'allow', one],
+        ['web', 'allow', one],
+        ['*', 'deny'],
+      ],
+      [319, 319],
+    ),
     entry('db', [['web', 'allow', one]], [61, 92]),
     entry('apih2', [['web', 'allow', one]], [155, 155]),
-    entry('api', [['web', 'allow', one], ['local1', 'allow']], [271, 307]),
+    entry(
+      'api',
+      [
+        ['web', 'allow', one],
+        ['local1', 'allow'],
+      ],
+      [271, 307],
+    ),
   ]
   t.same(print(listIntentions(entries)), golden['precedences'])
 })
 
 t.test('a check looks at our own sources, and at no request', async t => {
   const entries = [
-    entry('web', [['api', 'allow'], ['billing', 'deny', { peer: 'beta' }], ['l7', '', { action: undefined, permissions: [{ action: 'allow', http: {} }] }], ['*', 'deny']]),
+    entry('web', [
+      ['api', 'allow'],
+      ['billing', 'deny', { peer: 'beta' }],
+      ['l7', '', { action: undefined, permissions: [{ action: 'allow', http: {} }] }],
+      ['*', 'deny'],
+    ]),
   ]
-  const allowed = (source: string, destination: string, otherwise: 'allow' | 'deny') => isConnectionAllowed(entries, source, destination, otherwise)
+  const allowed = (source: string, destination: string, otherwise: 'allow' | 'deny') =>
+    isConnectionAllowed(entries, source, destination, otherwise)
   t.equal(allowed('api', 'web', 'deny'), true)
   t.equal(allowed('zz', 'web', 'allow'), false)
   t.equal(allowed('l7', 'web', 'allow'), false)
@@ -66,9 +105,21 @@ t.test('a check looks at our own sources, and at no request', async t => {
 })
 
 t.test('one source is put into an entry and taken out of it', async t => {
-  const web = entry('web', [['api', 'allow'], ['api', 'deny', { peer: 'beta' }]])
+  const web = entry('web', [
+    ['api', 'allow'],
+    ['api', 'deny', { peer: 'beta' }],
+  ])
   const source = sourceOf({ ...listIntentions([web])[0]!, action: 'deny' })
-  t.same(withSource(web, source).sources.map(each => [each.name, each.peer, each.action]), [['api', undefined, 'deny'], ['api', 'beta', 'deny']])
+  t.same(
+    withSource(web, source).sources.map(each => [each.name, each.peer, each.action]),
+    [
+      ['api', undefined, 'deny'],
+      ['api', 'beta', 'deny'],
+    ],
+  )
   t.same(withSource(web, { ...source, name: 'new' }).sources.length, 3)
-  t.same(withoutSource(web, { name: 'api' }).sources.map(each => each.peer), ['beta'])
+  t.same(
+    withoutSource(web, { name: 'api' }).sources.map(each => each.peer),
+    ['beta'],
+  )
 })

@@ -2,7 +2,14 @@
 import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { decode } from '../../src/lib/shape.ts'
-import { checkCheck, checkMeta, checkNodeService, checkServiceDefinition, isAnyAddress, nodeServiceOf } from '../../src/mesh/registration.ts'
+import {
+  checkCheck,
+  checkMeta,
+  checkNodeService,
+  checkServiceDefinition,
+  isAnyAddress,
+  nodeServiceOf,
+} from '../../src/mesh/registration.ts'
 import { ServiceDefinition } from '../../src/mesh/service.ts'
 import { expandSidecar } from '../../src/agent/catalog/sidecar.ts'
 
@@ -49,12 +56,23 @@ t.test('checks that would run something here are refused with what to use instea
 
 t.test('meta has limits and a reserved prefix', async t => {
   t.equal(checkMeta({ a: 'b' }), undefined)
-  t.equal(checkMeta({ 'consul-x': '1' }), "Couldn't load metadata pair ('consul-x', '1'): Key prefix 'consul-' is reserved for internal use")
+  t.equal(
+    checkMeta({ 'consul-x': '1' }),
+    "Couldn't load metadata pair ('consul-x', '1'): Key prefix 'consul-' is reserved for internal use",
+  )
   t.equal(checkMeta({ 'consul-wan-federation': '1' }, ['consul-wan-federation']), undefined)
   t.match(checkMeta({ a: 'x'.repeat(513) }), /Value is too long \(limit: 512 characters\)$/)
   t.match(checkMeta(Object.fromEntries(Array.from({ length: 65 }, (_, i) => [`k${i}`, '']))), /more than 64 key\/value pairs$/)
 })
 
 t.test('an address that nobody can dial is told apart', async t => {
-  t.same(['0.0.0.0', '::', '0:0:0:0:0:0:0:0', '127.0.0.1', '::1', '', 'web'].map(isAnyAddress), [true, true, true, false, false, false, false])
+  t.same(['0.0.0.0', '::', '0:0:0:0:0:0:0:0', '127.0.0.1', '::1', '', 'web'].map(isAnyAddress), [
+    true,
+    true,
+    true,
+    false,
+    false,
+    false,
+    false,
+  ])
 })

@@ -16,8 +16,6 @@ import type {
 import { grpcCodes, terminated } from '../../wire/peer-stream.ts'
 import type { Link, StreamHandler } from './driver.ts'
 import type { PeeringRecords } from './records.ts'
-import { putRecord } from '../catalog/commit.ts'
-import { keys } from '../catalog/keys.ts'
 import type { Tables } from '../catalog/tables.ts'
 import { authorize, exchange, newSecret } from './secrets.ts'
 import type { Status } from './session.ts'
@@ -152,10 +150,7 @@ export class Acceptor implements PeerStreamHandlers {
     if (!authorized.promoted) return peering
     // Only this Open tells where the peer is; later ones do not change it (5.1).
     const next = { ...peering, remote: remoteOf(open) }
-    const { streamStatus: _computed, ...record } = next
-    const stored = await this.#options.records.swapSecrets(id, authorized.secrets, modRevision, [
-      putRecord(keys.peering(peering.name), record),
-    ])
+    const stored = await this.#options.records.swapSecrets(id, authorized.secrets, modRevision, { from: peering, to: next })
     return stored ? next : { code: grpcCodes.unavailable, message: 'the secrets of this peering are being changed; try again' }
   }
 }

@@ -43,10 +43,20 @@ export class PeeringRecords {
     return { secrets: PeeringSecrets.parse(JSON.parse(Buffer.from(entry.value).toString('utf8'))), modRevision: entry.modRevision }
   }
 
-  /** Compare-and-set on the secrets; false when somebody else was faster. */
-  async swapSecrets(peeringId: string, next: PeeringSecrets, modRevision: number, also: Op[] = []): Promise<boolean> {
-    const key = keys.peeringSecrets(peeringId)
-    const { ok, revision } = await this.#store.txn({ compare: [{ key, modRevision }], ops: [putSecrets(peeringId, next), ...also] })
+  /** Compare-and-set on the secrets, and with them on the peering when that changes too; false when somebody else was faster. */
+  async swapSecrets(
+    peeringId: string,
+    next: PeeringSecrets,
+    modRevision: number,
+    change?: { from: Peering; to: Peering },
+  ): Promise<boolean> {
+    const compare = [{ key: keys.peeringSecrets(peeringId), modRevision }]
+    const ops = [putSecrets(peeringId, next)]
+    if (change) {
+      compare.push(unchanged(keys.peering(change.from.name), change.from))
+      ops.push(putRecord(keys.peering(change.to.name), stored(change.to)))
+    }
+    const { ok, revision } = await this.#store.txn({ compare, ops })
     await this.#tables.reached(revision)
     return ok
   }

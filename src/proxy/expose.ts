@@ -48,12 +48,6 @@ export class Expose {
     await Promise.all(tried)
   }
 
-  /** Where a path is exposed. */
-  port(path: string): number | undefined {
-    for (const [key, entry] of this.#entries) if ((JSON.parse(key) as string[])[2] === path) return entry.listener.port
-    return undefined
-  }
-
   close(): void {
     for (const entry of this.#entries.values()) entry.close()
     this.#entries.clear()

@@ -155,7 +155,10 @@ export class Inbound {
     return serveHttp1(socket, door, this.#limits)
   }
 
-  /** 4b. Bytes: a caller who is allowed reaches the app at once, so that either side may speak first; the others' first byte closes. */
+  /**
+   * 4b. Bytes: a caller who is allowed reaches the app at once, so that either side may speak first; the others' first byte closes.
+   * http2 and grpc come here too: their requests are not read yet, so a source with permissions per request is denied altogether.
+   */
   #serveBytes(socket: TLSSocket, permit: Permit): Served {
     let tunnel: Tunnel | undefined
     let state: 'waiting' | 'dialling' | 'open' = 'waiting'

@@ -94,10 +94,6 @@ class Sidecar implements RunningSidecar {
     return name === 'public' ? this.#public?.listener.port : this.#outbound.port(name)
   }
 
-  exposedPort(path: string): number | undefined {
-    return this.#expose.port(path)
-  }
-
   ready(): Promise<void> {
     return this.#readiness.wait()
   }

@@ -35,6 +35,7 @@ interface PeeringView {
   }
   CreateIndex: number
   ModifyIndex: number
+  Warnings?: string[]
 }
 
 export function registerPeering(program: Command, context: CliContext): void {
@@ -165,6 +166,7 @@ function describe(peering: PeeringView): string {
     '',
     `Create Index: ${peering.CreateIndex}`,
     `Modify Index: ${peering.ModifyIndex}`,
+    ...(peering.Warnings ? ['', 'Warnings:', ...indented(peering.Warnings)] : []),
   ].join('\n')
 }
 

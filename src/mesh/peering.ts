@@ -34,6 +34,8 @@ export const Peering = z.object({
     lastReceive: null,
     lastSend: null,
   }),
+  /** isthmus's own: what is left out or refused, and what to do. Only where one peering is read. */
+  warnings: z.array(z.string()).optional(),
   createIndex: z.number().default(0),
   modifyIndex: z.number().default(0),
   remote: z

@@ -35,6 +35,8 @@ export interface GrpcDoor {
 /** A connection that has not finished its handshake by then, or that speaks no HTTP/2, is dropped. */
 const handshakeTimeoutMs = 10_000
 const maxConnections = 2048
+/** A connection on which nobody calls anything is let go; real dialers open one for each call. */
+const maxIdleMs = 10_000
 /** For the status of streams that end because the door closes. */
 const lastWordsMs = 30
 /** Asking the CA again after a failure. */
@@ -49,6 +51,7 @@ export async function startGrpcDoor(options: GrpcDoorOptions): Promise<GrpcDoor>
     'grpc.max_concurrent_streams': 64,
     'grpc.keepalive_time_ms': 30_000,
     'grpc.keepalive_timeout_ms': 20_000,
+    'grpc.max_connection_idle_ms': maxIdleMs,
     'grpc.enable_channelz': 0,
   })
   grpc.addService(peerStreamService, { ...peerings.handlers })

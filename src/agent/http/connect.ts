@@ -49,19 +49,10 @@ async function roots(call: Call): Promise<Reply> {
 async function leaf(call: Call): Promise<Reply> {
   requireConnect(call)
   if (call.rest === '') throw badRequest('Missing service name')
-  const { ca, tables } = call.agent
+  const { ca } = call.agent
   const { index, waitMs } = waitParams(call.query)
-  const issue = async () => {
-    const issued = await ca.issueLeaf(call.rest)
-    return { issued, index: ca.roots().index + Math.floor(issued.validAfterMs / 1000) }
-  }
-  let current = await issue()
-  if (index > 0 && current.index <= index) {
-    const { topics, index: seen } = ca.roots()
-    await tables.waitFor(topics, seen, waitMs * (1 + Math.random() / 16), call.signal)
-    current = await issue()
-  }
-  const { issued } = current
+  const issued =
+    index > 0 ? await ca.waitForLeaf(call.rest, index, waitMs * (1 + Math.random() / 16), call.signal) : await ca.issueLeaf(call.rest)
   const wire = {
     SerialNumber: issued.serialNumber,
     CertPEM: issued.certPem,
@@ -70,10 +61,10 @@ async function leaf(call: Call): Promise<Reply> {
     ServiceURI: issued.uri,
     ValidAfter: goTime(issued.validAfterMs),
     ValidBefore: goTime(issued.validBeforeMs),
-    CreateIndex: current.index,
-    ModifyIndex: current.index,
+    CreateIndex: issued.index,
+    ModifyIndex: issued.index,
   }
-  return json(wire, { 'X-Consul-Index': String(current.index), 'X-Cache': 'MISS', 'Cache-Control': 'no-store' })
+  return json(wire, { 'X-Consul-Index': String(issued.index), 'X-Cache': 'MISS', 'Cache-Control': 'no-store' })
 }
 
 /** RFC 3339 without fractions, as certificates know time. */

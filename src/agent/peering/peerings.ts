@@ -28,6 +28,7 @@ import { peeringMetrics } from './metrics.ts'
 import { PeeringRecords, putSecrets } from './records.ts'
 import { newSecret, withToken, type DialerSecrets } from './secrets.ts'
 import type { Identity, SessionStatus } from './session.ts'
+import { warningsOf } from './warnings.ts'
 
 export interface PeeringsOptions {
   store: Store
@@ -58,12 +59,6 @@ export interface EstablishRequest {
   peeringToken: string
   meta?: Record<string, string>
   partition?: string
-}
-
-/** What an operator should know of a peering beyond its state. */
-export interface PeeringCondition {
-  name: string
-  status: SessionStatus | undefined
 }
 
 export class Peerings {
@@ -265,7 +260,9 @@ export class Peerings {
 
   read(name: string): Reading<Peering | undefined> {
     const reading = this.#options.tables.peering(name)
-    return { ...reading, value: reading.value && this.#seen(reading.value) }
+    if (!reading.value) return reading
+    const warnings = warningsOf(this.#live.get(reading.value.id)?.status, reading.value.name, this.#options.tables)
+    return { ...reading, value: { ...this.#seen(reading.value), warnings } }
   }
 
   list(): Reading<Peering[]> {
@@ -283,12 +280,6 @@ export class Peerings {
       const live = this.#live.get(peering.id)
       return { name: peering.name, active: live?.stateOf(peering) === 'ACTIVE', status: live?.status }
     })
-  }
-
-  /** Oversized exports, refusals and a refused trust bundle, for those who ask why. */
-  condition(name: string): PeeringCondition | undefined {
-    const peering = this.#options.tables.peering(name).value
-    return peering && { name: peering.name, status: this.#live.get(peering.id)?.status }
   }
 
   #liveOf(peering: Peering): LivePeering {

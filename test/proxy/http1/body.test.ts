@@ -1,3 +1,4 @@
+// Bodies: every framing, read whole, byte by byte and cut anywhere, gives the same; bad ones are refused.
 import * as fc from 'fast-check'
 import t from 'tap'
 import { bytes, cut, limits, readBody } from './harness.ts'

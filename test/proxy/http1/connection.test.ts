@@ -1,3 +1,4 @@
+// One downstream connection over real sockets: keep-alive, pipelining, limits, drain.
 import t from 'tap'
 import { defaultHttp1Limits, serveHttp1, type HttpDoor } from '../../../src/proxy/http1/connection.ts'
 import { behind, get, raw } from './apps.ts'

@@ -1,3 +1,4 @@
+// What goes wrong behind a served connection: dead, slow and lying apps, and what the client is told.
 import { createServer, type Socket } from 'node:net'
 import t from 'tap'
 import { behind, get, ok, raw } from './apps.ts'

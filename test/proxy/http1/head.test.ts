@@ -1,3 +1,4 @@
+// Heads of requests and responses: what is accepted, what is refused, and that cuts do not matter.
 import t from 'tap'
 import { RequestHead, ResponseHead } from '../../../src/proxy/http1/head.ts'
 import { bytes, cut, limits, parseRequest, parseResponse } from './harness.ts'

@@ -1,3 +1,4 @@
+// Bodies of real size through a served connection: backpressure both ways, memory bounded, a short load.
 import { request as dial } from 'node:http'
 import autocannon from 'autocannon'
 import t from 'tap'

@@ -1,3 +1,4 @@
+// Upgrades: a tunnel after 101, nothing else switches protocol, and tunnels end when they are no longer allowed.
 import { createServer as createApp } from 'node:http'
 import type { Socket } from 'node:net'
 import t from 'tap'

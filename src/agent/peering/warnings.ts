@@ -1,0 +1,34 @@
+/** What an operator should know of a peering beyond its state, in words: what is left out, what was refused, and what to do. */
+import { messageLimits } from '../../wire/peer-stream.ts'
+import type { Tables } from '../catalog/tables.ts'
+import type { SessionStatus } from './session.ts'
+
+/** Names that one warning lists. */
+const maxNamed = 10
+
+export function warningsOf(status: SessionStatus | undefined, peer: string, tables: Tables): string[] {
+  if (!status) return []
+  const warnings: string[] = []
+  for (const { id, bytes } of status.oversized) {
+    warnings.push(
+      `${id} is not exported: its definitions take ${bytes} bytes and a message at most ${messageLimits.dialer}; register fewer or smaller instances under this name`,
+    )
+  }
+  if (status.refusedBundle !== undefined) {
+    warnings.push(
+      `the trust bundle of the peer is refused: ${status.refusedBundle}; its services cannot be called until its operator changes that`,
+    )
+  }
+  const { lastNack, lastRefusal } = status
+  if (lastNack && lastNack.atMs > (status.lastAckMs ?? 0)) warnings.push(`the peer refused what was sent last: ${lastNack.message}`)
+  if (lastRefusal && lastRefusal.atMs >= (status.lastReceiveMs ?? 0))
+    warnings.push(`refused ${lastRefusal.id} from the peer: ${lastRefusal.message}`)
+  const empty = (status.importedServices ?? []).filter(name => tables.instances(name, peer).value.length === 0)
+  if (empty.length > 0) {
+    const more = empty.length > maxNamed ? ` and ${empty.length - maxNamed} more` : ''
+    warnings.push(
+      `exported by the peer, yet no instance came: ${empty.slice(0, maxNamed).join(', ')}${more}; not registered there, or too large to be sent: its operator sees which`,
+    )
+  }
+  return warnings
+}

@@ -3,9 +3,12 @@
  * The entry is what is stored; nothing here decides about a request, which is mesh/authorize's.
  */
 import * as z from 'zod'
-import { Permission, type IntentionSource, type ServiceIntentions } from './config-entry.ts'
+import { Permission, type ServiceIntentions } from './config-entry.ts'
 
 export const Intention = z.object({
+  /** Only those that were created with an id have dates. */
+  createdAt: z.string().optional(),
+  updatedAt: z.string().optional(),
   id: z.string().optional(),
   description: z.string().optional(),
   sourceNs: z.string().default('default').meta({ wire: 'SourceNS' }),
@@ -45,6 +48,9 @@ function compareText(a: string, b: string): number {
 /** The intentions of one entry, in its own order. */
 export function intentionsOf(entry: ServiceIntentions): Intention[] {
   return entry.sources.map(source => ({
+    createdAt: source.legacyCreateTime,
+    updatedAt: source.legacyUpdateTime,
+    id: source.legacyId,
     description: source.description,
     sourceNs: 'default',
     sourceName: source.name,
@@ -64,34 +70,6 @@ export function intentionsOf(entry: ServiceIntentions): Intention[] {
 /** All intentions of all entries, by precedence. */
 export function listIntentions(entries: readonly ServiceIntentions[]): Intention[] {
   return entries.flatMap(intentionsOf).sort(compareIntentions)
-}
-
-/** The source that an intention stands for in its destination's entry. */
-export function sourceOf(intention: Intention): IntentionSource {
-  return {
-    name: intention.sourceName,
-    peer: intention.sourcePeer || undefined,
-    action: intention.action || undefined,
-    permissions: intention.permissions,
-    precedence: precedenceOf(intention.sourceName, intention.destinationName),
-    type: intention.sourceType || 'consul',
-    description: intention.description || undefined,
-  }
-}
-
-/** An entry with this source put in the place of an equal one, or behind the others. */
-export function withSource(entry: ServiceIntentions, source: IntentionSource): ServiceIntentions {
-  const at = entry.sources.findIndex(each => isSameSource(each, source))
-  return { ...entry, sources: at < 0 ? [...entry.sources, source] : entry.sources.with(at, source) }
-}
-
-/** An entry without this source. */
-export function withoutSource(entry: ServiceIntentions, source: { name: string; peer?: string }): ServiceIntentions {
-  return { ...entry, sources: entry.sources.filter(each => !isSameSource(each, source)) }
-}
-
-function isSameSource(a: { name: string; peer?: string }, b: { name: string; peer?: string }): boolean {
-  return a.name === b.name && (a.peer ?? '') === (b.peer ?? '')
 }
 
 /** Every intention that can concern a service as destination or as source, by precedence. A source is one of our own cluster. */

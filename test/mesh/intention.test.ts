@@ -3,16 +3,7 @@ import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { encode } from '../../src/lib/shape.ts'
 import type { ServiceIntentions } from '../../src/mesh/config-entry.ts'
-import {
-  Intention,
-  isConnectionAllowed,
-  listIntentions,
-  matchIntentions,
-  precedenceOf,
-  sourceOf,
-  withoutSource,
-  withSource,
-} from '../../src/mesh/intention.ts'
+import { Intention, isConnectionAllowed, listIntentions, matchIntentions, precedenceOf } from '../../src/mesh/intention.ts'
 
 const golden = JSON.parse(readFileSync('test/golden/intention/answers.json', 'utf8')) as Record<string, never>
 
@@ -102,24 +93,4 @@ t.test('a check looks at our own sources, and at no request', async t => {
   t.equal(allowed('l7', 'web', 'allow'), false)
   t.equal(allowed('api', 'db', 'allow'), true)
   t.equal(allowed('api', 'db', 'deny'), false)
-})
-
-t.test('one source is put into an entry and taken out of it', async t => {
-  const web = entry('web', [
-    ['api', 'allow'],
-    ['api', 'deny', { peer: 'beta' }],
-  ])
-  const source = sourceOf({ ...listIntentions([web])[0]!, action: 'deny' })
-  t.same(
-    withSource(web, source).sources.map(each => [each.name, each.peer, each.action]),
-    [
-      ['api', undefined, 'deny'],
-      ['api', 'beta', 'deny'],
-    ],
-  )
-  t.same(withSource(web, { ...source, name: 'new' }).sources.length, 3)
-  t.same(
-    withoutSource(web, { name: 'api' }).sources.map(each => each.peer),
-    ['beta'],
-  )
 })

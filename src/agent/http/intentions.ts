@@ -6,11 +6,12 @@ import { randomUUID } from 'node:crypto'
 import { MeshError } from '../../lib/errors.ts'
 import { encode } from '../../lib/shape.ts'
 import type { ServiceIntentions } from '../../mesh/config-entry.ts'
+import { Intention, isConnectionAllowed, listIntentions, matchIntentions } from '../../mesh/intention.ts'
 import { readHeaders } from './answers.ts'
 import { blockingRead } from './blocking.ts'
 import { badRequest } from './errors.ts'
 import { applyFilter } from './filter.ts'
-import { Intention, IntentionRequest, intentionsOf, parseIntentionName, precedenceOrder, sourceOf } from './intention.ts'
+import { IntentionRequest, parseIntentionName, sourceOf } from './intention-request.ts'
 import { json, metaHeaders, type Reply } from './reply.ts'
 import { decodeBody, type Query } from './request.ts'
 import type { Call, Route } from './route.ts'
@@ -20,9 +21,12 @@ const decodeTexts = { prefix: 'Failed to decode request body' } as const
 
 const encodeIntention = (intention: Intention) => encode(Intention, intention)
 
+function entriesOf(call: Call): ServiceIntentions[] {
+  return call.agent.tables.configEntries(kind).value
+}
+
 function allIntentions(call: Call): Intention[] {
-  const entries = call.agent.tables.configEntries(kind).value
-  return entries.flatMap(intentionsOf).sort(precedenceOrder)
+  return listIntentions(entriesOf(call))
 }
 
 async function list(call: Call): Promise<Reply> {
@@ -107,15 +111,9 @@ async function match(call: Call): Promise<Reply> {
   if (asked.length === 0) throw new MeshError('invalid', "required query parameter 'name' not set")
   const names = asked.map(text => [text, parseIntentionName('name', text, false).name] as const)
   const reading = await blockingRead(call, () => call.agent.tables.configEntries(kind))
-  const all = allIntentions(call)
-  const found = names.map(([text, name]) => [text, matching(all, by, name).map(encodeIntention)] as const)
+  const entries = entriesOf(call)
+  const found = names.map(([text, name]) => [text, matchIntentions(entries, by, name).map(encodeIntention)] as const)
   return json(Object.fromEntries(found), readHeaders(call, reading, { cacheable: true }))
-}
-
-/** By source only this cluster's callers count: a peer's service of the same name is another service. */
-function matching(all: Intention[], by: 'source' | 'destination', name: string): Intention[] {
-  if (by === 'destination') return all.filter(each => each.destinationName === name || each.destinationName === '*')
-  return all.filter(each => !each.sourcePeer && (each.sourceName === name || each.sourceName === '*'))
 }
 
 function check(call: Call): Reply {
@@ -123,9 +121,7 @@ function check(call: Call): Reply {
   const destination = nameParam(call.query, 'destination')
   const type = call.query.get('source-type') || 'consul'
   if (type !== 'consul') throw new MeshError('invalid', `unsupported SourceType: ${JSON.stringify(type)}`)
-  const rule = matching(matching(allIntentions(call), 'destination', destination.name), 'source', source.name)[0]
-  // Permissions need a request to judge: without one they count as deny.
-  return json({ Allowed: rule ? rule.action === 'allow' : call.agent.defaultAclPolicy === 'allow' })
+  return json({ Allowed: isConnectionAllowed(entriesOf(call), source.name, destination.name, call.agent.defaultAclPolicy) })
 }
 
 async function create(call: Call): Promise<Reply> {

@@ -1,26 +1,7 @@
-/** An intention in the form of the API: one source of a service-intentions entry, seen with its destination (spec/http-api.md 9). */
+/** What clients of /v1/connect/intentions send: an intention, and the names of its two ends (spec/http-api.md 9). */
 import * as z from 'zod'
 import { MeshError } from '../../lib/errors.ts'
-import { type IntentionSource, Permission, type ServiceIntentions } from '../../mesh/config-entry.ts'
-
-export const Intention = z.object({
-  createdAt: z.string().optional(),
-  updatedAt: z.string().optional(),
-  id: z.string().optional(),
-  description: z.string().optional(),
-  sourceNs: z.string(),
-  sourceName: z.string(),
-  destinationNs: z.string(),
-  destinationName: z.string(),
-  sourcePeer: z.string().optional(),
-  sourceType: z.string(),
-  action: z.string().optional(),
-  permissions: z.array(Permission).optional(),
-  precedence: z.number(),
-  createIndex: z.number(),
-  modifyIndex: z.number(),
-})
-export type Intention = z.infer<typeof Intention>
+import { type IntentionSource, Permission } from '../../mesh/config-entry.ts'
 
 /** What a client may send; what Consul computes itself is taken and dropped. */
 export const IntentionRequest = z.object({
@@ -48,40 +29,6 @@ export const IntentionRequest = z.object({
   modifyIndex: z.number().optional(),
 })
 export type IntentionRequest = z.infer<typeof IntentionRequest>
-
-export function intentionsOf(entry: ServiceIntentions): Intention[] {
-  return entry.sources.map(source => ({
-    createdAt: source.legacyCreateTime,
-    updatedAt: source.legacyUpdateTime,
-    id: source.legacyId,
-    description: source.description,
-    sourceNs: 'default',
-    sourceName: source.name,
-    destinationNs: 'default',
-    destinationName: entry.name,
-    sourcePeer: source.peer,
-    sourceType: source.type,
-    action: source.action,
-    permissions: source.permissions,
-    precedence: source.precedence,
-    createIndex: entry.createIndex,
-    modifyIndex: entry.modifyIndex,
-  }))
-}
-
-/** The one that counts first; ties by names. */
-export function precedenceOrder(a: Intention, b: Intention): number {
-  return (
-    b.precedence - a.precedence ||
-    compare(a.sourcePeer ?? '', b.sourcePeer ?? '') ||
-    compare(a.sourceName, b.sourceName) ||
-    compare(a.destinationName, b.destinationName)
-  )
-}
-
-function compare(a: string, b: string): number {
-  return a < b ? -1 : a > b ? 1 : 0
-}
 
 /** A source as it is stored; precedence is computed by whoever stores it. */
 export function sourceOf(request: IntentionRequest, name: string): IntentionSource {

@@ -4,6 +4,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { systemClock, type Clock } from '../lib/clock.ts'
+import { Closing } from '../lib/closing.ts'
 import { MeshError } from '../lib/errors.ts'
 import { createLogger, type Logger } from '../lib/log.ts'
 import { createRegistry } from '../lib/metrics.ts'
@@ -21,9 +22,10 @@ import { startDnsDoor } from './dns/server.ts'
 import { startGrpcDoor } from './grpc/server.ts'
 import { consulVersion, type AgentParts } from './http/parts.ts'
 import { startHttpDoor } from './http/server.ts'
-import { Peerings } from './peering/peerings.ts'
+import { Peerings, type PeeringsOptions } from './peering/peerings.ts'
 import { Snapshots } from './snapshots/snapshots.ts'
 import { openEmbeddedStore } from './store/embedded.ts'
+import type { Store } from './store/store.ts'
 
 export interface AgentOptions {
   logger?: Logger
@@ -43,63 +45,69 @@ export interface Agent {
 /** Reads the configuration, opens the store and starts every door. Fails with a MeshError that says what to change. */
 export async function startAgent(sources: ConfigSources, options: AgentOptions = {}): Promise<Agent> {
   const config = loadConfig(sources)
-  const clock = options.clock ?? systemClock
   const logger = options.logger ?? createLogger({ level: config.logLevel })
-  const closers: (() => Promise<void> | void)[] = []
-  const close = async () => {
-    for (const each of closers.splice(0).reverse()) await each()
-  }
+  const { parts, grpcTlsPort, closing } = await wireAgent(config, { ...options, logger })
   try {
-    const metrics = createRegistry('agent')
-    closers.push(() => metrics.clear())
-    const store = await openEmbeddedStore({ dir: config.dataDir, logger })
-    closers.push(() => store.close())
-    const tables = await Tables.open(store)
-    closers.push(() => tables.close())
-    const { datacenter } = config
+    const { dns, http } = config.doors
+    let dnsPort: number | undefined
+    if (dns) {
+      const { tables, metrics } = parts
+      const door = await startDnsDoor({ address: dns.host, port: dns.port, tables, config, datacenter: config.datacenter, logger, metrics })
+      dnsPort = closing.keep(door, each => each.close()).port
+      parts.config.ports.dns = dnsPort
+    }
+    let httpUrl = ''
+    if (http) {
+      const door = await startHttpDoor({ listen: http, agent: parts, logger, config: config.httpConfig })
+      const { port } = closing.keep(door, each => each.close())
+      parts.config.ports.http = port
+      httpUrl = 'socketPath' in http ? `unix://${http.socketPath}` : `http://${hostPort(http.host, port)}`
+    }
+    const facts = { datacenter: config.datacenter, node: config.nodeName, http: httpUrl, dns: dnsPort, grpcTls: grpcTlsPort }
+    logger.info({ ...facts, trustDomain: parts.ca.trustDomain }, 'agent is up')
+    return { config, httpUrl, dnsPort, grpcTlsPort, close: () => closing.close() }
+  } catch (error) {
+    await closing.close()
+    throw error
+  }
+}
+
+/** An agent without its HTTP and DNS doors. */
+export interface WiredAgent {
+  parts: AgentParts
+  store: Store
+  grpcTlsPort: number | undefined
+  closing: Closing
+}
+
+/** Makes the parts; peers can reach it, clients cannot yet. */
+export async function wireAgent(config: AgentConfig, options: Required<Pick<AgentOptions, 'logger'>> & AgentOptions): Promise<WiredAgent> {
+  const { logger, clock = systemClock } = options
+  const { datacenter } = config
+  const closing = new Closing()
+  try {
+    const metrics = closing.keep(createRegistry('agent'), each => each.clear())
+    const store = closing.keep(await openEmbeddedStore({ dir: config.dataDir, logger }), each => each.close())
+    const tables = closing.keep(await Tables.open(store), each => each.close())
     const catalog = new Catalog({ store, tables, datacenter })
     await catalog.collectImported()
     const configEntries = new ConfigEntries({ store, tables, datacenter })
     const kv = new KvStore({ store, tables })
     const clusterId = config.connect.caConfig['cluster_id']
-    const ca = await CertificateAuthority.open({
-      store,
-      tables,
-      datacenter,
-      clock,
-      logger,
-      clusterId: typeof clusterId === 'string' ? clusterId : undefined,
-    })
-    closers.push(() => ca.close())
+    const ca = closing.keep(
+      await CertificateAuthority.open({
+        store,
+        tables,
+        datacenter,
+        clock,
+        logger,
+        clusterId: typeof clusterId === 'string' ? clusterId : undefined,
+      }),
+      each => each.close(),
+    )
+    const { peerings, grpcTlsPort } = await openPeering(config, { store, tables, catalog, ca, datacenter, clock, logger, metrics }, closing)
 
-    // The peering parts know the port that others dial only once its door is open.
-    let grpcTlsPort: number | undefined
-    const peerings = new Peerings({
-      store,
-      tables,
-      catalog,
-      ca,
-      datacenter,
-      clock,
-      logger,
-      metrics,
-      addresses: () => (grpcTlsPort === undefined ? [] : [hostPort(config.advertiseAddrWan, grpcTlsPort)]),
-      enabled: { peering: config.peering.enabled, connect: config.connect.enabled, grpcTls: config.doors.grpcTls !== undefined },
-      allowPlaintext: config.peering.allowPlaintext,
-    })
-    closers.push(() => peerings.close())
-    if (config.doors.grpcTls) {
-      const { host, port } = config.doors.grpcTls
-      const grpc = await startGrpcDoor({ address: host, port, plaintext: config.doors.grpc, ca, peerings, logger })
-      closers.push(() => grpc.close())
-      grpcTlsPort = grpc.port
-    }
-
-    const node = await ownNode(config, tables)
-    const serverService = {
-      port: 8300,
-      meta: { version: consulVersion, ...(grpcTlsPort === undefined ? {} : { grpc_tls_port: String(grpcTlsPort) }) },
-    }
+    const node = ownNode(config, tables)
     const localAgent = new LocalAgent({
       store,
       tables,
@@ -108,31 +116,20 @@ export async function startAgent(sources: ConfigSources, options: AgentOptions =
       clock,
       logger,
       sidecarPorts: config.sidecarPorts,
-      serverService,
+      serverService: {
+        port: 8300,
+        meta: { version: consulVersion, ...(grpcTlsPort !== undefined && { grpc_tls_port: String(grpcTlsPort) }) },
+      },
       checkUpdateIntervalMs: config.checkUpdateIntervalMs,
     })
-    closers.push(() => localAgent.close())
+    closing.keep(localAgent, each => each.close())
     await localAgent.start()
     await bootstrap(config, configEntries, tables)
     for (const service of config.services) await localAgent.registerService(service)
     for (const check of config.checks) await localAgent.registerCheck(check)
     if (config.peering.enabled && config.connect.enabled) await peerings.start()
 
-    const snapshots = new Snapshots({ tables, ca, node: config.nodeName, datacenter, defaultAction: config.defaultIntentionPolicy })
-    let dnsPort: number | undefined
-    if (config.doors.dns) {
-      const dns = await startDnsDoor({
-        address: config.doors.dns.host,
-        port: config.doors.dns.port,
-        tables,
-        config,
-        datacenter,
-        logger,
-        metrics,
-      })
-      closers.push(() => dns.close())
-      dnsPort = dns.port
-    }
+    const snapshots = new Snapshots({ tables, ca, node: config.nodeName, datacenter, defaultAction: config.defaultIntentionPolicy, clock })
     const facts: AgentParts['config'] = {
       datacenter,
       nodeName: node.node,
@@ -140,47 +137,53 @@ export async function startAgent(sources: ConfigSources, options: AgentOptions =
       version,
       nodeMeta: config.nodeMeta,
       advertiseAddr: config.advertiseAddr,
-      ports: { dns: dnsPort, grpcTls: grpcTlsPort },
+      ports: { grpcTls: grpcTlsPort },
       connectEnabled: config.connect.enabled,
       peeringEnabled: config.peering.enabled,
       dev: config.dev,
     }
-    const parts: AgentParts = {
-      config: facts,
-      tables,
-      catalog,
-      configEntries,
-      kv,
-      localAgent,
-      ca,
-      peerings,
-      snapshots,
-      metrics,
-      defaultAclPolicy: config.defaultIntentionPolicy,
-    }
-    let httpUrl = ''
-    if (config.doors.http) {
-      const http = await startHttpDoor({ listen: config.doors.http, agent: parts, logger, config: config.httpConfig })
-      closers.push(() => http.close())
-      facts.ports.http = http.port
-      httpUrl =
-        'socketPath' in config.doors.http
-          ? `unix://${config.doors.http.socketPath}`
-          : `http://${hostPort(config.doors.http.host, http.port ?? 0)}`
-    }
-    logger.info(
-      { datacenter, node: node.node, http: httpUrl, dns: dnsPort, grpcTls: grpcTlsPort, trustDomain: ca.trustDomain },
-      'agent is up',
-    )
-    return { config, httpUrl, dnsPort, grpcTlsPort, close }
+    const defaultAclPolicy = config.defaultIntentionPolicy
+    const parts = { config: facts, tables, catalog, configEntries, kv, localAgent, ca, peerings, snapshots, metrics, defaultAclPolicy }
+    return { parts, store, grpcTlsPort, closing }
   } catch (error) {
-    await close()
+    await closing.close()
     throw error
   }
 }
 
+/** The peerings and the door that other clusters come in by. They know the port that others dial only once it is open. */
+async function openPeering(
+  config: AgentConfig,
+  parts: Omit<PeeringsOptions, 'addresses' | 'enabled' | 'allowPlaintext' | 'ca'> & { ca: CertificateAuthority },
+  closing: Closing,
+): Promise<{ peerings: Peerings; grpcTlsPort: number | undefined }> {
+  let grpcTlsPort: number | undefined
+  const { grpc: plaintext, grpcTls } = config.doors
+  const peerings = new Peerings({
+    ...parts,
+    addresses: () => (grpcTlsPort === undefined ? [] : [hostPort(config.advertiseAddrWan, grpcTlsPort)]),
+    enabled: { peering: config.peering.enabled, connect: config.connect.enabled, grpcTls: grpcTls !== undefined },
+    allowPlaintext: config.peering.allowPlaintext,
+  })
+  closing.keep(peerings, each => each.close())
+  if (grpcTls) {
+    const { ca, logger, clock } = parts
+    const door = await startGrpcDoor({
+      address: grpcTls.host,
+      port: grpcTls.port,
+      plaintext,
+      ca,
+      peerings,
+      logger,
+      clock,
+    })
+    grpcTlsPort = closing.keep(door, each => each.close()).port
+  }
+  return { peerings, grpcTlsPort }
+}
+
 /** This server's own node; its id is kept from the last start. */
-async function ownNode(config: AgentConfig, tables: Tables): Promise<Node> {
+function ownNode(config: AgentConfig, tables: Tables): Node {
   const before = tables.node(config.nodeName).value
   const { advertiseAddr: lan, advertiseAddrWan: wan } = config
   return {

@@ -108,12 +108,16 @@ t.test('the agent form of a service waits on its hash', async t => {
   t.equal((JSON.parse(answer.body.toString()) as { Port: number }).Port, 99)
 })
 
-t.test('the leaf waits for another root', async t => {
+t.test('the leaf is the same until it is due: a query with its index waits, one with an older index does not', async t => {
   const path = '/v1/agent/connect/ca/leaf/web'
-  const { index, answer } = await blocked(path)
-  await agent.parts.ca.rotate()
-  const { answer: renewed, ms } = await answer
-  t.ok(ms < 4000 && indexOf(renewed) > index)
+  const first = await get(path)
+  const index = indexOf(first)
+  const began = performance.now()
+  const same = await get(`${path}?index=${index}&wait=300ms`)
+  t.ok(performance.now() - began >= 290)
+  t.equal(same.body, first.body)
+  t.equal((await get(`${path}?index=${index - 1}&wait=20s`)).body, first.body)
+  t.ok(performance.now() - began < 5000)
 })
 
 t.test('a wait may be longer than the time a client has to read an answer, also on a connection that had one', async t => {

@@ -7,7 +7,8 @@ import { CliError, type CliContext } from './context.ts'
 interface KvView {
   Key: string
   Value: string | null
-  Flags: number
+  /** Digits where a number would not be exact. */
+  Flags: number | string
   LockIndex: number
   Session?: string
   CreateIndex: number
@@ -50,7 +51,7 @@ async function listKeys(client: AgentClient, prefix: string, flags: GetFlags, co
 async function getValues(client: AgentClient, key: string, flags: GetFlags, context: CliContext): Promise<void> {
   const query = { recurse: flags.recurse ? '' : undefined }
   const answer = await doing('querying the agent', client.call('GET', keyPath(key), { query }, [404]))
-  const found = answer.status === 404 ? [] : (client.parse(answer.body) as KvView[])
+  const found = answer.status === 404 ? [] : (client.parse(longFlags(answer.body)) as KvView[])
   if (found.length === 0 && !flags.recurse) throw new CliError(`Error! No key exists at: ${key}`)
   const shown = (view: KvView) => {
     const bytes = Buffer.from(view.Value ?? '', 'base64')
@@ -64,6 +65,11 @@ async function getValues(client: AgentClient, key: string, flags: GetFlags, cont
   // Bytes as they are, for values that are no text.
   context.stdout.write(flags.base64 ? shown(found[0]!) : Buffer.from(found[0]!.Value ?? '', 'base64'))
   context.stdout.write('\n')
+}
+
+/** Puts digits that are too many for a number into quotes. Inside a string the quotes of `"Flags":` would be escaped. */
+function longFlags(body: Buffer): Buffer {
+  return Buffer.from(body.toString().replace(/"Flags":(\s*)(\d{16,})/g, '"Flags":$1"$2"'))
 }
 
 function describe(view: KvView, value: string): string {

@@ -260,6 +260,13 @@ void t.test('kv: put, get and delete, with their conditions', async t => {
     (await run(['kv', 'get', '-detailed', 'b', '-base64'])).stdout,
     /^CreateIndex +\d+\nFlags +42\nKey +b\nLockIndex +0\nModifyIndex +\d+\nSession +-\nValue +AAEC\n$/,
   )
+  // What `consul lock` marks its keys with: more than a JavaScript number can hold.
+  t.same(
+    await run(['kv', 'put', 'lock', '"Flags":12345678901234567', '-flags=3304740253564472344']),
+    ok('Success! Data written to: lock\n'),
+  )
+  t.match((await run(['kv', 'get', '-detailed', 'lock'])).stdout, /\nFlags +3304740253564472344\n[^]*\nValue +"Flags":12345678901234567\n$/)
+  t.same(await run(['kv', 'delete', 'lock']), ok('Success! Deleted key: lock\n'))
   t.same(await run(['kv', 'get', 'nope']), failed('Error! No key exists at: nope\n'))
   t.same(await run(['kv', 'put', '-cas', '-modify-index=0', 'a/b', 'x']), failed('Error! Did not write to a/b: CAS failed\n'))
   t.same(await run(['kv', 'delete', '-cas', '-modify-index=1', 'a/b']), failed('Error! Did not delete key a/b: CAS failed\n'))

@@ -16,13 +16,13 @@ export class KvStore {
   }
 
   /** False when `cas` names another revision than the stored one; 0 stands for a key that does not exist. */
-  put(key: string, value: Buffer, options: { flags?: number; cas?: number } = {}): Promise<boolean> {
+  put(key: string, value: Buffer, options: { flags?: bigint; cas?: number } = {}): Promise<boolean> {
     return commit(this.#store, this.#tables, (): Proposal<boolean> => {
       const current = this.#tables.kv(key).value
       if (options.cas !== undefined && options.cas !== (current?.modifyIndex ?? 0)) return { result: false }
       const record = {
         value: value.length > 0 ? value.toString('base64') : null,
-        flags: options.flags ?? 0,
+        flags: String(options.flags ?? 0),
         lockIndex: current?.lockIndex ?? 0,
         session: current?.session,
       }

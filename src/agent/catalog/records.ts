@@ -4,7 +4,8 @@ export interface KvRecord {
   key: string
   /** base64; null when empty. */
   value: string | null
-  flags: number
+  /** A uint64 in decimal digits: a JavaScript number holds no more than 53 bits of it. */
+  flags: string
   lockIndex: number
   session?: string
   createIndex: number

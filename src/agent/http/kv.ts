@@ -4,8 +4,8 @@ import type { KvRecord, Reading } from '../catalog/tables.ts'
 import { blockingRead } from './blocking.ts'
 import { badRequest } from './errors.ts'
 import { httpLimits } from './limits.ts'
-import { bytes, empty, json, metaHeaders, type Reply } from './reply.ts'
-import { type Query, uintParam } from './request.ts'
+import { bytes, empty, json, metaHeaders, type Reply, uint64 } from './reply.ts'
+import { type Query, uint64Param, uintParam } from './request.ts'
 import type { Call, Route } from './route.ts'
 
 function refusePeer(call: Call): void {
@@ -21,7 +21,7 @@ function encodeRecord(record: KvRecord): unknown {
   return {
     LockIndex: record.lockIndex,
     Key: record.key,
-    Flags: record.flags,
+    Flags: uint64(record.flags),
     Value: record.value,
     ...(record.session ? { Session: record.session } : {}),
     CreateIndex: record.createIndex,
@@ -78,7 +78,7 @@ async function put(call: Call): Promise<Reply> {
     // Sessions are not in this version, so no session is known.
     if (call.query.has(name)) throw new MeshError('invalid', `raft apply failed: invalid session ${JSON.stringify(call.query.get(name))}`)
   }
-  const flags = uintParam(call.query, 'flags')
+  const flags = uint64Param(call.query, 'flags')
   const cas = uintParam(call.query, 'cas')
   return json(await call.agent.kv.put(call.rest, call.body, { flags, cas }))
 }

@@ -121,15 +121,22 @@ function checkCacheControl(text: string): void {
   }
 }
 
-/** A uint64 parameter; undefined when absent. Go's text for a bad one. */
+/** An index; what is beyond any that this agent gives out is no longer exact. */
 export function uintParam(query: Query, name: string): number | undefined {
+  const value = uint64Param(query, name)
+  return value === undefined ? undefined : Number(value)
+}
+
+/** A uint64 parameter; undefined when absent. Go's text for a bad one. */
+export function uint64Param(query: Query, name: string): bigint | undefined {
   if (!query.has(name)) return undefined
   const text = query.get(name)
   if (!/^\d+$/.test(text)) throw new MeshError('invalid', `strconv.ParseUint: parsing ${JSON.stringify(text)}: invalid syntax`)
-  if (BigInt(text) > 0xffff_ffff_ffff_ffffn) {
+  const value = BigInt(text)
+  if (value > 0xffff_ffff_ffff_ffffn) {
     throw new MeshError('invalid', `strconv.ParseUint: parsing ${JSON.stringify(text)}: value out of range`)
   }
-  return Number(text)
+  return value
 }
 
 /** Go's strconv.ParseBool; undefined for anything else. */

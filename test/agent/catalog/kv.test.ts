@@ -12,28 +12,28 @@ async function scene(t: import('tap').Test): Promise<CatalogScene> {
 
 t.test('a key keeps its value, flags and revisions', async t => {
   const { kv, tables } = await scene(t)
-  t.equal(await kv.put('a', Buffer.from('hi'), { flags: 42 }), true)
+  t.equal(await kv.put('a', Buffer.from('hi'), { flags: 42n }), true)
   const { value } = tables.kv('a')
   t.strictSame(value, {
     key: 'a',
     value: 'aGk=',
-    flags: 42,
+    flags: '42',
     lockIndex: 0,
     createIndex: value!.createIndex,
     modifyIndex: value!.createIndex,
   })
   await kv.put('a', Buffer.alloc(0))
-  t.match(tables.kv('a').value, { value: null, flags: 0, createIndex: value!.createIndex })
+  t.match(tables.kv('a').value, { value: null, flags: '0', createIndex: value!.createIndex })
   t.ok(tables.kv('a').value!.modifyIndex > value!.modifyIndex)
 })
 
 t.test('an identical put writes nothing', async t => {
   const { kv, store } = await scene(t)
-  await kv.put('a', Buffer.from('1'), { flags: 1 })
+  await kv.put('a', Buffer.from('1'), { flags: 1n })
   const { revision } = store
-  t.equal(await kv.put('a', Buffer.from('1'), { flags: 1 }), true)
+  t.equal(await kv.put('a', Buffer.from('1'), { flags: 1n }), true)
   t.equal(store.revision, revision)
-  await kv.put('a', Buffer.from('1'), { flags: 2 })
+  await kv.put('a', Buffer.from('1'), { flags: 2n })
   t.equal(store.revision, revision + 1)
 })
 

@@ -18,6 +18,22 @@ t.test('JSON is compact, or indented by four and ended by a newline when asked',
   t.equal((await get('/v1/catalog/datacenters?pretty=false')).body.toString(), '[\n    "dc1"\n]\n', 'its value is ignored')
 })
 
+t.test('flags of a key are a uint64, exact to the last digit', async t => {
+  const flagsOf = async (path: string) => /"Flags":\s*([^,]*),/.exec((await get(path)).body.toString())?.[1]
+  for (const flags of ['0', '42', '9007199254740991', '9007199254740993', '3304740253564472344', '18446744073709551615']) {
+    await put(`/v1/kv/exact?flags=${flags}`, 'x')
+    t.same([await flagsOf('/v1/kv/exact'), await flagsOf('/v1/kv/exact?pretty'), await flagsOf('/v1/kv/?recurse')], [flags, flags, flags])
+  }
+  const before = (await get('/v1/kv/exact')).headers['x-consul-index']
+  await put('/v1/kv/exact?flags=18446744073709551615', 'x')
+  t.equal((await get('/v1/kv/exact')).headers['x-consul-index'], before, 'the same flags again write nothing')
+  await put('/v1/kv/exact?flags=18446744073709551614', 'x')
+  t.not((await get('/v1/kv/exact')).headers['x-consul-index'], before, 'the next number does')
+  const beyond = await put('/v1/kv/exact?flags=18446744073709551616', 'x')
+  t.same([beyond.status, beyond.body.toString()], [500, 'strconv.ParseUint: parsing "18446744073709551616": value out of range'])
+  await ask(agent.url, 'DELETE', '/v1/kv/exact')
+})
+
 t.test('answers of 1,400 bytes and more are compressed for those who take gzip', async t => {
   const plain = await get('/v1/agent/self')
   t.ok(plain.body.length >= httpLimits.gzipBytes)

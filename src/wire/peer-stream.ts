@@ -2,7 +2,9 @@
  * The gRPC service between two peered clusters, as grpc-js takes it, and the small vocabulary of its stream: type URLs, nonces and
  * the shapes of a subscription, an acknowledgement and a refusal (spec/peering-wire.md 3 and 5). Messages come from `gen`.
  */
+import type { BinaryReader } from '@bufbuild/protobuf/wire'
 import type { MethodDefinition } from '@grpc/grpc-js'
+import { decodeBounded } from './bounded-reader.ts'
 import { ExchangeSecretRequest, ExchangeSecretResponse, Operation, ReplicationMessage } from './gen/peerstream.ts'
 
 const servicePath = '/hashicorp.consul.internal.peerstream.PeerStreamService'
@@ -95,9 +97,12 @@ export function asBuffer(bytes: Uint8Array): Buffer {
   return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }
 
+/** An envelope has a few dozen fields; what it carries is one of them. Anybody who reaches the port may send one. */
+const maxEnvelopeReads = 1000
+
 interface Codec<T> {
   encode(message: T): { finish(): Uint8Array }
-  decode(input: Uint8Array): T
+  decode(input: BinaryReader | Uint8Array): T
 }
 
 function serialize<T>(codec: Codec<T>): (message: T) => Buffer {
@@ -110,9 +115,9 @@ function method<Req, Res>(name: string, stream: boolean, request: Codec<Req>, re
     requestStream: stream,
     responseStream: stream,
     requestSerialize: serialize(request),
-    requestDeserialize: bytes => request.decode(bytes),
+    requestDeserialize: bytes => decodeBounded(request, bytes, maxEnvelopeReads),
     responseSerialize: serialize(response),
-    responseDeserialize: bytes => response.decode(bytes),
+    responseDeserialize: bytes => decodeBounded(response, bytes, maxEnvelopeReads),
   }
 }
 

@@ -35,8 +35,8 @@ export interface AcceptorOptions {
   ready: () => boolean
   /** A stream of this peering is running and shows signs of life. */
   isBusy: (peeringId: string) => boolean
-  /** Takes over an Open that was found good. */
-  begin: (peering: Peering, link: Link) => StreamHandler
+  /** Takes over an Open that was found good; `anew` when it is the first after a token was spent. */
+  begin: (peering: Peering, link: Link, anew: boolean) => StreamHandler
 }
 
 /** Of a unary call. */
@@ -47,6 +47,7 @@ interface ServiceRefusal {
 
 /** `terminated`: the dialer is told first that its peering is gone. */
 type Refusal = Status & { terminated?: boolean }
+type Judgement = { peering: Peering; anew: boolean } | Refusal
 
 /** The first message must come; a real acceptor would hold the call for ever. */
 const openTimeoutMs = 30_000
@@ -106,7 +107,7 @@ export class Acceptor implements PeerStreamHandlers {
       return
     }
     const payload = message.Payload
-    const judgement: Peering | Refusal =
+    const judgement: Judgement =
       payload?.$case === 'open' ? await this.#judge(payload.value) : invalid('first message when initiating a peering must be: Open')
     if ('code' in judgement) {
       logger.debug({ code: judgement.code, error: judgement.message }, 'refused a peering stream')
@@ -114,22 +115,24 @@ export class Acceptor implements PeerStreamHandlers {
       stream.close(judgement)
       return
     }
-    if (isBusy(judgement.id)) {
-      const text = `failed to register stream: there is an active stream for the given PeerID "${judgement.id}"`
+    const { peering, anew } = judgement
+    // Whoever spent the newest token is the peer from now on; a stream of who was it before ends.
+    if (!anew && isBusy(peering.id)) {
+      const text = `failed to register stream: there is an active stream for the given PeerID "${peering.id}"`
       stream.close({ code: grpcCodes.unknown, message: text })
       return
     }
     // While its secret was being read the peering may have been deleted, or the dialer may have gone.
-    const { state } = tables.peeringById(judgement.id) ?? { state: 'DELETING' }
-    if (state === 'DELETING' || state === 'TERMINATED') stream.close(deleted(judgement.id))
+    const { state } = tables.peeringById(peering.id) ?? { state: 'DELETING' }
+    if (state === 'DELETING' || state === 'TERMINATED') stream.close(deleted(peering.id))
     if (stream.finished) return
-    const handler = begin(judgement, stream)
+    const handler = begin(peering, stream, anew)
     handler.open()
     stream.serve(handler)
   }
 
   /** In the order of a real acceptor's checks. */
-  async #judge(open: ReplicationMessage_Open): Promise<Peering | Refusal> {
+  async #judge(open: ReplicationMessage_Open): Promise<Judgement> {
     const { PeerID: id, StreamSecretID: secret } = open
     if (id === '') return invalid('initial subscription request must specify a PeerID')
     if (!isUuid(id)) return { code: grpcCodes.internal, message: `failed to find PeerID: ${id.slice(0, 256)}` }
@@ -147,11 +150,13 @@ export class Acceptor implements PeerStreamHandlers {
     }
     const authorized = authorize(secrets, secret)
     if (!authorized) return { code: grpcCodes.permissionDenied, message: 'invalid peering stream secret' }
-    if (!authorized.promoted) return peering
+    if (!authorized.promoted) return { peering, anew: false }
     // Only this Open tells where the peer is; later ones do not change it (5.1).
     const next = { ...peering, remote: remoteOf(open) }
     const stored = await this.#options.records.swapSecrets(id, authorized.secrets, modRevision, { from: peering, to: next })
-    return stored ? next : { code: grpcCodes.unavailable, message: 'the secrets of this peering are being changed; try again' }
+    return stored
+      ? { peering: next, anew: true }
+      : { code: grpcCodes.unavailable, message: 'the secrets of this peering are being changed; try again' }
   }
 }
 

@@ -53,7 +53,8 @@ export interface DialerOptions {
 
 /** Waits after ordinary failures; after a hint to come back at once; and where the other side no longer knows us (6.5, 14). */
 const waits = {
-  ordinary: { firstMs: 300, maxMs: 30_000, jitter: 0.5 },
+  // Whoever is away for an hour is found again within seconds of its return; a dial costs both sides next to nothing.
+  ordinary: { firstMs: 300, maxMs: 4000, jitter: 0.5 },
   again: { firstMs: 8, maxMs: 8192, jitter: 0.25 },
   oversized: { firstMs: 8192, maxMs: 8192, jitter: 0.1 },
   unwanted: { firstMs: 60_000, maxMs: 300_000, jitter: 0.25 },
@@ -67,6 +68,8 @@ export class Dialer {
   #timer: Timer | undefined
   #current: { link: Link; ended: Promise<void> } | undefined
   #stopped = false
+  /** At first, and since a stream lived until the next failure was told. */
+  #wasUp = true
 
   constructor(options: DialerOptions) {
     this.#options = options
@@ -108,7 +111,10 @@ export class Dialer {
     if (end.lived) for (const backoff of Object.values(this.#backoffs)) backoff.reset()
     if (this.#stopped) return
     const { logger, peer } = this.#options
-    logger.info({ peer, address: target.address, code: end.status.code, error: end.status.message }, 'stream to peer ended')
+    // Of a peer that stays away once is enough.
+    const level = end.lived || this.#wasUp ? 'info' : 'debug'
+    this.#wasUp = end.lived
+    logger[level]({ peer, address: target.address, code: end.status.code, error: end.status.message }, 'stream to peer ended')
     this.#again(waitKind(end.status))
   }
 

@@ -47,8 +47,12 @@ export interface DriverOptions {
   onClosed: (status: SessionStatus) => void
 }
 
-/** Beyond this many things that wait for the store or for the transport, reading pauses. */
+/** Beyond this many things, or bytes, that wait for the store or for the transport, reading pauses. */
 const maxWaiting = 256
+const maxWaitingBytes = 16 * 1024 * 1024
+/** Lines of the log that one stream may cause in a while: a peer that lies in every message must not fill a disk. */
+const maxNotices = 20
+const noticeWindowMs = 10_000
 
 export class SessionDriver {
   readonly #options: DriverOptions
@@ -61,6 +65,7 @@ export class SessionDriver {
   #untaken = 0
   #paused = false
   #lastHeardMs: number
+  #notices = { sinceMs: -Infinity, count: 0 }
 
   constructor(options: DriverOptions) {
     this.#options = options
@@ -130,7 +135,7 @@ export class SessionDriver {
   }
 
   #carryOut(effect: Effect): void {
-    const { link, logger, importer, identity } = this.#options
+    const { link, importer, identity } = this.#options
     switch (effect.type) {
       case 'send':
         this.#untaken += 1
@@ -149,9 +154,21 @@ export class SessionDriver {
         this.#finish(effect.status)
         break
       case 'notice':
-        logger.warn({ peer: identity.peerName, ...effect.fields }, effect.message)
+        this.#notice({ peer: identity.peerName, ...effect.fields }, effect.message)
         break
     }
+  }
+
+  #notice(fields: Record<string, unknown>, message: string): void {
+    const { clock, logger } = this.#options
+    const nowMs = clock.monotonicMs()
+    if (nowMs - this.#notices.sinceMs >= noticeWindowMs) {
+      const unsaid = this.#notices.count - maxNotices
+      if (unsaid > 0) logger.warn({ peer: fields['peer'], lines: unsaid }, 'more was refused than is logged')
+      this.#notices = { sinceMs: nowMs, count: 0 }
+    }
+    this.#notices.count += 1
+    if (this.#notices.count <= maxNotices) logger.warn(fields, message)
   }
 
   #taken(): void {
@@ -176,7 +193,8 @@ export class SessionDriver {
     this.#timer?.cancel()
     const due = nextTickMs(this.#state)
     if (due !== Infinity) this.#timer = clock.after(Math.max(0, due - clock.monotonicMs()), () => this.dispatch({ type: 'tick' }))
-    const full = intakeSize(this.#state.intake) > maxWaiting || this.#untaken > maxWaiting
+    const { items, bytes } = intakeSize(this.#state.intake)
+    const full = items > maxWaiting || bytes > maxWaitingBytes || this.#untaken > maxWaiting
     if (full === this.#paused) return
     this.#paused = full
     if (full) link.pause()

@@ -9,8 +9,9 @@ import { isHostPort } from '../../mesh/peering-token.ts'
 import { sidecarSuffix } from '../../wire/peer-stream.ts'
 import type { Catalog } from '../catalog/catalog.ts'
 import type { Tables } from '../catalog/tables.ts'
-import type { Change } from './intake.ts'
+import { clip, type Change } from './intake.ts'
 import type { PeeringRecords } from './records.ts'
+import { maxNameLength } from './replica.ts'
 
 /** What one peer may take up here. */
 export interface ImportLimits {
@@ -43,6 +44,8 @@ export class Importer {
   #bytes = 0
   readonly #busy = new Set<Promise<unknown>>()
   #closed = false
+  /** Set by a new token: its first bundle is a new pin. */
+  mayChangeTrustDomain = false
 
   constructor(options: ImporterOptions) {
     this.#options = options
@@ -85,7 +88,15 @@ export class Importer {
     const { catalog, peer, clock } = this.#options
     const problem = this.#overLimit(name, instances.length, bytes)
     if (problem !== undefined) return problem
-    await catalog.replaceImported(peer, name, instances, clock.nowMs())
+    // Taken before it is stored: others that are stored at the same time must not count on the same room.
+    const before = this.#held.get(name.toLowerCase()) ?? { instances: 0, bytes: 0 }
+    this.#hold(name, Math.max(before.instances, instances.length), Math.max(before.bytes, bytes))
+    try {
+      await catalog.replaceImported(peer, name, instances, clock.nowMs())
+    } catch (error) {
+      this.#hold(name, before.instances, before.bytes)
+      throw error
+    }
     this.#hold(name, instances.length, bytes)
     return undefined
   }
@@ -94,6 +105,8 @@ export class Importer {
     const { catalog, peer } = this.#options
     if (names.length > this.#limits.services)
       return `${names.length} services are more than the ${this.#limits.services} that a peer may export`
+    const long = names.find(name => name.length > maxNameLength)
+    if (long !== undefined) return `"${clip(long)}" is longer than the name of a service may be`
     const listed = new Set(names.map(name => name.toLowerCase()))
     const keep = (service: string): boolean => {
       const name = service.toLowerCase()
@@ -108,17 +121,18 @@ export class Importer {
     const { tables, records, peer, ownTrustDomain } = this.#options
     const problem = bundleProblem(trustDomain, rootPems, {
       own: ownTrustDomain,
-      pinned: tables.trustBundle(peer).value?.trustDomain,
+      pinned: this.mayChangeTrustDomain ? undefined : tables.trustBundle(peer).value?.trustDomain,
       others: tables.trustBundles().value.filter(each => each.peer !== peer),
     })
     if (problem !== undefined) return problem
     await records.putTrustBundle({ peer, trustDomain, rootPems, exportedPartition })
+    this.mayChangeTrustDomain = false
     return undefined
   }
 
   async #storeAddresses(addresses: string[]): Promise<string | undefined> {
     const bad = addresses.length > maxAddresses ? `${addresses.length} addresses` : addresses.find(address => !isHostPort(address))
-    if (bad !== undefined) return `${bad.slice(0, 256)} is not a valid peering server address`
+    if (bad !== undefined) return `${clip(bad)} is not a valid peering server address`
     await this.#options.records.update(this.#options.peer, current => current && { ...current, peerServerAddresses: addresses })
     return undefined
   }
@@ -149,7 +163,7 @@ export function bundleProblem(
   rootPems: readonly string[],
   known: { own: string; pinned: string | undefined; others: readonly { peer: string; trustDomain: string }[] },
 ): string | undefined {
-  if (!/^[a-z0-9][a-z0-9._-]{0,254}$/.test(trustDomain)) return `"${trustDomain.slice(0, 256)}" is not a trust domain`
+  if (!/^[a-z0-9][a-z0-9._-]{0,254}$/.test(trustDomain)) return `"${clip(trustDomain)}" is not a trust domain`
   if (trustDomain === known.own) return `trust domain "${trustDomain}" is this cluster's own`
   if (known.others.some(other => other.trustDomain === trustDomain)) return `trust domain "${trustDomain}" belongs to another peer`
   if (known.pinned !== undefined && known.pinned !== trustDomain) {

@@ -6,6 +6,7 @@
 import type { CheckServiceNode } from '../../mesh/service.ts'
 import { Operation, ExportedService, ExportedServiceList, type ReplicationMessage_Response } from '../../wire/gen/peerstream.ts'
 import { PeeringServerAddresses, PeeringTrustBundle } from '../../wire/gen/peering.ts'
+import { decodeBounded, TooManyFields } from '../../wire/bounded-reader.ts'
 import { acknowledgement, grpcCodes, isTypeUrl, refusal, typeUrls } from '../../wire/peer-stream.ts'
 import type { ReplicationMessage } from '../../wire/gen/peerstream.ts'
 import { fromWire, type Read } from './replica.ts'
@@ -22,6 +23,8 @@ interface Item {
   key: string
   url: string
   id: string
+  /** As it came. */
+  bytes: number
   nonces: string[]
 }
 
@@ -37,19 +40,30 @@ export interface Intake {
 const concurrency = 16
 /** Of a resource that is replaced faster than it can be stored, this many answers are owed at most. */
 const owedAnswers = 32
+const maxTextLength = 256
+/** Tags and lengths in one resource: some 20,000 instances as real exporters send them, which fill a message. */
+const maxReads = 1_000_000
 
 export function newIntake(): Intake {
   return { waiting: new Map(), running: new Map(), nextTicket: 1 }
 }
 
-export function intakeSize(intake: Intake): number {
-  return intake.waiting.size + intake.running.size
+/** What has arrived and is not yet stored. */
+export function intakeSize({ waiting, running }: Intake): { items: number; bytes: number } {
+  let bytes = 0
+  for (const items of [waiting, running]) for (const item of items.values()) bytes += item.bytes
+  return { items: waiting.size + running.size, bytes }
 }
 
 export type Judgement = { ok: true; item: Item } | { ok: false; answer: ReplicationMessage; message: string }
 
 export function judge(response: ReplicationMessage_Response, role: 'acceptor' | 'dialer', peerName: string): Judgement {
   const { ResourceURL: url, ResourceID: id, Nonce: nonce, Resource: resource, operation } = response
+  // Refusals repeat no more of what a peer says than a name could need.
+  if ([url, id, nonce].some(text => text.length > maxTextLength)) {
+    const message = `a resource URL, resource ID or nonce is longer than ${maxTextLength}`
+    return { ok: false, answer: refusal(clip(url), clip(nonce), grpcCodes.invalidArgument, message), message }
+  }
   const refuse = (code: number, message: string): Judgement => ({ ok: false, answer: refusal(url, nonce, code, message), message })
   const invalid = (message: string) => refuse(grpcCodes.invalidArgument, message)
   const failed = (message: string) => refuse(grpcCodes.internal, upsertError(url, id, message))
@@ -59,29 +73,30 @@ export function judge(response: ReplicationMessage_Response, role: 'acceptor' | 
   if (operation === Operation.OPERATION_UNSPECIFIED) return invalid('unsupported operation: "OPERATION_UNSPECIFIED"')
   if (operation !== Operation.OPERATION_UPSERT) return invalid(`unsupported operation: ${String(operation)}`)
   if (!resource) return invalid('received upsert response with no content')
-  if (resource.typeUrl !== url) return failed(`mismatched resourceURL "${url}" and Any typeUrl "${resource.typeUrl}"`)
+  if (resource.typeUrl !== url) return failed(`mismatched resourceURL "${url}" and Any typeUrl "${clip(resource.typeUrl)}"`)
   let read: Read<Change>
   try {
     read = readResource(url, id, resource.value, role, peerName)
-  } catch {
-    return failed('failed to unmarshal resource: proto: cannot parse invalid wire-format data')
+  } catch (error) {
+    const reason = error instanceof TooManyFields ? error.message : 'proto: cannot parse invalid wire-format data'
+    return failed(`failed to unmarshal resource: ${reason}`)
   }
   if (!read.ok) return failed(read.message)
   const key = read.value.kind === 'service' ? `service ${id.toLowerCase()}` : read.value.kind
-  return { ok: true, item: { change: read.value, key, url, id, nonces: [nonce] } }
+  return { ok: true, item: { change: read.value, key, url, id, bytes: resource.value.length, nonces: [nonce] } }
 }
 
 function readResource(url: string, id: string, value: Buffer, role: 'acceptor' | 'dialer', peerName: string): Read<Change> {
   switch (url) {
     case typeUrls.service: {
-      if (id === '' || id.length > 256) return { ok: false, message: 'the resource ID is no service name' }
-      const instances = fromWire(ExportedService.decode(value).Nodes, id, peerName)
+      if (id === '') return { ok: false, message: 'the resource ID is no service name' }
+      const instances = fromWire(decodeBounded(ExportedService, value, maxReads).Nodes, id, peerName)
       return instances.ok ? { ok: true, value: { kind: 'service', name: id, instances: instances.value, bytes: value.length } } : instances
     }
     case typeUrls.list:
-      return { ok: true, value: { kind: 'list', names: ExportedServiceList.decode(value).Services } }
+      return { ok: true, value: { kind: 'list', names: decodeBounded(ExportedServiceList, value, maxReads).Services } }
     case typeUrls.bundle: {
-      const bundle = PeeringTrustBundle.decode(value)
+      const bundle = decodeBounded(PeeringTrustBundle, value, maxReads)
       return {
         ok: true,
         value: {
@@ -93,13 +108,18 @@ function readResource(url: string, id: string, value: Buffer, role: 'acceptor' |
       }
     }
     default: {
-      const { Addresses: addresses } = PeeringServerAddresses.decode(value)
+      const { Addresses: addresses } = decodeBounded(PeeringServerAddresses, value, maxReads)
       // Who has no address is dialled by nobody, and who dials cannot become someone who waits (5.1, 7.7).
       if (role === 'acceptor') return { ok: false, message: 'Cannot switch peering dialing mode from false to true' }
       if (addresses.length === 0) return { ok: false, message: 'Cannot switch peering dialing mode from true to false' }
       return { ok: true, value: { kind: 'addresses', addresses } }
     }
   }
+}
+
+/** As much of a peer's text as is repeated or kept. */
+export function clip(text: string): string {
+  return text.slice(0, maxTextLength)
 }
 
 function upsertError(url: string, id: string, message: string): string {

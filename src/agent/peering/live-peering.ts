@@ -58,8 +58,9 @@ export class LivePeering {
     return this.#driver !== undefined && this.#driver.silentMs < presumedDeadMs
   }
 
-  /** Puts a session onto a stream; one that is there still is presumed dead and ended. */
-  begin(identity: Identity, link: Link): StreamHandler {
+  /** Puts a session onto a stream; one that is there still is ended. `anew`: the first stream after a token was spent. */
+  begin(identity: Identity, link: Link, anew = false): StreamHandler {
+    this.#importer.mayChangeTrustDomain = anew
     this.#driver?.dispatch({ type: 'ended', error: { code: 2, message: 'replaced by a new stream of the same peer' } })
     const { tables, exporter, clock, logger } = this.#options
     const driver: SessionDriver = new SessionDriver({

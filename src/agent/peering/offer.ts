@@ -65,7 +65,7 @@ export function subscribe(
   expectedPeerId: string | undefined,
 ): 'subscribed' | 'answered' | { fatal: string } {
   const url = request.ResourceURL
-  if (!isTypeUrl(url)) return { fatal: `subscription request to unknown resource URL: ${url}` }
+  if (!isTypeUrl(url)) return { fatal: `subscription request to unknown resource URL: ${url.slice(0, 256)}` }
   if (outbox.subscribed.has(url)) return 'answered'
   // The list comes with the services, asked for or not; a peer that acknowledges it has done nothing wrong.
   if (url === typeUrls.list && request.ResponseNonce !== '' && outbox.subscribed.has(typeUrls.service)) return 'answered'

@@ -81,7 +81,7 @@ export class Peerings {
       logger: options.logger,
       ready: () => !this.#closed && options.ca.roots().value.roots.length > 0,
       isBusy: id => this.#live.get(id)?.isBusy ?? false,
-      begin: (peering, link) => this.#liveOf(peering).begin(this.#identity(peering, ''), link),
+      begin: (peering, link, anew) => this.#liveOf(peering).begin(this.#identity(peering, ''), link, anew),
     })
     peeringMetrics(options.metrics, () => this.#conditions())
   }
@@ -193,6 +193,8 @@ export class Peerings {
     const streamSecret = await spendToken(token, localGatewayAddresses(this.#options.tables), this.#options.clock)
     await this.#live.get(id)?.stop({ cancel: true })
     this.#live.delete(id)
+    // The token of another cluster: nothing of the one before stays, its trust domain least of all.
+    if (existing && existing.peerServerName !== token.serverName) await this.#forgetImports(name)
     const current = this.#options.tables.peering(name).value
     checkWritable(current)
     const established: Peering = { ...(current ?? newPeering(name, fields.meta)), ...fields, id, state: 'ESTABLISHING' }
@@ -239,22 +241,30 @@ export class Peerings {
   /** Removes everything that is known of a peering. */
   async #forget(peering: Peering): Promise<void> {
     this.#live.delete(peering.id)
-    await this.#options.catalog.purgeImported(peering.name)
-    await this.#records.remove(keys.trustBundle(peering.name), keys.peeringSecrets(peering.id), keys.peering(peering.name))
+    await this.#forgetImports(peering.name)
+    await this.#records.remove(keys.peeringSecrets(peering.id), keys.peering(peering.name))
+  }
+
+  /** What the peer gave: services first, so that none is left whose caller cannot be judged. */
+  async #forgetImports(name: string): Promise<void> {
+    await this.#options.catalog.purgeImported(name)
+    await this.#records.remove(keys.trustBundle(name))
+    // Its trust domain is free again; nothing is sent twice on a stream, so who was refused for it is asked to come back.
+    for (const live of this.#live.values()) if (live.status?.refusedBundle !== undefined) live.leave()
   }
 
   /** The other side deleted the peering: what it gave goes, the object stays for the operator to delete (9.1). */
-  async #terminatedByPeer(id: string): Promise<void> {
-    const { tables, catalog, logger } = this.#options
+  async #terminatedByPeer(live: LivePeering): Promise<void> {
+    const { tables, logger } = this.#options
+    const { id } = live
     const peering = tables.peeringById(id)
-    const live = this.#live.get(id)
-    if (!peering || peering.state === 'DELETING') return
+    // Established again meanwhile: the word was about the stream before.
+    if (!peering || peering.state === 'DELETING' || this.#live.get(id) !== live) return
     await this.#records.update(peering.name, current =>
       current?.id === id && current.state !== 'DELETING' ? { ...current, state: 'TERMINATED' } : undefined,
     )
-    await live?.stop({ cancel: false })
-    await catalog.purgeImported(peering.name)
-    await this.#records.remove(keys.trustBundle(peering.name))
+    await live.stop({ cancel: false })
+    await this.#forgetImports(peering.name)
     logger.warn({ peer: peering.name }, 'the peer deleted this peering; delete it here or establish it again with a new token')
   }
 
@@ -303,11 +313,20 @@ export class Peerings {
       serverAddresses: isDialer(peering) ? undefined : () => serverAddresses(tables, addresses),
     })
     const onTerminated = () => {
-      this.#inTurn(peering.name, () => this.#terminatedByPeer(peering.id)).catch((error: unknown) => {
+      this.#inTurn(peering.name, () => this.#terminatedByPeer(live)).catch((error: unknown) => {
         logger.error({ peer: peering.name, error: messageOf(error) }, 'ending a peering failed')
       })
     }
-    const live = new LivePeering({ id: peering.id, name: peering.name, tables, importer, exporter, clock, logger, onTerminated })
+    const live: LivePeering = new LivePeering({
+      id: peering.id,
+      name: peering.name,
+      tables,
+      importer,
+      exporter,
+      clock,
+      logger,
+      onTerminated,
+    })
     this.#live.set(peering.id, live)
     return live
   }

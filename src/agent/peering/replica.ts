@@ -10,7 +10,7 @@ import * as wire from '../../wire/gen/service.ts'
 export type Read<T> = { ok: true; value: T } | { ok: false; message: string }
 
 /** Names and ids become keys of the store, which are at most 1,900 bytes after percent-encoding. */
-const maxNameLength = 256
+export const maxNameLength = 256
 
 export function toWire(instance: CheckServiceNode): wire.CheckServiceNode {
   const { node, service } = instance

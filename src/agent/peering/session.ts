@@ -5,7 +5,7 @@
  */
 import type { ReplicationMessage, ReplicationMessage_Request, ReplicationMessage_Response } from '../../wire/gen/peerstream.ts'
 import { grpcCodes, heartbeat, subscription, terminated, typeUrls } from '../../wire/peer-stream.ts'
-import { enqueue, finish, judge, newIntake, startNext, type Change, type Intake } from './intake.ts'
+import { clip, enqueue, finish, judge, newIntake, startNext, type Change, type Intake } from './intake.ts'
 import { flush, newOutbox, oversizedOf, subscribe, type Offer, type Outbox, type Oversized } from './offer.ts'
 
 export type Role = 'acceptor' | 'dialer'
@@ -15,6 +15,8 @@ export const heartbeatMs = 15_000
 export const silenceMs = 120_000
 /** How long after Terminated the other side may take to finish (9.2). */
 const graceMs = 1000
+/** Of a refusal's words as much is kept. */
+const maxReasonLength = 1000
 
 export interface Identity {
   role: Role
@@ -224,12 +226,13 @@ function receiveRequest(state: SessionState, request: ReplicationMessage_Request
   }
   if (meaning === 'subscribed') sendDue(state, effects, now)
   else if (request.Error) {
-    const { code, message } = request.Error
-    state.status.lastNack = { atMs: now.wallMs, url: request.ResourceURL, message }
+    const url = request.ResourceURL
+    const message = request.Error.message.slice(0, maxReasonLength)
+    state.status.lastNack = { atMs: now.wallMs, url, message }
     effects.push({
       type: 'notice',
       message: 'peer refused a resource',
-      fields: { resourceUrl: request.ResourceURL, nonce: request.ResponseNonce, code, error: message.slice(0, 500) },
+      fields: { resourceUrl: url, nonce: clip(request.ResponseNonce), code: request.Error.code, error: message },
     })
   } else state.status.lastAckMs = now.wallMs
 }
@@ -266,12 +269,13 @@ function stored(state: SessionState, ticket: number, error: string | undefined, 
 }
 
 function refused(state: SessionState, url: string, id: string, message: string, effects: Effect[], now: Now): void {
+  const known = { url: clip(url), id: clip(id), message }
   state.status.lastReceiveMs = now.wallMs
-  state.status.lastRefusal = { atMs: now.wallMs, url, id, message }
+  state.status.lastRefusal = { atMs: now.wallMs, ...known }
   effects.push({
     type: 'notice',
     message: 'refused a resource of the peer',
-    fields: { resourceUrl: url, resource: id.slice(0, 256), error: message },
+    fields: { resourceUrl: known.url, resource: known.id, error: message },
   })
 }
 

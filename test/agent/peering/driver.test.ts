@@ -3,11 +3,12 @@ import t, { type Test } from 'tap'
 import { SessionDriver, type DriverOptions } from '../../../src/agent/peering/driver.ts'
 import type { SessionStatus, Status } from '../../../src/agent/peering/session.ts'
 import { silentLogger } from '../../../src/lib/log.ts'
-import { ExportedService, type ReplicationMessage } from '../../../src/wire/gen/peerstream.ts'
+import { ExportedService, ExportedServiceList, type ReplicationMessage } from '../../../src/wire/gen/peerstream.ts'
 import { typeUrls, upsert } from '../../../src/wire/peer-stream.ts'
 import { FakeClock } from '../../support/fake-clock.ts'
 
 function scene(_t: Test, parts: { read?: () => never; apply?: () => Promise<string | undefined> } = {}) {
+  const lines: string[] = []
   const clock = new FakeClock()
   const sent: ReplicationMessage[] = []
   const closed: Status[] = []
@@ -30,11 +31,11 @@ function scene(_t: Test, parts: { read?: () => never; apply?: () => Promise<stri
     exporter: { read: parts.read ?? (() => ({ offer: { names: [], list, services: new Map() }, topics: [] })) },
     importer: { apply: parts.apply ?? (() => Promise.resolve(undefined)) },
     clock,
-    logger: silentLogger(),
+    logger: { ...silentLogger(), warn: (_fields: object, text: string) => lines.push(text) },
     onTerminated: () => undefined,
     onClosed: (status: SessionStatus) => ended.push(status),
   } as unknown as DriverOptions
-  return { driver: new SessionDriver(options), clock, sent, closed, ended, taps }
+  return { driver: new SessionDriver(options), clock, sent, closed, ended, taps, lines }
 }
 
 const service = (name: string, nonce: string) => upsert(typeUrls.service, name, nonce, ExportedService.encode({ Nodes: [] }).finish())
@@ -74,4 +75,30 @@ void t.test('heartbeats follow the clock, and no timer is left after the end', a
   await clock.advance(75_000)
   t.same(closed, [{ code: 2, message: 'heartbeat timeout' }])
   t.equal(clock.timers, 0)
+})
+
+void t.test('much that waits in few messages pauses reading too', async t => {
+  const waiting: (() => void)[] = []
+  const { driver, taps } = scene(t, { apply: () => new Promise(resolve => waiting.push(() => resolve(undefined))) })
+  driver.open()
+  const large = ExportedServiceList.encode({ Services: Array.from({ length: 200_000 }, () => 'x'.repeat(100)) }).finish()
+  driver.receive(upsert(typeUrls.list, 'list', '1', large))
+  t.same(taps, ['pause'])
+  waiting.splice(0).forEach(done => done())
+  await new Promise(resolve => setImmediate(resolve))
+  t.same(taps, ['pause', 'resume'])
+})
+
+void t.test('a peer that lies in every message fills no log', async t => {
+  const { driver, clock, lines, sent } = scene(t)
+  driver.open()
+  for (let i = 0; i < 5000; i += 1) driver.receive(upsert('nonsense', 'x', `n${i}`, new Uint8Array(0)))
+  t.ok(sent.length > 5000, 'each is answered')
+  t.same(
+    lines,
+    Array.from({ length: 20 }, () => 'refused a resource of the peer'),
+  )
+  await clock.advance(11_000)
+  driver.receive(upsert('nonsense', 'x', 'later', new Uint8Array(0)))
+  t.same(lines.slice(20), ['more was refused than is logged', 'refused a resource of the peer'])
 })

@@ -97,6 +97,13 @@ void t.test('a peer may fill what is granted and no more, and room that it gives
   for (const name of ['d', 'e', 'f']) await put(name, 0, 0)
 })
 
+void t.test('what arrives at once shares the room that is granted', async t => {
+  const { put, cluster } = await importerScene(t, { services: 10, instances: 10, bytes: 1000 })
+  const answers = await Promise.all(['a', 'b', 'c', 'd'].map(name => put(name, 5)))
+  t.equal(answers.filter(answer => answer === 'a peer may export 10 instances at most').length, 2)
+  t.equal(cluster.tables.importedServices('p').value.length, 2)
+})
+
 void t.test('entries beyond the number of services are refused', async t => {
   const { put } = await importerScene(t, { services: 1, instances: 100, bytes: 1000 })
   t.equal(await put('a', 1), undefined)

@@ -142,3 +142,44 @@ void t.test('a peering from token to the end', async t => {
     await until(() => east.tables.importedServices('west').value.length === 0)
   })
 })
+
+void t.test('a peer that was built anew is taken under its old name with a new token, by either side', async t => {
+  const east = await Cluster.start('east')
+  const west = await Cluster.start('west')
+  const rebuiltEast = await Cluster.start('east')
+  const rebuiltWest = await Cluster.start('west')
+  t.teardown(() => Promise.all([east, west, rebuiltEast, rebuiltWest].map(each => each.close())))
+  await east.register('n', 'web-1', 'web')
+  await east.export({ web: ['west'] })
+  await west.register('n', 'api-1', 'api')
+  await west.export({ api: ['east'] })
+  await peer(east, west)
+  await until(() => west.imported('web', 'east').length === 1 && east.imported('api', 'west').length === 1)
+  await until(() => west.tables.trustBundle('east').value !== undefined && east.tables.trustBundle('west').value !== undefined)
+
+  // The acceptor is gone; the dialer takes the token of its successor.
+  await east.stop()
+  await peer(rebuiltEast, west)
+  await until(() => west.tables.trustBundle('east').value?.trustDomain === rebuiltEast.ca.trustDomain)
+  await until(() => west.imported('web', 'east').length === 0)
+  t.same(west.peerings.read('east').value?.warnings, [])
+
+  // The dialer is gone, or even is not: who has spent the newest token is the peer.
+  await peer(rebuiltEast, rebuiltWest)
+  await until(() => rebuiltEast.tables.trustBundle('west').value?.trustDomain === rebuiltWest.ca.trustDomain)
+  await until(() => west.state('east') === 'FAILING')
+  t.equal(rebuiltEast.state('west'), 'ACTIVE')
+})
+
+void t.test('a peering under a second name works as soon as the first is deleted', async t => {
+  const [east, west] = [await Cluster.start('east'), await Cluster.start('west')]
+  t.teardown(() => Promise.all([east.close(), west.close()]))
+  await peer(east, west)
+  await until(() => west.tables.trustBundle('east').value !== undefined)
+  const peeringToken = await east.peerings.generateToken({ peerName: 'west-renamed' })
+  await west.peerings.establish({ peerName: 'east-renamed', peeringToken })
+  await until(() => (west.peerings.read('east-renamed').value?.warnings ?? []).length > 0)
+  await west.peerings.delete('east')
+  await until(() => west.tables.trustBundle('east-renamed').value?.trustDomain === east.ca.trustDomain)
+  await until(() => west.state('east-renamed') === 'ACTIVE')
+})

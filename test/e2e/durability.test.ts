@@ -1,7 +1,8 @@
 // kill -9 of an agent during writes: every acknowledged write is there after the restart, the peering is ACTIVE again by itself, and
 // traffic through the proxies never stopped.
+import { spawnSync } from 'node:child_process'
 import t from 'tap'
-import { call } from '../support/processes.ts'
+import { call, ClusterProcess, start, until } from '../support/processes.ts'
 import { peeringActive, startTwoClusters } from '../support/two-clusters.ts'
 
 t.test('both agents are killed while writing', async t => {
@@ -51,3 +52,33 @@ t.test('both agents are killed while writing', async t => {
   t.ok(traffic.sent > 100, `${traffic.sent} requests were sent`)
   t.same(traffic.failed, [], 'traffic never stopped')
 })
+
+const canTrace = spawnSync('strace', ['-f', '-e', 'trace=fdatasync', 'true']).status === 0
+
+t.test(
+  'no write is acknowledged before it is on the disk: with every sync delayed by 300 ms, none takes less',
+  { skip: canTrace ? false : 'strace cannot trace here, so the order of disk and answer is NOT proved on this machine' },
+  async t => {
+    const west = await ClusterProcess.start('west')
+    t.teardown(() => west.stop())
+    const calls = 'fdatasync,fsync,msync'
+    const pid = String(west.agent.child.pid)
+    const tracer = start('strace', ['-f', '-p', pid, '-o', '/dev/null', '-e', `trace=${calls}`, '-e', `inject=${calls}:delay_enter=300000`])
+    t.teardown(() => tracer.stop('SIGINT'))
+    await until('strace has attached', async () => /attached/.test(tracer.log()))
+    const writes: [string, string, unknown][] = [
+      ['PUT', '/v1/kv/a', 'x'],
+      ['PUT', '/v1/config', { Kind: 'service-defaults', Name: 'a', Protocol: 'http' }],
+      ['PUT', '/v1/catalog/register', { Node: 'n', Address: '127.0.0.1' }],
+      ['PUT', '/v1/agent/service/register', { Name: 'svc', Port: 1 }],
+      ['POST', '/v1/peering/token', { PeerName: 'p' }],
+      ['DELETE', '/v1/kv/a', undefined],
+    ]
+    for (const [method, path, body] of writes) {
+      const began = performance.now()
+      const answer = await call(west.ports.http, path, { method, body })
+      t.equal(answer.status, 200, `${method} ${path} succeeds`)
+      t.ok(performance.now() - began >= 300, `${method} ${path} was answered after ${Math.round(performance.now() - began)} ms`)
+    }
+  },
+)

@@ -115,6 +115,7 @@ export class ClusterProcess {
   readonly ports: { http: number; dns: number; grpcTls: number; sidecarMin: number }
   agent: Running
   readonly proxies = new Map<string, Running>()
+  readonly #adminPorts = new Map<string, number>()
   readonly #configPath: string
 
   private constructor(datacenter: string, directory: string, ports: ClusterProcess['ports']) {
@@ -195,11 +196,17 @@ export class ClusterProcess {
       ISTHMUS_HTTP_ADDR: `127.0.0.1:${this.ports.http}`,
     })
     this.proxies.set(name, running)
+    this.#adminPorts.set(name, admin)
     await until(`${command} ${name} ready`, async () => {
       if (running.child.exitCode !== null) throw new Error(`${name} ended: ${running.log().slice(-2000)}`)
       return (await call(admin, '/ready')).status === 200
     })
     return running
+  }
+
+  /** Of a proxy that `proxy` started. */
+  adminPort(name: string): number {
+    return this.#adminPorts.get(name)!
   }
 
   async stop(): Promise<void> {

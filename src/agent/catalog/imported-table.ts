@@ -85,19 +85,24 @@ export class ImportedTable {
     return this.#topics.read(records, `imported/${peer}`)
   }
 
+  /** One record as it stands, for its writer. */
+  record(peer: string, service: string): ImportedService | undefined {
+    return this.#sets.get(peer)?.get(fold(service))?.record
+  }
+
   peers(): Iterable<string> {
     return new Set([...this.#sets.keys(), ...this.#chunks.keys()])
   }
 
   /** Generations that no record names: what a newer one replaced, or what a crash left behind. */
   staleGenerations(peer: string, service?: string): { service: string; generation: string }[] {
-    const stale: { service: string; generation: string }[] = []
-    for (const [name, generations] of this.#chunks.get(peer) ?? []) {
-      if (service !== undefined && fold(service) !== name) continue
-      const current = this.#sets.get(peer)?.get(name)?.record.generation
-      for (const generation of generations.keys()) if (generation !== current) stale.push({ service: name, generation })
-    }
-    return stale
+    const ofPeer = this.#chunks.get(peer)
+    const names = service === undefined ? [...(ofPeer?.keys() ?? [])] : [fold(service)]
+    return names.flatMap(name => {
+      const current = this.record(peer, name)?.generation
+      const generations = [...(ofPeer?.get(name)?.keys() ?? [])]
+      return generations.filter(each => each !== current).map(generation => ({ service: name, generation }))
+    })
   }
 
   #assemble(record: ImportedService, service: string): CheckServiceNode[] {

@@ -69,7 +69,7 @@ export class Imports {
     const instances = given.map(instance => normalise(instance, peer, virtual?.address)).sort(byNodeAndId)
     const json = instances.map(instance => JSON.stringify(instance))
     const digest = createHash('sha256').update(json.join('\n')).digest('base64')
-    const current = this.#tables.importedServices(peer).value.find(record => fold(record.service) === fold(service))
+    const current = this.#tables.importedService(peer, service)
     if (current?.digest === digest && current.service === service) return
     const generation = randomBytes(9).toString('base64url')
     const chunks = chunksOf(json, `${peer}/${service}`)

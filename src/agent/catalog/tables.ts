@@ -195,6 +195,11 @@ export class Tables {
     return this.#imported.services(peer)
   }
 
+  /** One of them as it stands, for its writer. */
+  importedService(peer: string, service: string): ImportedService | undefined {
+    return this.#imported.record(peer, service)
+  }
+
   /** Peers of which anything imported is left, generations that no longer count included. */
   importedPeers(): Iterable<string> {
     return this.#imported.peers()

@@ -72,6 +72,8 @@ interface WireMeta {
   duration?: 'text' | 'nanoseconds'
   /** Further keys that are accepted on input. */
   aliases?: string[]
+  /** A struct that is a pointer in Go: printed only when something in it is. */
+  sparse?: boolean
 }
 
 const codecs = new WeakMap<z.core.$ZodType, Codec>()
@@ -235,6 +237,7 @@ function objectCodec(schema: z.ZodObject): Codec {
       key,
       wire: meta.wire ?? wireName(key),
       aliases: meta.aliases ?? [],
+      sparse: meta.sparse ?? false,
       optional: isOptional(type),
       map: isRecord(type),
       codec: codecOf(type),
@@ -262,7 +265,8 @@ function objectCodec(schema: z.ZodObject): Codec {
       for (const member of members) {
         const one = source[member.key]
         if (one === undefined || (member.optional && isEmpty(one, member.map))) continue
-        out[member.wire] = member.codec.encode(one)
+        const wire = member.codec.encode(one)
+        if (!member.sparse || !isObject(wire) || Object.keys(wire).length > 0) out[member.wire] = wire
       }
       return out
     },

@@ -5,12 +5,11 @@
 import * as z from 'zod'
 import { multiError, type ErrorCode } from '../lib/errors.ts'
 import { decode, duration, type DecodeIssue } from '../lib/shape.ts'
-import { Expose, MeshGatewayMode } from './service.ts'
+import { AccessLogs, Expose, MeshGatewayMode, TransparentProxy } from './service.ts'
 
 const meta = z.record(z.string(), z.string()).optional()
 const indexes = { meta, createIndex: z.number().default(0), modifyIndex: z.number().default(0) }
 const opaque = z.record(z.string(), z.unknown())
-const transparentProxy = z.object({ outboundListenerPort: z.number().int().optional(), dialedDirectly: z.boolean().optional() })
 
 const upstreamLimits = z.object({
   maxConnections: z.number().int().optional(),
@@ -49,7 +48,7 @@ export const ServiceDefaults = z.object({
   name: z.string().default(''),
   protocol: z.string().optional(),
   mode: z.string().optional(),
-  transparentProxy: transparentProxy.default({}),
+  transparentProxy: TransparentProxy.default({}),
   mutualTlsMode: z.string().optional(),
   meshGateway: MeshGatewayMode.default({}),
   expose: Expose.default({}),
@@ -70,20 +69,11 @@ export const ProxyDefaults = z.object({
   name: z.string().default('global'),
   config: opaque.optional(),
   mode: z.string().optional(),
-  transparentProxy: transparentProxy.default({}),
+  transparentProxy: TransparentProxy.default({}),
   mutualTlsMode: z.string().optional(),
   meshGateway: MeshGatewayMode.default({}),
   expose: Expose.default({}),
-  accessLogs: z
-    .object({
-      enabled: z.boolean().optional(),
-      disableListenerLogs: z.boolean().optional(),
-      type: z.string().optional(),
-      path: z.string().optional(),
-      jsonFormat: z.string().optional(),
-      textFormat: z.string().optional(),
-    })
-    .default({}),
+  accessLogs: AccessLogs.default({}),
   envoyExtensions: z.array(envoyExtension).optional(),
   ...indexes,
 })

@@ -203,7 +203,9 @@ function checkChecks(definition: { check?: CheckDefinition; checks?: CheckDefini
 
 /** `Check` first, then `Checks`: the order in which they are numbered. */
 export function definedChecks(definition: { check?: CheckDefinition; checks?: CheckDefinition[] }): CheckDefinition[] {
-  return [...(definition.check ? [definition.check] : []), ...(definition.checks ?? [])]
+  const { check = {}, checks = [] } = definition
+  // Consul's clients send an empty Check where none was given.
+  return Object.values(check).some(Boolean) ? [check, ...checks] : checks
 }
 
 /** The instance that a definition describes, defaults filled in, without what only an agent or a catalog can know. */

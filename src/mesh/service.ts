@@ -16,12 +16,25 @@ export const Weights = z.object({ passing: z.number().int().default(1), warning:
 
 export const MeshGatewayMode = z.object({ mode: z.string().optional() })
 
+export const TransparentProxy = z.object({ outboundListenerPort: z.number().int().optional(), dialedDirectly: z.boolean().optional() })
+
+export const AccessLogs = z.object({
+  enabled: z.boolean().optional(),
+  disableListenerLogs: z.boolean().optional(),
+  type: z.string().optional(),
+  path: z.string().optional(),
+  jsonFormat: z.string().optional(),
+  textFormat: z.string().optional(),
+})
+
 export const ExposePath = z.object({
   listenerPort: z.number().int().default(0),
   path: z.string().default(''),
   localPathPort: z.number().int().default(0),
   /** http unless told. */
   protocol: z.string().optional(),
+  /** Only printed by Consul, but its clients send it back. */
+  parsedFromCheck: z.boolean().optional(),
 })
 export type ExposePath = z.infer<typeof ExposePath>
 export const Expose = z.object({ checks: z.boolean().optional(), paths: z.array(ExposePath).optional() })
@@ -53,6 +66,9 @@ export const ProxyConfig = z.object({
   upstreams: z.array(Upstream).optional(),
   meshGateway: MeshGatewayMode.default({}),
   expose: Expose.default({}),
+  /** Kept and shown; our proxies do neither. Consul's own clients send both, empty, with every proxy. */
+  transparentProxy: TransparentProxy.meta({ sparse: true }).optional(),
+  accessLogs: AccessLogs.meta({ sparse: true }).optional(),
 })
 export type ProxyConfig = z.infer<typeof ProxyConfig>
 

@@ -208,3 +208,13 @@ t.test('no input makes the decoder throw', t => {
   )
   t.end()
 })
+
+t.test('a sparse struct is printed only when something in it is', async t => {
+  const Sparse = z.object({
+    inner: z.object({ port: z.number().optional(), on: z.boolean().optional() }).meta({ sparse: true }).optional(),
+  })
+  t.same(encode(Sparse, { inner: {} }), {})
+  t.same(encode(Sparse, { inner: { port: 0, on: false } }), {})
+  t.same(encode(Sparse, { inner: { port: 1 } }), { Inner: { Port: 1 } })
+  t.same(decode(Sparse, { Inner: {} }), { ok: true, value: { inner: {} } })
+})

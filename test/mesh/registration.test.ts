@@ -1,7 +1,7 @@
 /** What an agent may be asked to run, against what a real Consul 1.16.4 answered (test/golden/config-entry/registrations.json). */
 import { readFileSync } from 'node:fs'
 import t from 'tap'
-import { decode } from '../../src/lib/shape.ts'
+import { decode, encode } from '../../src/lib/shape.ts'
 import {
   checkCheck,
   checkMeta,
@@ -10,7 +10,7 @@ import {
   isAnyAddress,
   nodeServiceOf,
 } from '../../src/mesh/registration.ts'
-import { ServiceDefinition } from '../../src/mesh/service.ts'
+import { NodeService, ServiceDefinition } from '../../src/mesh/service.ts'
 import { expandSidecar } from '../../src/agent/catalog/sidecar.ts'
 
 interface Registration {
@@ -75,4 +75,40 @@ t.test('an address that nobody can dial is told apart', async t => {
     false,
     false,
   ])
+})
+
+t.test("what Consul's own command line sends for a sidecar is taken: empty check, empty structs and all", async t => {
+  // As captured from `consul services register`.
+  const body = {
+    Name: 'web',
+    Port: 8080,
+    Weights: { Passing: 1, Warning: 1 },
+    Check: null,
+    Checks: [{ CheckID: 't', Name: 't', TTL: '1h0m0s', Status: 'passing' }],
+    Connect: {
+      SidecarService: {
+        Weights: { Passing: 1, Warning: 1 },
+        Check: {},
+        Checks: null,
+        Proxy: {
+          TransparentProxy: {},
+          Upstreams: [{ DestinationType: 'service', DestinationPeer: 'q', DestinationName: 'api', LocalBindPort: 9191, MeshGateway: {} }],
+          MeshGateway: {},
+          Expose: { Paths: [{ ListenerPort: 1, Path: '/m', LocalPathPort: 2, Protocol: 'http', ParsedFromCheck: false }] },
+          AccessLogs: {},
+        },
+      },
+    },
+  }
+  t.same(answer(body), { status: 200, text: '' })
+  const decoded = decode(ServiceDefinition, body)
+  if (!decoded.ok) throw new Error(JSON.stringify(decoded.issues))
+  const sidecar = expandSidecar(decoded.value, nodeServiceOf(decoded.value), () => 21000)!
+  t.same(
+    sidecar.checks.map(check => check.name),
+    ['Connect Sidecar Listening', 'Connect Sidecar Aliasing web'],
+    'an empty check is none',
+  )
+  const { Proxy } = encode(NodeService, sidecar.service) as { Proxy: Record<string, unknown> }
+  t.notOk('TransparentProxy' in Proxy || 'AccessLogs' in Proxy, 'empty, they are not printed')
 })

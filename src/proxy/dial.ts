@@ -28,8 +28,8 @@ export interface PlainTarget {
 
 export function dialPlain(target: PlainTarget, timeoutMs: number): Promise<Dialed<Socket>> {
   const options = target.socketPath ? { path: target.socketPath } : { host: target.address, port: target.port }
-  const socket = connectTcp({ ...options, allowHalfOpen: true, noDelay: true })
-  return settle(socket, 'connect', timeoutMs, () => ({ ok: true, stream: socket }))
+  const socket = opened(() => connectTcp({ ...options, allowHalfOpen: true, noDelay: true }))
+  return socket ? settle(socket, 'connect', timeoutMs, () => ({ ok: true, stream: socket })) : Promise.resolve(refused)
 }
 
 /** Everything that makes a server the right one, made with the plan. */
@@ -54,7 +54,8 @@ export function dialTls(endpoint: { address: string; port: number }, target: Tls
     // Leaves carry no host name; identity is the URI, judged below.
     checkServerIdentity: () => undefined,
   }
-  const socket = connectTls(options)
+  const socket = opened(() => connectTls(options))
+  if (!socket) return Promise.resolve(refused)
   socket.setNoDelay(true)
   return settle(socket, 'secureConnect', timeoutMs, () =>
     serverPermit(socket, target) === undefined ? wrongIdentity : { ok: true, stream: socket },
@@ -65,6 +66,15 @@ export function dialTls(endpoint: { address: string; port: number }, target: Tls
 export function serverPermit(socket: TLSSocket, target: Pick<TlsTarget, 'trustDomain' | 'spiffeIds' | 'roots'>): Permit | undefined {
   const made = permitOf(presentedChain(socket), domain => (domain === target.trustDomain ? target.roots : undefined), Date.now())
   return made.ok && target.spiffeIds.has(made.permit.uri) ? made.permit : undefined
+}
+
+/** Node throws at once for a port that is none; an endpoint is what a peer says it is. */
+function opened<S>(open: () => S): S | undefined {
+  try {
+    return open()
+  } catch {
+    return undefined
+  }
 }
 
 function settle<S extends Socket>(socket: S, event: string, timeoutMs: number, judge: () => Dialed<S>): Promise<Dialed<S>> {

@@ -4,9 +4,9 @@
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
-import httpProxy from 'http-proxy'
 import type { Logger } from '../lib/log.ts'
 import type { Self } from '../mesh/snapshot.ts'
+import { httpProxy } from './http-proxy.ts'
 import { Listener } from './listener.ts'
 import { xfccHeader } from './xfcc.ts'
 

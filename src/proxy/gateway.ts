@@ -8,6 +8,7 @@ import type { Logger } from '../lib/log.ts'
 import type { GatewayPlan, GatewayRoute } from '../mesh/plan.ts'
 import type { Endpoint } from '../mesh/snapshot.ts'
 import { dialPlain } from './dial.ts'
+import { Ejections } from './ejections.ts'
 import { Listener } from './listener.ts'
 import type { ProxyMetrics, RefusalReason, Tally } from './metrics.ts'
 import { addressOf } from './pool.ts'
@@ -58,6 +59,7 @@ export class Gateway {
   readonly #limits: GatewayLimits
   readonly #sockets = new Set<Socket>()
   readonly #passages = new Set<Passage>()
+  readonly #ejections = new Ejections()
   readonly #listeners = new Map<Table, { shape: string; listener: Listener }>()
   readonly #accepted: Tally
   readonly #dials = new Map<string, { ok: Tally; failed: Tally }>()
@@ -83,6 +85,8 @@ export class Gateway {
   /** Takes over a new plan: listeners, then tunnels whose way is no longer in it. `onListening` hears of every address that is bound, late ones too. */
   async update(plan: GatewayPlan, onListening: () => void): Promise<void> {
     this.#plan = plan
+    const rows = [...plan.wan.values(), ...plan.lan.values()]
+    this.#ejections.keep(new Set(rows.flatMap(row => row.endpoints.map(addressOf))))
     const { listen, wan } = plan.self
     // Where the LAN listener is on every address of the port, a second one cannot be told apart from it.
     const separate = wan !== undefined && plan.lan !== plan.wan && !(anyAddress(listen.address) && wan.port === listen.port)
@@ -213,12 +217,17 @@ export class Gateway {
     const tried = new Set<string>()
     const dials = this.#dialsOf(route)
     for (let attempt = 0; attempt < this.#limits.attempts; attempt += 1) {
-      const endpoint = route.picker.pick(each => tried.has(addressOf(each)))
+      const endpoint = this.#ejections.pick(route.picker, tried, this.#limits.connectMs)
       if (!endpoint) return undefined
-      tried.add(addressOf(endpoint))
+      const address = addressOf(endpoint)
+      tried.add(address)
       const dialed = await dialPlain(endpoint, this.#limits.connectMs)
       dials[dialed.ok ? 'ok' : 'failed'].count += 1
-      if (dialed.ok) return { stream: dialed.stream, endpoint }
+      if (dialed.ok) {
+        this.#ejections.reached(address)
+        return { stream: dialed.stream, endpoint }
+      }
+      this.#ejections.failed(address)
     }
     return undefined
   }

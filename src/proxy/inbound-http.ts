@@ -19,6 +19,7 @@ export interface InboundHttpOptions {
   app: StreamPool
   requests: RequestTallies
   decided: (decision: Decision) => void
+  threw: (error: unknown) => void
 }
 
 /** 19 bytes, as Envoy says it (data-plane.md 7.5). */
@@ -44,7 +45,8 @@ export class InboundHttp implements HttpDoor {
   open(head: RequestHead): Opened | Refused {
     const { permit, decided, binding } = this.#options
     const { plan, identity } = binding()
-    const peer = plan.authorizer.identify(permit.uri)
+    // The certificates were checked when the connection began; an hour later they may have ended.
+    const peer = Date.now() < permit.validUntilMs ? plan.authorizer.identify(permit.uri) : undefined
     const carried = peer !== undefined && peer.peer === '' && peer.identity.kind === 'mesh-gateway'
     this.#xfcc = carried ? xfccOf(head.headers) : undefined
     head.remove(xfccHeader)
@@ -65,6 +67,10 @@ export class InboundHttp implements HttpDoor {
   stillAllowed(): boolean {
     const { permit, binding } = this.#options
     return this.#judge(binding().plan.authorizer.identify(permit.uri)).allow
+  }
+
+  threw(error: unknown): void {
+    this.#options.threw(error)
   }
 
   finished(outcome: Outcome): void {

@@ -5,6 +5,7 @@
  */
 import type { Socket } from 'node:net'
 import { createServer, type Server, type TLSSocket } from 'node:tls'
+import { messageOf } from '../lib/errors.ts'
 import type { Logger } from '../lib/log.ts'
 import type { Decision, Principal } from '../mesh/authorize.ts'
 import type { SidecarBinding } from './binding.ts'
@@ -24,6 +25,8 @@ export const inboundLimits = {
   /** A connection of bytes that says nothing and is allowed nothing. */
   silentMs: 60_000,
   tunnelIdleMs: 3_600_000,
+  /** How often connections are looked at for certificates that have ended. */
+  expiryMs: 1000,
   /** Handshakes at a time; more are refused before they cost anything. */
   maxHandshakes: 1024,
 } as const
@@ -64,6 +67,8 @@ export class Inbound {
   #contextKey = ''
   #context: SidecarBinding | undefined
   #appAddress = ''
+  #hasThrown = false
+  readonly #expiry: NodeJS.Timeout
   #closed = false
 
   constructor(options: InboundOptions) {
@@ -76,6 +81,8 @@ export class Inbound {
     this.#accepted = metrics.connections('inbound')
     this.#decisions = decisionTallies(metrics)
     metrics.gauges.open.set('inbound', () => this.#sockets.size)
+    this.#expiry = setInterval(() => this.#closeExpired(), inboundLimits.expiryMs)
+    this.#expiry.unref()
     // Never listens itself: it is handed the connections that passed the limit.
     this.#server = createServer({
       requestCert: true,
@@ -83,12 +90,25 @@ export class Inbound {
       handshakeTimeout: inboundLimits.handshakeMs,
       ALPNCallback: ({ protocols }) => chooseAlpn(protocols),
     })
-    this.#server.on('secureConnection', socket => this.#secured(socket))
+    this.#server.on('secureConnection', socket => {
+      try {
+        this.#secured(socket)
+      } catch (error) {
+        this.#threw(error)
+        socket.destroy()
+      }
+    })
     this.#server.on('tlsClientError', (error, socket) => {
       if (!this.#closed) this.#refused('tls')
       options.logger.debug({ error: error.message }, 'inbound handshake failed')
       socket.destroy()
     })
+  }
+
+  /** Certificates end without a plan to say so. Requests are judged by it anyway; this is for connections that make none. */
+  #closeExpired(): void {
+    const now = Date.now()
+    for (const { socket, permit } of this.#connections) if (now >= permit.validUntilMs) socket.destroy()
   }
 
   get app(): StreamPool {
@@ -151,6 +171,7 @@ export class Inbound {
       app: this.#app,
       requests: this.#options.metrics.requests('inbound', ''),
       decided: decision => this.#decided(decision),
+      threw: error => this.#threw(error),
     })
     return serveHttp1(socket, door, this.#limits)
   }
@@ -171,6 +192,7 @@ export class Inbound {
       socket.setTimeout(0)
       const { app, localConnectTimeoutMs } = this.#options.binding()!.plan.self
       const dialed = app ? await dialPlain(app, localConnectTimeoutMs) : undefined
+      if (!this.#options.binding()) return void socket.destroy()
       if (!dialed?.ok || socket.destroyed || !judge()) {
         if (dialed?.ok) dialed.stream.destroy()
         socket.destroy()
@@ -200,7 +222,15 @@ export class Inbound {
     }
   }
 
+  /** A mistake of ours: said once, and paid by one connection. */
+  #threw(error: unknown): void {
+    if (!this.#hasThrown)
+      this.#options.logger.error({ error: messageOf(error), stack: (error as Error | undefined)?.stack }, 'judging a caller failed')
+    this.#hasThrown = true
+  }
+
   #judge(permit: Permit): Decision {
+    if (Date.now() >= permit.validUntilMs) return nobody
     const { authorizer } = this.#options.binding()!.plan
     const principal: Principal | undefined = authorizer.identify(permit.uri)
     return principal ? authorizer.authorize(principal, undefined) : nobody
@@ -239,6 +269,7 @@ export class Inbound {
 
   close(): void {
     this.#closed = true
+    clearInterval(this.#expiry)
     for (const { socket } of this.#connections) socket.destroy()
     for (const raw of this.#sockets) raw.destroy()
     this.#app.close()

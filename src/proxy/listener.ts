@@ -5,6 +5,7 @@
 import { chmodSync, lstatSync, rmSync } from 'node:fs'
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net'
 import { Backoff } from '../lib/backoff.ts'
+import { messageOf } from '../lib/errors.ts'
 import type { Logger } from '../lib/log.ts'
 
 export interface ListenAddress {
@@ -95,15 +96,31 @@ export class Listener {
         return
       }
       server.on('error', error => logger.warn({ ...fields, error: error.message }, 'accepting a connection failed'))
-      if (at.socketPath !== undefined && at.socketMode !== undefined) chmodSync(at.socketPath, Number.parseInt(at.socketMode, 8))
+      this.#setMode()
       logger.debug({ ...fields, port: this.port }, 'listening')
       for (const callback of this.#onListening) callback()
     })
-    if (at.socketPath === undefined) {
-      server.listen({ host: at.address === '' ? '0.0.0.0' : at.address, port: at.port })
-    } else {
-      removeStaleSocket(at.socketPath)
-      server.listen({ path: at.socketPath })
+    try {
+      if (at.socketPath === undefined) {
+        server.listen({ host: at.address === '' ? '0.0.0.0' : at.address, port: at.port })
+      } else {
+        removeStaleSocket(at.socketPath)
+        server.listen({ path: at.socketPath })
+      }
+    } catch (error) {
+      // A port that is none: Node throws where the system would answer.
+      server.emit('error', error)
+    }
+  }
+
+  /** The mode is free text of a registration; one that cannot be set leaves the socket file closed to others. */
+  #setMode(): void {
+    const { socketPath, socketMode } = this.#options.at
+    if (socketPath === undefined || socketMode === undefined) return
+    try {
+      chmodSync(socketPath, /^[0-7]{1,4}$/.test(socketMode) ? Number.parseInt(socketMode, 8) : 0o600)
+    } catch (error) {
+      this.#options.logger.error({ socketPath, socketMode, error: messageOf(error) }, 'cannot set the mode of a socket file')
     }
   }
 }

@@ -4,6 +4,7 @@
  * certificates is dropped: only a sidecar or a gateway may say who a caller is.
  */
 import type { Socket } from 'node:net'
+import { messageOf } from '../lib/errors.ts'
 import type { Logger } from '../lib/log.ts'
 import type { SidecarBinding } from './binding.ts'
 import { serveHttp1 } from './http1/connection.ts'
@@ -123,7 +124,7 @@ export class Outbound {
   }
 
   #serveHttp(socket: Socket, upstream: Upstream, requests: RequestTallies): { drain(): void; replan(): void } {
-    const served = serveHttp1(socket, new OutboundHttp(upstream, requests), this.#limits)
+    const served = serveHttp1(socket, new OutboundHttp(upstream, requests, this.#options.logger), this.#limits)
     return { drain: () => served.drain(), replan: () => served.reauthorize() }
   }
 }
@@ -133,9 +134,11 @@ class OutboundHttp implements HttpDoor {
   readonly #opened: Opened
   readonly #requests: RequestTallies
   readonly #upstream: Upstream
+  readonly #logger: Logger
   #stream: UpstreamStream | undefined
 
-  constructor(upstream: Upstream, requests: RequestTallies) {
+  constructor(upstream: Upstream, requests: RequestTallies, logger: Logger) {
+    this.#logger = logger
     this.#upstream = upstream
     this.#requests = requests
     this.#opened = { ok: true, connect: fresh => this.#connect(fresh) }
@@ -149,6 +152,10 @@ class OutboundHttp implements HttpDoor {
   /** A tunnel stays while its server is still the right one. */
   stillAllowed(): boolean {
     return this.#stream === undefined || this.#upstream.accepts(this.#stream.stream)
+  }
+
+  threw(error: unknown): void {
+    this.#logger.error({ upstream: this.#upstream.plan.name, error: messageOf(error) }, 'a request failed by a mistake of ours')
   }
 
   finished(outcome: Outcome): void {

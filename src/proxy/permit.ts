@@ -17,6 +17,8 @@ export interface Permit {
   identity: Identity | undefined
   /** As presented, leaf first. */
   chain: X509Certificate[]
+  /** Wall clock at which the first certificate of the path that holds ends: from then on the permit is none. */
+  validUntilMs: number
 }
 
 /** Certificates beyond the leaf that are looked at; a longer chain is refused. */
@@ -88,30 +90,45 @@ export function permitOf(
   if (uri === undefined || trustDomain === undefined || leaf.ca) return { ok: false, reason: 'no-identity' }
   const roots = rootsOf(trustDomain)
   if (!roots) return { ok: false, reason: 'unknown-trust-domain' }
-  if (!chainHolds(chain, roots, nowMs)) return { ok: false, reason: 'untrusted' }
-  return { ok: true, permit: { uri, trustDomain, identity: parseSpiffeId(uri), chain } }
+  const validUntilMs = chainEnd(chain, roots, nowMs)
+  if (validUntilMs === undefined) return { ok: false, reason: 'untrusted' }
+  return { ok: true, permit: { uri, trustDomain, identity: parseSpiffeId(uri), chain, validUntilMs } }
 }
 
 /** True when some path from the leaf over presented intermediates ends in one of `roots`, every step signed, in date and by a CA. */
 export function chainHolds(chain: readonly X509Certificate[], roots: readonly X509Certificate[], nowMs: number): boolean {
+  return chainEnd(chain, roots, nowMs) !== undefined
+}
+
+/** When the path that holds ends, by the first of its certificates to do so; undefined when none holds. */
+function chainEnd(chain: readonly X509Certificate[], roots: readonly X509Certificate[], nowMs: number): number | undefined {
   const leaf = chain[0]
-  if (!leaf || !inDate(leaf, nowMs)) return false
+  if (!leaf || !inDate(leaf, nowMs)) return undefined
   const issuers = chain.slice(1)
   const used = new Set<X509Certificate>()
   let checks = 0
   const signedBy = (certificate: X509Certificate, issuer: X509Certificate): boolean => {
     if (!issuer.ca || !inDate(issuer, nowMs) || !certificate.checkIssued(issuer)) return false
     checks += 1
-    return checks <= maxChecks && certificate.verify(issuer.publicKey)
+    if (checks > maxChecks) return false
+    try {
+      return certificate.verify(issuer.publicKey)
+    } catch {
+      // A key of a kind that nobody knows, in a certificate that anybody may send along: it signed nothing.
+      return false
+    }
   }
-  const reaches = (certificate: X509Certificate): boolean => {
-    if (roots.some(root => signedBy(certificate, root))) return true
+  const reaches = (certificate: X509Certificate): number | undefined => {
+    const ownEnd = Date.parse(certificate.validTo)
+    const root = roots.find(each => signedBy(certificate, each))
+    if (root) return Math.min(ownEnd, Date.parse(root.validTo))
     for (const issuer of issuers) {
       if (used.has(issuer) || !signedBy(certificate, issuer)) continue
       used.add(issuer)
-      if (reaches(issuer)) return true
+      const end = reaches(issuer)
+      if (end !== undefined) return Math.min(ownEnd, end)
     }
-    return false
+    return undefined
   }
   return reaches(leaf)
 }

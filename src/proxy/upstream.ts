@@ -11,13 +11,12 @@ import { dialTls, serverPermit, type DialFailure, type TlsTarget } from './dial.
 import type { ConnectFailure, UpstreamStream } from './http1/door.ts'
 import type { ProxyMetrics } from './metrics.ts'
 import { readBundle } from './permit.ts'
+import { Ejections } from './ejections.ts'
 import { addressOf, StreamPool } from './pool.ts'
 import type { ClientContexts, ProxyIdentity } from './tls.ts'
 
 /** Endpoints tried for one stream. */
 const maxAttempts = 3
-/** An endpoint that could not be reached is passed over for so long while there are others. */
-const ejectMs = 5000
 
 const noEndpoint: ConnectFailure = { reset: 'no healthy upstream', status: 503, body: 'no healthy upstream' }
 
@@ -25,8 +24,8 @@ export class Upstream {
   readonly #contexts: ClientContexts
   readonly #pool = new StreamPool()
   readonly #dials: { ok: { count: number }; failed: { count: number }; identity: { count: number } }
-  /** Address to the time until which it is passed over. Connection failures only: what an app answers never ejects a gateway. */
-  readonly #ejected = new Map<string, number>()
+  /** Connection failures only: what an app answers never ejects a gateway. */
+  readonly #ejections = new Ejections()
   #plan: UpstreamPlan
   #target: TlsTarget
   #key: string
@@ -66,7 +65,7 @@ export class Upstream {
     }
     if (samePlan) return
     const addresses = new Set(plan.endpoints.map(addressOf))
-    for (const address of this.#ejected.keys()) if (!addresses.has(address)) this.#ejected.delete(address)
+    this.#ejections.keep(addresses)
     this.#pool.retire((stream, endpoint) => {
       if (!this.accepts(stream)) return 'close'
       return addresses.has(addressOf(endpoint)) ? 'keep' : 'drain'
@@ -109,7 +108,7 @@ export class Upstream {
       const dialed = await dialTls(endpoint, target, plan.resource.connectTimeoutMs)
       if (dialed.ok) {
         this.#dials.ok.count += 1
-        this.#ejected.delete(address)
+        this.#ejections.reached(address)
         // The plan may have changed meanwhile; then this server may be nobody's any more.
         if (target === this.#target || this.accepts(dialed.stream)) return { ok: true, stream: dialed.stream, endpoint }
         dialed.stream.destroy()
@@ -118,7 +117,7 @@ export class Upstream {
       failure = dialed
       if (dialed.reason === 'identity') this.#dials.identity.count += 1
       else this.#dials.failed.count += 1
-      this.#ejected.set(address, performance.now() + ejectMs)
+      this.#ejections.failed(address)
     }
     return { ok: false, failure: failure ? { reset: failure.reset } : noEndpoint }
   }
@@ -134,15 +133,7 @@ export class Upstream {
   }
 
   #pick(tried: ReadonlySet<string>): Endpoint | undefined {
-    const { picker } = this.#plan
-    if (this.#ejected.size > 0) {
-      const now = performance.now()
-      for (const [address, until] of this.#ejected) if (until <= now) this.#ejected.delete(address)
-      const healthy = picker.pick(endpoint => tried.has(addressOf(endpoint)) || this.#ejected.has(addressOf(endpoint)))
-      if (healthy) return healthy
-    }
-    // All of them failed lately: trying one is better than answering that there is none.
-    return tried.size === 0 ? picker.pick() : picker.pick(endpoint => tried.has(addressOf(endpoint)))
+    return this.#ejections.pick(this.#plan.picker, tried, this.#plan.resource.connectTimeoutMs)
   }
 
   #bind(plan: UpstreamPlan, identity: ProxyIdentity): { key: string; target: TlsTarget } {

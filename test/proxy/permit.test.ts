@@ -103,7 +103,7 @@ t.test('an XFCC element is written byte for byte as Envoy writes it', async t =>
     const field = (name: string) => new RegExp(`(?:^|;)${name}="?([^";]*)`).exec(element)![1]!
     const presented = readBundle([decodeURIComponent(field('Chain'))])
     const uri = field('URI')
-    const written = xfccElement(field('By'), { uri, trustDomain: '', identity: undefined, chain: presented })
+    const written = xfccElement(field('By'), { uri, trustDomain: '', identity: undefined, validUntilMs: Infinity, chain: presented })
     t.equal(written, element)
   }
   t.equal(elements.length, 2)

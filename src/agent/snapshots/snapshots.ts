@@ -3,6 +3,8 @@
  * only resources whose content changed, each set ended by a `sync`; it is never silent for long, and never says half a change.
  */
 import { systemClock, type Clock, type Timer } from '../../lib/clock.ts'
+import { messageOf } from '../../lib/errors.ts'
+import type { Logger } from '../../lib/log.ts'
 import type { CheckServiceNode } from '../../mesh/service.ts'
 import type { Resource, Self, SnapshotLine } from '../../mesh/snapshot.ts'
 import { snapshotHeartbeatMs } from '../../wire/internal-api.ts'
@@ -39,9 +41,11 @@ export class Snapshots {
   readonly #tables: Tables
   readonly #context: SnapshotContext
   readonly #clock: Clock
+  readonly #logger: Logger | undefined
 
-  constructor(options: Omit<SnapshotContext, 'tables'> & { tables: Tables; clock?: Clock }) {
-    const { tables, clock, ...rest } = options
+  constructor(options: Omit<SnapshotContext, 'tables'> & { tables: Tables; clock?: Clock; logger?: Logger }) {
+    const { tables, clock, logger, ...rest } = options
+    this.#logger = logger
     this.#tables = tables
     this.#context = { ...rest, tables }
     this.#clock = clock ?? systemClock
@@ -57,7 +61,8 @@ export class Snapshots {
   stream(proxyId: string, onLines: (lines: SnapshotLine[]) => void): { close(): void } | undefined {
     const first = resourcesFor(proxyId, this.#context)
     if (!first.found) return undefined
-    return new SnapshotStream(proxyId, first.reading, { tables: this.#tables, context: this.#context, clock: this.#clock, onLines })
+    const parts = { tables: this.#tables, context: this.#context, clock: this.#clock, logger: this.#logger, onLines }
+    return new SnapshotStream(proxyId, first.reading, parts)
   }
 }
 
@@ -65,6 +70,7 @@ interface StreamParts {
   tables: Tables
   context: SnapshotContext
   clock: Clock
+  logger: Logger | undefined
   onLines: (lines: SnapshotLine[]) => void
 }
 
@@ -113,10 +119,19 @@ class SnapshotStream {
 
   #tell(): void {
     this.#changed = false
-    const { found, reading } = resourcesFor(this.#proxyId, this.#parts.context)
-    this.#watch(reading.topics)
-    const lines = found ? this.#difference(reading.value) : this.#gone()
-    if (lines.length > 0) this.#say(lines)
+    try {
+      const { found, reading } = resourcesFor(this.#proxyId, this.#parts.context)
+      this.#watch(reading.topics)
+      const lines = found ? this.#difference(reading.value) : this.#gone()
+      if (lines.length > 0) this.#say(lines)
+    } catch (error) {
+      // A mistake of ours costs this stream only. It falls silent, so that its proxy does not take what it knows for confirmed.
+      this.#heartbeat?.cancel()
+      this.#parts.logger?.error(
+        { proxyId: this.#proxyId, error: messageOf(error) },
+        'a snapshot cannot be gathered; its proxy keeps the last one',
+      )
+    }
   }
 
   /** What the proxy was not told yet, and what is not there any more. */

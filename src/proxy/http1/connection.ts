@@ -106,8 +106,16 @@ class Connection implements ServedConnection, Host, Watched {
   }
 
   reauthorize(): void {
-    if (this.tunnel === undefined || this.door.stillAllowed?.() !== false) return
-    this.tunnel.close('denied')
+    if (this.tunnel !== undefined && !this.stillAllowed()) this.tunnel.close('denied')
+  }
+
+  private stillAllowed(): boolean {
+    try {
+      return this.door.stillAllowed?.() !== false
+    } catch (error) {
+      this.door.threw?.(error)
+      return false
+    }
   }
 
   nowMs(): number {

@@ -20,13 +20,15 @@ export interface HttpDoor {
   finished(outcome: Outcome): void
   /** A message that was refused before there was a request to judge. */
   malformed?(status: number, reason: string): void
+  /** `open`, `connect` or `stillAllowed` threw: a mistake of ours. The request was answered 500, or the tunnel closed. */
+  threw?(error: unknown): void
 }
 
 export interface Opened {
   ok: true
   /**
    * A stream for this request. Synchronous when one is at hand (the fast path). Called again with `fresh` true when a pooled stream turned
-   * out to be dead: then a stream on which nothing was sent yet must be made. A rejected promise counts as `remote connection failure`.
+   * out to be dead: then a stream on which nothing was sent yet must be made. Throwing, or a rejected promise, is a 500.
    */
   connect(fresh: boolean): UpstreamStream | ConnectFailure | Promise<UpstreamStream | ConnectFailure>
   /** Instead of `limits.requestTimeoutMs`, for this request; 0 is no limit. */

@@ -36,6 +36,8 @@ export interface Host {
 }
 
 const nothing = Buffer.alloc(0)
+const broken: Refused = { ok: false, status: 500, body: 'internal error', reason: 'internal-error' }
+const brokenConnect: ConnectFailure = { reset: 'internal error', status: 500, body: 'internal error' }
 const closeLine = 'connection: close\r\n'
 
 export class Exchange implements UpstreamOwner, Awaiting {
@@ -87,11 +89,11 @@ export class Exchange implements UpstreamOwner, Awaiting {
     outcome.reason = 'ok'
     outcome.retried = false
     this.closing = !request.keepAlive
-    const opened = this.door.open(request)
+    const opened = this.judge()
     if (!opened.ok) return this.refuse(opened, buffer, at, end)
     this.opened = opened
     if (this.requestBody.done) this.host.requestComplete(opened.timeoutMs ?? this.limits.requestTimeoutMs)
-    const got = opened.connect(false)
+    const got = this.connect(false)
     if (!isPromise(got)) return this.start(got, buffer, base, at, end)
     this.wait(got)
     return at
@@ -129,6 +131,25 @@ export class Exchange implements UpstreamOwner, Awaiting {
     this.upstream?.stream.resume()
   }
 
+  /** A door that throws is a mistake of ours: it costs this request, never the process. Nothing was judged, so nothing goes on. */
+  private judge(): Opened | Refused {
+    try {
+      return this.door.open(this.request)
+    } catch (error) {
+      this.door.threw?.(error)
+      return broken
+    }
+  }
+
+  private connect(fresh: boolean): UpstreamStream | ConnectFailure | Promise<UpstreamStream | ConnectFailure> {
+    try {
+      return this.opened!.connect(fresh)
+    } catch (error) {
+      this.door.threw?.(error)
+      return brokenConnect
+    }
+  }
+
   private wait(got: Promise<UpstreamStream | ConnectFailure>): void {
     const generation = this.generation
     const connected = (result: UpstreamStream | ConnectFailure): void => {
@@ -137,7 +158,10 @@ export class Exchange implements UpstreamOwner, Awaiting {
         if (this.active && this.sent && !this.requestBody.done) this.host.feed()
       } else if ('stream' in result) result.destroy()
     }
-    got.then(connected, () => connected({ reset: 'remote connection failure' }))
+    got.then(connected, (error: unknown) => {
+      this.door.threw?.(error)
+      connected(brokenConnect)
+    })
   }
 
   /** The stream is there: the head goes out, with the body bytes at hand behind it. */
@@ -254,8 +278,9 @@ export class Exchange implements UpstreamOwner, Awaiting {
   /** The upstream went away before its response: once more on a fresh stream where that cannot do anything twice. */
   private lost(): void {
     const { request, outcome } = this
+    // Where sending it twice does nothing twice it does not matter how old the stream was: its gateway may have died this moment.
     const harmless = !this.sent || (request.framing === 'none' && request.idempotent)
-    const again = this.upstream!.reusable && !outcome.retried && !this.relay.heard && harmless
+    const again = !outcome.retried && !this.relay.heard && harmless
     if (!again) {
       this.fail(503, resetText('connection termination'), 'upstream', 'upstream-reset')
       return
@@ -263,7 +288,7 @@ export class Exchange implements UpstreamOwner, Awaiting {
     this.dropUpstream()
     outcome.retried = true
     this.sent = false
-    const got = this.opened!.connect(true)
+    const got = this.connect(true)
     this.wait(isPromise(got) ? got : Promise.resolve(got))
   }
 

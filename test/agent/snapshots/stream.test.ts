@@ -164,3 +164,21 @@ t.test('a stream closed from within its own call ends there', async t => {
   t.equal(calls, 2)
   t.equal(clock.timers, 0)
 })
+
+t.test('a set that cannot be gathered costs its own stream: it falls silent until one can be', async t => {
+  const sets = start()
+  const { tables } = world.context
+  const real = tables.nodeServices.bind(tables)
+  tables.nodeServices = () => {
+    throw new Error('a mistake of ours')
+  }
+  await world.meshService('api', {}, 21_001)
+  await settle()
+  await clock.advance(snapshotHeartbeatMs * 2)
+  t.equal(sets.length, 1, 'nothing is confirmed')
+  tables.nodeServices = real
+  await world.check('api', 'critical', 'api-sidecar-proxy')
+  await settle()
+  await clock.advance(coalesceMs)
+  t.ok(sets.slice(1).flatMap(said).includes('endpoints/api'))
+})

@@ -1,0 +1,150 @@
+// Mistakes of ours, of a registration and of whoever is at the other end cost a request or a connection, never the process; and a
+// certificate that ends takes what it vouched for with it.
+import { mkdtempSync, rmSync, statSync } from 'node:fs'
+import { createServer, type AddressInfo, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { connect as connectTls, type TLSSocket } from 'node:tls'
+import t from 'tap'
+import { silentLogger } from '../../src/lib/log.ts'
+import { RoundRobin } from '../../src/mesh/balance/round-robin.ts'
+import { dialPlain } from '../../src/proxy/dial.ts'
+import { Ejections } from '../../src/proxy/ejections.ts'
+import { Listener } from '../../src/proxy/listener.ts'
+import { apiSni, converse, dbSni, endpointAt, startScene, until, webId } from '../support/proxy-scene.ts'
+
+const logger = silentLogger()
+const onConnection = (socket: Socket) => socket.destroy()
+
+t.test('a port that is none and a mode that is none end nothing', async t => {
+  const listener = new Listener({ at: { address: '127.0.0.1', port: 70_000 }, purpose: 'test', logger, onConnection })
+  t.teardown(() => listener.close())
+  await listener.tried()
+  t.equal(listener.listening, false)
+  t.match(await dialPlain({ address: '127.0.0.1', port: 70_000 }, 1000), { ok: false, reason: 'refused' })
+  const dir = mkdtempSync(join(tmpdir(), 'isthmus-socket-'))
+  t.teardown(() => rmSync(dir, { recursive: true }))
+  for (const [socketMode, mode] of [
+    ['0666', 0o666],
+    ['rwx', 0o600],
+  ] as const) {
+    const socketPath = join(dir, socketMode)
+    const open = new Listener({ at: { address: '', port: 0, socketPath, socketMode }, purpose: 'test', logger, onConnection })
+    t.teardown(() => open.close())
+    await open.tried()
+    t.equal(open.listening, true)
+    t.equal(statSync(socketPath).mode & 0o777, mode, socketMode)
+  }
+})
+
+t.test('an address that failed is tried by one caller at a time once its time is up, and longer each time', t => {
+  const [a, b] = [endpointAt(1), endpointAt(2)]
+  const picker = new RoundRobin([a, b])
+  let now = 0
+  const ejections = new Ejections(() => now)
+  const none = new Set<string>()
+  const picks = (count: number) => Array.from({ length: count }, () => ejections.pick(picker, none, 1000)?.port)
+  ejections.failed('127.0.0.1:1')
+  ejections.failed('127.0.0.1:1')
+  t.same(picks(4), [2, 2, 2, 2])
+  now = 5000
+  t.same(picks(4).toSorted(), [1, 2, 2, 2], 'one of them probes')
+  ejections.failed('127.0.0.1:1')
+  now = 14_999
+  t.same(picks(4), [2, 2, 2, 2], 'twice as long')
+  now = 15_000
+  t.same(picks(4).toSorted(), [1, 2, 2, 2])
+  ejections.reached('127.0.0.1:1')
+  t.same(picks(4).toSorted(), [1, 1, 2, 2])
+  ejections.failed('127.0.0.1:1')
+  ejections.failed('127.0.0.1:2')
+  t.ok(picks(1)[0], 'where all failed, one is tried')
+  t.end()
+})
+
+t.test('in a scene', async t => {
+  const scene = await startScene()
+  t.teardown(() => scene.close())
+  const { mint, eastRoot } = scene
+  const web = await mint.leaf(eastRoot, { san: `URI:${webId}` })
+
+  const dial = (port: number, servername: string): Promise<TLSSocket> =>
+    new Promise((resolve, reject) => {
+      const socket = connectTls(
+        { port, host: '127.0.0.1', servername, cert: web.certPem, key: web.keyPem, rejectUnauthorized: false },
+        () => resolve(socket),
+      )
+      socket.on('error', reject)
+    })
+  const heard = (socket: TLSSocket) =>
+    new Promise<string>(resolve => {
+      socket.once('data', (data: Buffer) => resolve(data.toString()))
+      socket.once('close', () => resolve('closed'))
+    })
+
+  await t.test('an endpoint that accepts and says nothing costs a few callers its timeout, and the rest nothing', async t => {
+    const silent = createServer()
+    const sockets = new Set<Socket>()
+    silent.on('connection', socket => sockets.add(socket.on('error', () => {})))
+    await new Promise<void>(resolve => silent.listen(0, '127.0.0.1', resolve))
+    t.teardown(() => {
+      silent.close()
+      for (const socket of sockets) socket.destroy()
+    })
+    const live = endpointAt(scene.gateway.port('wan')!)
+    const dead = endpointAt((silent.address() as AddressInfo).port)
+    scene.east.tell('web-sidecar-proxy', [['endpoints', 'db-endpoints', { endpoints: [dead, live] }]])
+    const port = scene.web.port('db?peer=west')!
+    await until(async () => (await converse(port, 'x')).heard === 'hello from db\nx' && sockets.size > 0)
+    const before = sockets.size
+    const all = await Promise.all(Array.from({ length: 20 }, () => converse(port, 'x')))
+    t.same(
+      all.filter(each => each.heard !== 'hello from db\nx'),
+      [],
+    )
+    t.equal(sockets.size, before, 'nobody else waited for it')
+    scene.east.tell('web-sidecar-proxy', [['endpoints', 'db-endpoints', { endpoints: [live] }]])
+  })
+
+  await t.test('a binding that cannot be read costs a request, not the process', async t => {
+    const socket = await dial(scene.api.port('public')!, apiSni)
+    t.teardown(() => socket.destroy())
+    const ask = () => {
+      const answer = heard(socket)
+      socket.write('GET /x HTTP/1.1\r\nhost: x\r\n\r\n')
+      return answer
+    }
+    t.match(await ask(), /^HTTP\/1\.1 200 /)
+    const real = Date.now
+    Date.now = () => {
+      throw new Error('a mistake of ours')
+    }
+    const failed = ask()
+    await new Promise(resolve => socket.once('data', resolve))
+    Date.now = real
+    t.match(await failed, /^HTTP\/1\.1 500 [\s\S]*internal error$/)
+    t.match(await ask(), /^HTTP\/1\.1 200 /, 'and the next one of the connection is served')
+  })
+
+  await t.test('a leaf that ends while its connections are open: requests are denied, and connections close', async t => {
+    const [http, tcp] = await Promise.all([dial(scene.api.port('public')!, apiSni), dial(scene.db.port('public')!, dbSni)])
+    t.teardown(() => [http, tcp].map(each => each.destroy()))
+    const closed = new Promise(resolve => tcp.once('close', resolve))
+    tcp.resume()
+    let answer = heard(http)
+    http.write('GET /x HTTP/1.1\r\nhost: x\r\n\r\n')
+    t.match(await answer, /^HTTP\/1\.1 200 /)
+    const reached = scene.apiApp.seen.length
+    const real = Date.now
+    t.teardown(() => {
+      Date.now = real
+    })
+    // Leaves live for three days here, roots for thirty.
+    Date.now = () => real() + 4 * 86_400_000
+    answer = heard(http)
+    http.write('GET /x HTTP/1.1\r\nhost: x\r\n\r\n')
+    t.match(await answer, /^HTTP\/1\.1 403 |^closed$/)
+    t.equal(scene.apiApp.seen.length, reached)
+    await closed
+  })
+})

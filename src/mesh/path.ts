@@ -25,7 +25,8 @@ export function judgePath(raw: string): JudgedPath | undefined {
   if (/[#\0]/.test(raw) || malformedEscape.test(raw)) return undefined
   const normalised = singleSlashes(removeDotSegments(decodeUnreserved(raw)))
   const bytes = decodeEscapes(normalised).replaceAll('\\', '/')
-  // An encoded slash beside a dot segment is there to climb out of what the rule saw; nobody else writes it.
+  // An encoded slash beside a dot segment, or a parameter on one (`/..;/`, which servlet containers climb by), is there to get out of
+  // what the rule saw; nobody else writes it.
   if (hasDotSegment(bytes)) return undefined
   return { raw, normalised, decoded: singleSlashes(bytes) }
 }
@@ -74,5 +75,5 @@ function singleSlashes(path: string): string {
 }
 
 function hasDotSegment(path: string): boolean {
-  return /(?:^|\/)\.{1,2}(?:\/|$)/.test(path)
+  return /(?:^|\/)\.{1,2}(?:[/;]|$)/.test(path)
 }

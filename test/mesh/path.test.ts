@@ -52,7 +52,17 @@ t.test('a malformed path is refused', t => {
   ]) {
     t.equal(judgePath(path), undefined, JSON.stringify(path))
   }
-  for (const path of ['/x/..\\admin', '/x\\..\\admin', '/x%5c..%5cadmin', '/%2e%2e%2fadmin', '/a%2F.%2Fb']) {
+  for (const path of [
+    '/x/..\\admin',
+    '/x\\..\\admin',
+    '/x%5c..%5cadmin',
+    '/%2e%2e%2fadmin',
+    '/a%2F.%2Fb',
+    '/x/..;/admin',
+    '/x/..;a=b/admin',
+    '/x/..%3b/admin',
+    '/x/.;/y',
+  ]) {
     t.equal(judgePath(path), undefined, path)
   }
   t.end()

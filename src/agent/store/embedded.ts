@@ -4,9 +4,9 @@
  * commit returned with every sync done (test/agent/store/durability.test.ts proves the order with delayed system calls).
  */
 import { randomBytes } from 'node:crypto'
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import os from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { systemClock, type Clock, type Timer } from '../../lib/clock.ts'
 import { MeshError, messageOf } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
@@ -41,17 +41,34 @@ export interface EmbeddedStoreOptions {
 export async function openEmbeddedStore(options: EmbeddedStoreOptions): Promise<Store> {
   const temporary = options.dir === undefined
   const dir = options.dir ?? mkdtempSync(join(os.tmpdir(), 'isthmus-dev-'))
-  mkdirSync(dir, { recursive: true, mode: 0o700 })
-  const lock = lockDataDir(dir)
+  let lock: DataDirLock | undefined
   try {
+    makeDirectory(dir)
+    lock = lockDataDir(dir)
     const environment = openEnvironment(join(dir, 'store'), temporary)
     return new EmbeddedStore(environment, { ...options, dir, temporary, lock })
   } catch (error) {
-    lock.release()
+    lock?.release()
     if (temporary) rmSync(dir, { recursive: true, force: true })
+    if (error instanceof MeshError) throw error
     throw new MeshError('unavailable', `cannot open the store in ${dir}: ${messageOf(error)}; check the directory's owner and its disk`, {
       cause: error,
     })
+  }
+}
+
+/** One level at a time: mkdir's own `recursive` never returns below a link to nowhere (Node 20). */
+function makeDirectory(dir: string): void {
+  if (statSync(dir, { throwIfNoEntry: false })?.isDirectory()) return
+  if (dirname(dir) !== dir) makeDirectory(dirname(dir))
+  try {
+    mkdirSync(dir, { mode: 0o700 })
+  } catch (error) {
+    throw new MeshError(
+      'unavailable',
+      `cannot make the data directory ${dir}: ${messageOf(error)}; set data_dir to a directory that this user can write`,
+      { cause: error },
+    )
   }
 }
 

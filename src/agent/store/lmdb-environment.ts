@@ -6,6 +6,7 @@ import { chmodSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { open, type Database, type RootDatabase } from 'lmdb'
 import { messageOf } from '../../lib/errors.ts'
+import { checkStoreFile } from './store-file.ts'
 
 export type Table = Database<Buffer, Buffer>
 
@@ -23,6 +24,7 @@ export interface Environment {
 
 export function openEnvironment(path: string, temporary: boolean): Environment {
   mkdirSync(path, { recursive: true, mode: 0o700 })
+  checkStoreFile(join(path, 'data.mdb'))
   const binary = { encoding: 'binary', keyEncoding: 'binary' } as const
   // overlappingSync, lmdb-js's default, may resolve a write before it is on disk. Without it a commit is: data, fdatasync, then the
   // page that makes it count, through O_DSYNC. eventTurnBatching has a promise of its own, which nobody can handle: with it one

@@ -275,3 +275,38 @@ void t.test('a directory that holds something else is refused with the next step
   })
   t.same(readdirSync(dir), ['store'], 'and the lock is given back')
 })
+
+void t.test('a store file that is foreign or was cut short is refused in words, in place of a crash', async t => {
+  const dir = scratch(t)
+  const file = join(dir, 'store', 'data.mdb')
+  const store = await openEmbeddedStore({ dir, logger })
+  for (let i = 0; i < 50; i += 1) await store.txn({ ops: [{ op: 'put', key: `k${i}`, value: Buffer.alloc(100_000, i) }] })
+  await store.close()
+  const whole = readFileSync(file)
+  const half = whole.subarray(0, whole.length / 2)
+  const cases: [Buffer, RegExp][] = [
+    [half, new RegExp(`: data.mdb is cut short, it has ${half.length} of ${whole.length} bytes; restore it from a copy`)],
+    [whole.subarray(0, 3 * 4096), /data.mdb is cut short/],
+    [whole.subarray(0, 4096), /data.mdb is no store or is damaged/],
+    [Buffer.from('short'), /data.mdb is no store or is damaged/],
+    [Buffer.alloc(100_000, 'A'), /data.mdb is no store or is damaged/],
+    [Buffer.alloc(100_000), /data.mdb is no store or is damaged/],
+  ]
+  for (const [bytes, message] of cases) {
+    writeFileSync(file, bytes)
+    await t.rejects(openEmbeddedStore({ dir, logger }), { code: 'unavailable', message })
+  }
+  writeFileSync(file, whole)
+  const again = await openEmbeddedStore({ dir, logger })
+  t.equal((await again.list('')).entries.length, 50)
+  await again.close()
+})
+
+void t.test('a data directory that cannot be made is refused with the next step', async t => {
+  const dir = scratch(t)
+  writeFileSync(join(dir, 'taken'), 'a file')
+  await t.rejects(openEmbeddedStore({ dir: join(dir, 'taken'), logger }), {
+    code: 'unavailable',
+    message: /^cannot open the store in .*\/taken: EEXIST.*; check the directory's owner and its disk$/,
+  })
+})

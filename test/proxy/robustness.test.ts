@@ -48,14 +48,24 @@ t.test('an address that failed is tried by one caller at a time once its time is
   ejections.failed('127.0.0.1:1')
   t.same(picks(4), [2, 2, 2, 2])
   now = 5000
-  t.same(picks(4).toSorted(), [1, 2, 2, 2], 'one of them probes')
+  t.same(
+    picks(4).toSorted((a, b) => a! - b!),
+    [1, 2, 2, 2],
+    'one of them probes',
+  )
   ejections.failed('127.0.0.1:1')
   now = 14_999
   t.same(picks(4), [2, 2, 2, 2], 'twice as long')
   now = 15_000
-  t.same(picks(4).toSorted(), [1, 2, 2, 2])
+  t.same(
+    picks(4).toSorted((a, b) => a! - b!),
+    [1, 2, 2, 2],
+  )
   ejections.reached('127.0.0.1:1')
-  t.same(picks(4).toSorted(), [1, 1, 2, 2])
+  t.same(
+    picks(4).toSorted((a, b) => a! - b!),
+    [1, 1, 2, 2],
+  )
   ejections.failed('127.0.0.1:1')
   ejections.failed('127.0.0.1:2')
   t.ok(picks(1)[0], 'where all failed, one is tried')

@@ -1,5 +1,7 @@
 /** Addresses as flags give them: `host:port`, the host an IP literal or a name. */
 import { InvalidArgumentError } from 'commander'
+import { createServer } from 'node:net'
+import { CliError } from './context.ts'
 
 export interface HostPort {
   host: string
@@ -12,4 +14,29 @@ export function parseHostPort(text: string): HostPort {
   const port = Number(match?.[3])
   if (!match || port > 65_535) throw new InvalidArgumentError('write it as host:port.')
   return { host: (match[1] ?? match[2])!, port }
+}
+
+export function showHostPort({ host, port }: HostPort): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+}
+
+/** Ends the command when nothing can listen there now; what would otherwise be registered would only mislead others. */
+export async function checkListenable(address: HostPort, flag: string): Promise<void> {
+  const server = createServer()
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject)
+      server.listen(address.port, address.host, resolve)
+    })
+  } catch (error) {
+    const { code = '' } = error as NodeJS.ErrnoException
+    const next =
+      code === 'EADDRINUSE'
+        ? `stop what uses it, or choose another ${flag}`
+        : code === 'EADDRNOTAVAIL'
+          ? `this machine has no such address; ${flag} is one of its own`
+          : `choose another ${flag}`
+    throw new CliError(`cannot listen on ${showHostPort(address)} (${code}): ${next}`, 1, { cause: error })
+  }
+  await new Promise(resolve => server.close(resolve))
 }

@@ -16,6 +16,7 @@ export async function run(args: readonly string[], commands: readonly Register[]
   const program = new Command('isthmus')
     .description('A service mesh for services that live in several independently run clusters.')
     .showSuggestionAfterError()
+    .showHelpAfterError('Every command, and every flag of one: isthmus [COMMAND] --help')
     .exitOverride()
     .configureOutput({ writeOut: text => context.stdout.write(text), writeErr: text => context.stderr.write(text) })
   for (const register of commands) register(program, context)

@@ -1,11 +1,11 @@
 /** `isthmus gateway`: registers a mesh gateway and runs it; takes the registration back when it ends in order. */
 import type { Command } from 'commander'
 import { createLogger } from '../lib/log.ts'
-import { parseHostPort, type HostPort } from './address.ts'
-import { agentCommand, doing, say } from './command.ts'
+import { checkListenable, parseHostPort, showHostPort, type HostPort } from './address.ts'
+import { agentCommand, doing } from './command.ts'
 import type { CliContext } from './context.ts'
 import { untilSignal } from './running.ts'
-import { withProxyFlags, type ProxyFlags } from './sidecar.ts'
+import { sayWhenReady, withProxyFlags, type ProxyFlags } from './sidecar.ts'
 
 interface GatewayFlags extends ProxyFlags {
   address: HostPort
@@ -27,7 +27,7 @@ export function registerGateway(program: Command, context: CliContext): void {
       // What others are told of its health; a gateway that vanished without a word is forgotten after a while.
       Check: {
         Name: 'Mesh Gateway Listening',
-        TCP: hostPort(address),
+        TCP: showHostPort(address),
         Interval: '2s',
         Timeout: '1s',
         DeregisterCriticalServiceAfter: '6h',
@@ -36,6 +36,8 @@ export function registerGateway(program: Command, context: CliContext): void {
     // Loaded here, so that a command of the API does not wait for it.
     const { startGateway } = await import('../index.ts')
     await untilSignal(async () => {
+      // Before the registration: a second gateway of this name would take the first one's and, when it ends, take it away.
+      await checkListenable(address, '--address')
       await doing(`registering ${name}`, client.call('PUT', '/v1/agent/service/register', { body: registration }))
       const proxy = await startGateway({
         proxyId: name,
@@ -45,7 +47,8 @@ export function registerGateway(program: Command, context: CliContext): void {
         logger: createLogger({ level: flags.logLevel }),
         lanOnWan: flags.lanOnWan ?? false,
       })
-      say(context, `==> gateway ${name} is running on ${hostPort(address)}${proxy.admin ? `, admin on port ${proxy.admin.port}` : ''}`)
+      const admin = proxy.admin ? `, admin on port ${proxy.admin.port}` : ''
+      sayWhenReady(context, proxy, `==> gateway ${name} is running on ${showHostPort(address)}${admin}`)
       return {
         async stop() {
           // First out of the catalogs, ours and the peers', then the tunnels.
@@ -63,8 +66,4 @@ export function registerGateway(program: Command, context: CliContext): void {
       .option('--name <name>', 'service name and id', 'mesh-gateway')
       .option('--lan-on-wan', 'serve internal and imported names on the WAN address too'),
   )
-}
-
-function hostPort({ host, port }: HostPort): string {
-  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
 }

@@ -44,7 +44,7 @@ export function registerSidecar(program: Command, context: CliContext): void {
           cacheDir: flags.cacheDir,
           logger: createLogger({ level: flags.logLevel }),
         })
-        say(context, `==> sidecar ${proxyId} is running${proxy.admin ? `, admin on port ${proxy.admin.port}` : ''}`)
+        sayWhenReady(context, proxy, `==> sidecar ${proxyId} is running${proxy.admin ? `, admin on port ${proxy.admin.port}` : ''}`)
         return {
           async stop() {
             await proxy.drain()
@@ -56,6 +56,15 @@ export function registerSidecar(program: Command, context: CliContext): void {
   )
   withProxyFlags(
     command.option('--for <service-id>', 'id of the service that it stands beside').option('--id <proxy-id>', 'id of the proxy itself'),
+  )
+}
+
+/** A proxy that still waits for its agent, its leaf or its port is not running; its log says what it waits for. */
+export function sayWhenReady(context: CliContext, proxy: { ready(): Promise<void> }, text: string): void {
+  proxy.ready().then(
+    () => say(context, text),
+    // It was ended before it was ready.
+    () => undefined,
   )
 }
 

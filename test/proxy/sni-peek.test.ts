@@ -50,7 +50,9 @@ t.test('every proper prefix of a ClientHello needs more and nothing else', async
 
 t.test('a ClientHello cut into records is put together', async t => {
   const hello = await captureHello(name)
-  for (const size of [16, 17, 100, 255])
+  // With post-quantum key shares, as newer Nodes send them, a hello is over 1,500 bytes; it may come in 64 records.
+  const least = Math.ceil(hello.length / 64)
+  for (const size of [least, least + 1, 100, 255])
     t.strictSame(peekServerName(refragment(hello, size)), { state: 'done', sni: name.toLowerCase() }, `${size}`)
 })
 

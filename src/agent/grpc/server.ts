@@ -8,7 +8,7 @@ import { createServer as createTcpServer, type AddressInfo, type Server as TcpSe
 import { createServer as createTlsServer, type TLSSocket } from 'node:tls'
 import { Server, ServerCredentials } from '@grpc/grpc-js'
 import { systemClock, type Clock, type Timer } from '../../lib/clock.ts'
-import { messageOf } from '../../lib/errors.ts'
+import { MeshError, messageOf } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
 import { messageLimits, peerStreamService } from '../../wire/peer-stream.ts'
 import type { CertificateAuthority } from '../ca/authority.ts'
@@ -92,8 +92,8 @@ export async function startGrpcDoor(options: GrpcDoorOptions): Promise<GrpcDoor>
       socket.on('error', () => undefined)
     })
   }
-  const boundPort = await listen(tls, address, port)
-  const plaintextPort = plain && (await listen(plain, plaintext.host, plaintext.port))
+  const boundPort = await listen(tls, address, port, 'grpc_tls')
+  const plaintextPort = plain && (await listen(plain, plaintext.host, plaintext.port, 'grpc'))
   logger.debug({ address, port: boundPort, plaintextPort }, 'grpc door is open')
   return {
     port: boundPort,
@@ -110,9 +110,15 @@ export async function startGrpcDoor(options: GrpcDoorOptions): Promise<GrpcDoor>
   }
 }
 
-async function listen(server: TcpServer, host: string, port: number): Promise<number> {
+async function listen(server: TcpServer, host: string, port: number, key: string): Promise<number> {
   server.listen(port, host)
-  await once(server, 'listening')
+  await once(server, 'listening').catch((error: unknown) => {
+    throw new MeshError(
+      'unavailable',
+      `cannot listen for gRPC on ${host}:${port}: ${messageOf(error)}; stop what uses it, or set ports.${key}`,
+      { cause: error },
+    )
+  })
   return (server.address() as AddressInfo).port
 }
 

@@ -3,6 +3,7 @@
  * method, blocked endpoints, parameters that every endpoint shares, body, handler, one reply. Nothing a client sends may end the
  * process, and what a failure nobody foresaw was about goes to the log, never to the client.
  */
+import { setMaxListeners } from 'node:events'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { connect, type AddressInfo, type Socket } from 'node:net'
 import { lstatSync, unlinkSync } from 'node:fs'
@@ -65,6 +66,8 @@ class Door {
   port = 0
 
   constructor(options: HttpDoorOptions) {
+    // Every request under way listens.
+    setMaxListeners(0, this.#closing.signal)
     this.#agent = options.agent
     this.#logger = options.logger
     this.#limits = { ...httpLimits, ...options.limits }

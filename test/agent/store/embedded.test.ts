@@ -307,6 +307,6 @@ void t.test('a data directory that cannot be made is refused with the next step'
   writeFileSync(join(dir, 'taken'), 'a file')
   await t.rejects(openEmbeddedStore({ dir: join(dir, 'taken'), logger }), {
     code: 'unavailable',
-    message: /^cannot open the store in .*\/taken: EEXIST.*; check the directory's owner and its disk$/,
+    message: /^cannot make the data directory .*\/taken: EEXIST.*; set data_dir to a directory that this user can write$/,
   })
 })

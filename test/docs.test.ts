@@ -1,6 +1,7 @@
 // The README tells the truth about what can be typed: every command and every configuration key it names exists, and none is missing.
 import { execFile } from 'node:child_process'
 import { readFileSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { promisify } from 'node:util'
 import t from 'tap'
 import { loadConfig } from '../src/agent/config.ts'
@@ -66,6 +67,22 @@ t.test('every configuration key of the README is accepted', t => {
     t.doesNotThrow(() => loadConfig({ dev: true, flags: fragment }), key)
   }
   t.throws(() => loadConfig({ dev: true, flags: { bogus: 1 } }), /invalid config key bogus/)
+  t.end()
+})
+
+t.test('docs/api.md is what the route table and the error codes say', async t => {
+  const dist = dirname(dirname(dirname(cliPath)))
+  const { stdout } = await run(process.execPath, ['scripts/api-docs.js', '--print', dist])
+  t.equal(readFileSync('docs/api.md', 'utf8'), stdout, 'if not: npm run docs')
+})
+
+t.test('every metric that the README names is one that an agent or a proxy has', t => {
+  const sources = ['src/agent/peering/metrics.ts', 'src/agent/dns/metrics.ts', 'src/proxy/metrics.ts']
+    .map(file => readFileSync(file, 'utf8'))
+    .join('')
+  const named = [...new Set([...readme.matchAll(/isthmus_[a-z_]+/g)].map(match => match[0]))]
+  t.ok(named.length >= 5)
+  for (const name of named) t.ok(sources.includes(`'${name}'`), name)
   t.end()
 })
 

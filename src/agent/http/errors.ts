@@ -2,7 +2,7 @@
 import { type ErrorCode, MeshError } from '../../lib/errors.ts'
 
 /** Most semantic failures are 500 in Consul, and its clients match the body: do not "fix" them to 400. */
-const statuses: Record<ErrorCode, number> = {
+export const statuses: Readonly<Record<ErrorCode, number>> = {
   'bad-request': 400,
   invalid: 500,
   'not-found': 404,

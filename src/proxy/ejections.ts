@@ -34,6 +34,11 @@ export class Ejections {
     this.#ejected.set(address, { untilMs: now + ms, nextMs: Math.min(ms * 2, ejectMs.longest), probed: false })
   }
 
+  /** Failed lately and not reached since: only a new connection tells whether it is back, an older one does not. */
+  doubts(endpoint: Endpoint): boolean {
+    return this.#ejected.size > 0 && this.#ejected.has(addressOf(endpoint))
+  }
+
   reached(address: string): void {
     this.#ejected.delete(address)
   }

@@ -27,7 +27,7 @@ export const inboundLimits = {
   tunnelIdleMs: 3_600_000,
   /** How often connections are looked at for certificates that have ended. */
   expiryMs: 1000,
-  /** Handshakes at a time; more are refused before they cost anything. */
+  /** Handshakes at a time; one more takes the place of the oldest. */
   maxHandshakes: 1024,
 } as const
 
@@ -59,6 +59,8 @@ export class Inbound {
   readonly #connections = new Set<Connection>()
   /** Every accepted socket, in its handshake or beyond. */
   readonly #sockets = new Set<Socket>()
+  /** Those in their handshake, the oldest first, by where they come from: the TLS socket does not tell which raw one it is on. */
+  readonly #handshakes = new Map<string, Socket>()
   readonly #app = new StreamPool()
   readonly #refused: (reason: RefusalReason) => void
   readonly #accepted: Tally
@@ -121,20 +123,32 @@ export class Inbound {
     raw.on('error', () => {})
     if (!binding || this.#closed || this.#context === undefined) return this.#turnAway(raw, 'not-ready')
     const { maxInboundConnections } = binding.plan.self
-    const open = this.#sockets.size
-    const handshakes = open - this.#connections.size
-    if ((maxInboundConnections > 0 && open >= maxInboundConnections) || handshakes >= inboundLimits.maxHandshakes) {
-      return this.#turnAway(raw, 'limit')
+    if (maxInboundConnections > 0 && this.#sockets.size >= maxInboundConnections) return this.#turnAway(raw, 'limit')
+    if (this.#handshakes.size >= inboundLimits.maxHandshakes) {
+      // Whoever reaches the gateway can begin handshakes and leave them. An honest one takes milliseconds: the oldest is the least likely.
+      const [oldest] = this.#handshakes.values()
+      this.#turnAway(oldest!, 'limit')
     }
+    const key = remoteOf(raw)
     this.#sockets.add(raw)
-    raw.once('close', () => this.#sockets.delete(raw))
+    this.#handshakes.delete(key)
+    this.#handshakes.set(key, raw)
+    raw.once('close', () => {
+      this.#sockets.delete(raw)
+      this.#shook(key, raw)
+    })
     // A client that ends in the middle of its handshake is gone; half-open is for those who have finished it.
     raw.allowHalfOpen = false
     this.#server.emit('connection', raw)
   }
 
+  #shook(key: string, raw?: Socket): void {
+    if (raw === undefined || this.#handshakes.get(key) === raw) this.#handshakes.delete(key)
+  }
+
   #turnAway(raw: Socket, reason: RefusalReason): void {
     this.#refused(reason)
+    this.#shook(remoteOf(raw), raw)
     raw.destroy()
   }
 
@@ -142,6 +156,7 @@ export class Inbound {
   #secured(socket: TLSSocket): void {
     socket.on('error', () => {})
     socket.allowHalfOpen = true
+    this.#shook(remoteOf(socket))
     const binding = this.#options.binding()
     if (!binding || this.#closed) return void socket.destroy()
     const made = socket.authorized
@@ -277,6 +292,10 @@ export class Inbound {
 }
 
 const nobody: Decision = { allow: false, reason: 'identity', rule: '' }
+
+function remoteOf(socket: Socket): string {
+  return `${socket.remoteAddress}:${socket.remotePort}`
+}
 
 function decisionLabel(decision: Decision): DecisionLabel {
   if (decision.malformed === true) return 'malformed'

@@ -87,7 +87,7 @@ export class Upstream {
     if (!fresh) {
       const endpoint = this.#pick(new Set())
       if (!endpoint) return noEndpoint
-      const pooled = this.#pool.take(endpoint)
+      const pooled = this.#ejections.doubts(endpoint) ? undefined : this.#pool.take(endpoint)
       if (pooled) return pooled
       return this.#open(endpoint)
     }

@@ -1,7 +1,7 @@
 // Mistakes of ours, of a registration and of whoever is at the other end cost a request or a connection, never the process; and a
 // certificate that ends takes what it vouched for with it.
 import { mkdtempSync, rmSync, statSync } from 'node:fs'
-import { createServer, type AddressInfo, type Socket } from 'node:net'
+import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connect as connectTls, type TLSSocket } from 'node:tls'
@@ -9,6 +9,7 @@ import t from 'tap'
 import { silentLogger } from '../../src/lib/log.ts'
 import { RoundRobin } from '../../src/mesh/balance/round-robin.ts'
 import { dialPlain } from '../../src/proxy/dial.ts'
+import { inboundLimits } from '../../src/proxy/inbound.ts'
 import { Ejections } from '../../src/proxy/ejections.ts'
 import { Listener } from '../../src/proxy/listener.ts'
 import { apiSni, converse, dbSni, endpointAt, startScene, until, webId } from '../support/proxy-scene.ts'
@@ -52,6 +53,11 @@ t.test('an address that failed is tried by one caller at a time once its time is
     picks(4).toSorted((a, b) => a! - b!),
     [1, 2, 2, 2],
     'one of them probes',
+  )
+  t.same(
+    [a, b].map(each => ejections.doubts(each)),
+    [true, false],
+    'and does so on a new connection',
   )
   ejections.failed('127.0.0.1:1')
   now = 14_999
@@ -114,6 +120,18 @@ t.test('in a scene', async t => {
     )
     t.equal(sockets.size, before, 'nobody else waited for it')
     scene.east.tell('web-sidecar-proxy', [['endpoints', 'db-endpoints', { endpoints: [live] }]])
+  })
+
+  await t.test('handshakes that are begun and left keep nobody out', async t => {
+    const port = scene.api.port('public')!
+    const left = Array.from({ length: inboundLimits.maxHandshakes + 16 }, () => connect({ port, host: '127.0.0.1' }).on('error', () => {}))
+    t.teardown(() => left.map(each => each.destroy()))
+    await Promise.all(left.map(each => new Promise(resolve => each.once('connect', resolve))))
+    const socket = await dial(port, apiSni)
+    const answer = heard(socket)
+    socket.write('GET /x HTTP/1.1\r\nhost: x\r\n\r\n')
+    t.match(await answer, /^HTTP\/1\.1 200 /)
+    socket.destroy()
   })
 
   await t.test('a binding that cannot be read costs a request, not the process', async t => {

@@ -84,6 +84,21 @@ t.test('a pooled stream that died is replaced once, where that cannot do anythin
   client.socket.destroy()
 })
 
+t.test('a new stream that dies under its first request is replaced once, where that cannot do anything twice', async t => {
+  const last = (start: string) => `${start} HTTP/1.1\r\nHost: api\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`
+  const alive = new Set<Socket>()
+  const served = await raw(t, (socket, chunk) => {
+    if (chunk.includes('/never') || alive.size === 0) {
+      alive.add(socket)
+      socket.destroy()
+    } else socket.write(ok('fine'))
+  })
+  t.match(await once(served.port, last('GET /1')), /^HTTP\/1.1 200 /)
+  t.match(await once(served.port, last('GET /never')), /^HTTP\/1.1 503 /)
+  alive.clear()
+  t.match(await once(served.port, last('POST /3')), /^HTTP\/1.1 503 /)
+})
+
 t.test('a pooled stream that ended while idle is not used, whatever the method', async t => {
   const served: Served = await raw(t, socket => socket.write(ok('fine')), {
     judge: head => void (head.path === '/2' && served.pool.idle[0]!.destroy()),

@@ -71,13 +71,22 @@ export class Expose {
     server.on('request', (request: IncomingMessage, response: ServerResponse) => {
       if (!exactly(path, request.url)) return void response.writeHead(404, { 'content-type': 'text/plain' }).end('not found')
       delete request.headers[xfccHeader]
-      proxy.web(request, response)
+      try {
+        proxy.web(request, response)
+      } catch {
+        // Node throws at once for a port that is none, and http-proxy passes that on.
+        response.writeHead(503, { 'content-type': 'text/plain' }).end('upstream connect error')
+      }
     })
     server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
       socket.on('error', () => socket.destroy())
       if (!exactly(path, request.url)) return void socket.end('HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n')
       delete request.headers[xfccHeader]
-      proxy.ws(request, socket, head)
+      try {
+        proxy.ws(request, socket, head)
+      } catch {
+        socket.destroy()
+      }
     })
     server.on('clientError', (_error, socket) => socket.destroy())
     let open = 0

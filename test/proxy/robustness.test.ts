@@ -11,8 +11,10 @@ import { RoundRobin } from '../../src/mesh/balance/round-robin.ts'
 import { dialPlain } from '../../src/proxy/dial.ts'
 import { inboundLimits } from '../../src/proxy/inbound.ts'
 import { Ejections } from '../../src/proxy/ejections.ts'
+import { Expose } from '../../src/proxy/expose.ts'
 import { Listener } from '../../src/proxy/listener.ts'
-import { apiSni, converse, dbSni, endpointAt, startScene, until, webId } from '../support/proxy-scene.ts'
+import { freePorts } from '../support/free-ports.ts'
+import { apiSni, call, converse, dbSni, endpointAt, sidecarSelf, startScene, until, webId } from '../support/proxy-scene.ts'
 
 const logger = silentLogger()
 const onConnection = (socket: Socket) => socket.destroy()
@@ -175,4 +177,15 @@ t.test('in a scene', async t => {
     t.equal(scene.apiApp.seen.length, reached)
     await closed
   })
+})
+
+t.test('an exposed path whose port is none answers 503', async t => {
+  const [port] = (await freePorts(1)) as [number]
+  const expose = new Expose(logger)
+  t.teardown(() => expose.close())
+  const path = { path: '/health', listenerPort: port, localPathPort: 70_000, protocol: 'http' }
+  await expose.update(sidecarSelf('west', 'api', 'http', 1, { expose: [path] }))
+  t.match(await call(port, '/health'), { status: 503 })
+  const upgrade = 'GET /health HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n'
+  t.equal((await converse(port, upgrade, false)).heard, '')
 })

@@ -4,6 +4,7 @@
  */
 import { createHash, randomBytes } from 'node:crypto'
 import { MeshError } from '../../lib/errors.ts'
+import { Turns } from '../../lib/turns.ts'
 import { peerNamePattern } from '../../mesh/peering.ts'
 import type { CheckServiceNode } from '../../mesh/service.ts'
 import { storeLimits, type Op, type Store } from '../store/store.ts'
@@ -26,8 +27,8 @@ export class Imports {
   readonly #store: Store
   readonly #tables: Tables
   readonly #virtualIps: VirtualIps
-  /** The last write of each service of a peer, and of a peer as a whole: writes of one service never overtake each other. */
-  readonly #busy = new Map<string, Promise<void>>()
+  /** By peer and service: writes of one service never overtake each other. */
+  readonly #turns = new Turns()
 
   constructor(options: { store: Store; tables: Tables; virtualIps: VirtualIps }) {
     this.#store = options.store
@@ -37,7 +38,7 @@ export class Imports {
 
   async replace(peer: string, service: string, instances: CheckServiceNode[], receivedAtMs: number): Promise<void> {
     checkPeer(peer)
-    await this.#inTurn(peer, service, () =>
+    await this.#turns.run(turnOf(peer, service), () =>
       instances.length === 0 ? this.#remove(peer, [service]) : this.#replace(peer, service, instances, receivedAtMs),
     )
   }
@@ -45,13 +46,13 @@ export class Imports {
   async sweep(peer: string, keep: (service: string) => boolean): Promise<void> {
     checkPeer(peer)
     const gone = this.#tables.importedServices(peer).value.filter(record => !keep(record.service))
-    await Promise.all(gone.map(({ service }) => this.#inTurn(peer, service, () => this.#remove(peer, [service]))))
+    await Promise.all(gone.map(({ service }) => this.#turns.run(turnOf(peer, service), () => this.#remove(peer, [service]))))
     await this.#collect(peer)
   }
 
   async purge(peer: string): Promise<void> {
     checkPeer(peer)
-    await Promise.all([...this.#busy].filter(([key]) => key.startsWith(`${peer}/`)).map(([, busy]) => busy))
+    await this.#turns.idle(`${peer}/`)
     const addresses = this.#tables.virtualIps(peer).map(each => keys.virtualAddress(each.address))
     const ops: Op[] = [
       ...keys.importedPrefixes(peer).map((prefix): Op => ({ op: 'delete-prefix', prefix })),
@@ -127,7 +128,7 @@ export class Imports {
 
   /** Generations that no record names; those of writes under way are left alone. */
   async #collect(peer: string): Promise<void> {
-    const stale = this.#tables.staleGenerations(peer).filter(each => !this.#busy.has(`${peer}/${fold(each.service)}`))
+    const stale = this.#tables.staleGenerations(peer).filter(each => !this.#turns.isBusy(turnOf(peer, each.service)))
     await this.#write(
       stale.map((each): Op => ({ op: 'delete-prefix', prefix: keys.importedGeneration(peer, each.service, each.generation) })),
     )
@@ -139,18 +140,10 @@ export class Imports {
       await this.#tables.reached(revision)
     }
   }
+}
 
-  async #inTurn(peer: string, service: string, work: () => Promise<void>): Promise<void> {
-    const key = `${peer}/${fold(service)}`
-    const before = this.#busy.get(key)
-    const mine = (before ?? Promise.resolve()).catch(() => {}).then(work)
-    this.#busy.set(key, mine)
-    try {
-      await mine
-    } finally {
-      if (this.#busy.get(key) === mine) this.#busy.delete(key)
-    }
-  }
+function turnOf(peer: string, service: string): string {
+  return `${peer}/${fold(service)}`
 }
 
 /** The name is part of every key here: anything but a peer's name could reach what is not the peer's. */

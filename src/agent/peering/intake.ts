@@ -154,7 +154,7 @@ export function finish(
   intake: Intake,
   ticket: number,
   error: string | undefined,
-): { change: Change; answers: ReplicationMessage[] } | undefined {
+): { change: Change; url: string; id: string; answers: ReplicationMessage[] } | undefined {
   const item = intake.running.get(ticket)
   if (!item) return undefined
   intake.running.delete(ticket)
@@ -163,5 +163,5 @@ export function finish(
       ? acknowledgement(item.url, nonce)
       : refusal(item.url, nonce, grpcCodes.internal, upsertError(item.url, item.id, error)),
   )
-  return { change: item.change, answers }
+  return { change: item.change, url: item.url, id: item.id, answers }
 }

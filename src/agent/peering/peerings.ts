@@ -8,9 +8,9 @@ import type { Clock } from '../../lib/clock.ts'
 import { MeshError, messageOf } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
 import type { Registry } from '../../lib/metrics.ts'
-import { peerNamePattern, type Peering } from '../../mesh/peering.ts'
+import { Turns } from '../../lib/turns.ts'
+import type { Peering } from '../../mesh/peering.ts'
 import { encodeToken, type PeeringToken } from '../../mesh/peering-token.ts'
-import { checkMeta } from '../../mesh/registration.ts'
 import { peeringServerName } from '../../mesh/sni.ts'
 import type { CertificateAuthority } from '../ca/authority.ts'
 import type { Catalog } from '../catalog/catalog.ts'
@@ -26,6 +26,16 @@ import { Importer, type ImportLimits } from './importer.ts'
 import { LivePeering, streamStatusOf } from './live-peering.ts'
 import { peeringMetrics } from './metrics.ts'
 import { PeeringRecords, putSecrets } from './records.ts'
+import {
+  checkEnabled,
+  checkEstablishRequest,
+  checkTokenRequest,
+  checkWritable,
+  invalid,
+  type EstablishRequest,
+  type GenerateTokenRequest,
+  type PeeringSwitches,
+} from './requests.ts'
 import { newSecret, withToken, type DialerSecrets } from './secrets.ts'
 import type { Identity, SessionStatus } from './session.ts'
 import { warningsOf } from './warnings.ts'
@@ -41,24 +51,10 @@ export interface PeeringsOptions {
   metrics: Registry
   /** Own host:port of grpc_tls, as others dial it. */
   addresses: () => string[]
-  enabled: { peering: boolean; connect: boolean; grpcTls: boolean }
+  enabled: PeeringSwitches
   /** Whether a token without CA may be dialled in plaintext. */
   allowPlaintext: boolean
   importLimits?: ImportLimits
-}
-
-export interface GenerateTokenRequest {
-  peerName: string
-  meta?: Record<string, string>
-  serverExternalAddresses?: string[]
-  partition?: string
-}
-
-export interface EstablishRequest {
-  peerName: string
-  peeringToken: string
-  meta?: Record<string, string>
-  partition?: string
 }
 
 export class Peerings {
@@ -67,8 +63,8 @@ export class Peerings {
   /** By the peering's id. */
   readonly #live = new Map<string, LivePeering>()
   readonly #cleaning = new Set<Promise<void>>()
-  /** The last change of each name: making, establishing and clearing away never overlap. */
-  readonly #turns = new Map<string, Promise<unknown>>()
+  /** By name: making, establishing and clearing away never overlap. */
+  readonly #turns = new Turns()
   #closed = false
   readonly handlers: PeerStreamHandlers
 
@@ -111,15 +107,8 @@ export class Peerings {
 
   async generateToken(request: GenerateTokenRequest): Promise<string> {
     const { tables, ca, datacenter, addresses } = this.#options
-    this.#checkEnabled()
-    const name = checkName(request.peerName, 'generating a new peering token')
-    if ((request.partition ?? '') !== '' && request.partition !== 'default') throw invalid('Partitions are a Consul Enterprise feature')
-    const metaProblem = checkMeta(request.meta ?? {})
-    if (metaProblem !== undefined) throw invalid(`meta tags failed validation: ${metaProblem}`)
-    if (!this.#options.enabled.connect) {
-      throw invalid("connect.enabled must be set to true in the server's configuration when generating peering tokens")
-    }
-    if (!this.#options.enabled.grpcTls) throw invalid('TLS for gRPC must be enabled when generating peering tokens')
+    checkTokenRequest(request, this.#options.enabled)
+    const name = request.peerName
     const roots = ca.roots().value.roots
     if (roots.length === 0) throw invalid('CA has not finished initializing')
     const servers = serverAddresses(tables, addresses)
@@ -128,7 +117,7 @@ export class Peerings {
     }
     checkWritable(tables.peering(name).value)
     const secret = newSecret()
-    const peering = await this.#inTurn(name, () => this.#acceptorFor(name, request.meta, secret))
+    const peering = await this.#turns.run(name, () => this.#acceptorFor(name, request.meta, secret))
     return encodeToken({
       ca: roots.map(root => withNewline(root.rootCert)),
       manualServerAddresses: request.serverExternalAddresses ?? [],
@@ -164,15 +153,12 @@ export class Peerings {
   }
 
   async establish(request: EstablishRequest): Promise<void> {
-    this.#checkEnabled()
-    const name = checkName(request.peerName, 'establishing a peering')
-    if (request.peeringToken === '') throw badRequest('PeeringToken is required in the payload when establishing a peering.')
-    const metaProblem = checkMeta(request.meta ?? {})
-    if (metaProblem !== undefined) throw invalid(`meta tags failed validation: ${metaProblem}`)
+    checkEstablishRequest(request, this.#options.enabled)
+    const name = request.peerName
     const ownServerName = peeringServerName(this.#options.datacenter, this.#options.ca.trustDomain)
     const token = readToken(request.peeringToken, { ownServerName, allowPlaintext: this.#options.allowPlaintext })
     checkWritable(this.#options.tables.peering(name).value)
-    await this.#inTurn(name, () => this.#establish(name, token, request.meta))
+    await this.#turns.run(name, () => this.#establish(name, token, request.meta))
   }
 
   async #establish(name: string, token: PeeringToken, meta: Record<string, string> | undefined): Promise<void> {
@@ -210,7 +196,7 @@ export class Peerings {
   }
 
   async delete(name: string): Promise<void> {
-    this.#checkEnabled()
+    checkEnabled(this.#options.enabled)
     const existing = this.#options.tables.peering(name).value
     if (!existing) return
     const deletedAt = new Date(this.#options.clock.nowMs()).toISOString()
@@ -224,9 +210,14 @@ export class Peerings {
 
   /** The rest of a deletion: the farewell, what was imported, the record. */
   #clean(peering: Peering): void {
-    const work = this.#inTurn(peering.name, () => this.#cleanNow(peering)).catch((error: unknown) => {
-      this.#options.logger.error({ peer: peering.name, error: messageOf(error) }, 'deleting a peering failed; it goes on at the next start')
-    })
+    const work = this.#turns
+      .run(peering.name, () => this.#cleanNow(peering))
+      .catch((error: unknown) => {
+        this.#options.logger.error(
+          { peer: peering.name, error: messageOf(error) },
+          'deleting a peering failed; it goes on at the next start',
+        )
+      })
     this.#cleaning.add(work)
     void work.finally(() => this.#cleaning.delete(work))
   }
@@ -313,9 +304,11 @@ export class Peerings {
       serverAddresses: isDialer(peering) ? undefined : () => serverAddresses(tables, addresses),
     })
     const onTerminated = () => {
-      this.#inTurn(peering.name, () => this.#terminatedByPeer(live)).catch((error: unknown) => {
-        logger.error({ peer: peering.name, error: messageOf(error) }, 'ending a peering failed')
-      })
+      this.#turns
+        .run(peering.name, () => this.#terminatedByPeer(live))
+        .catch((error: unknown) => {
+          logger.error({ peer: peering.name, error: messageOf(error) }, 'ending a peering failed')
+        })
     }
     const live: LivePeering = new LivePeering({
       id: peering.id,
@@ -359,23 +352,6 @@ export class Peerings {
       remote: { partition: '', datacenter: this.#options.datacenter },
     }
   }
-
-  #inTurn<T>(name: string, work: () => Promise<T>): Promise<T> {
-    const result = (this.#turns.get(name) ?? Promise.resolve()).then(work)
-    const settled = result.then(
-      () => undefined,
-      () => undefined,
-    )
-    this.#turns.set(name, settled)
-    void settled.then(() => {
-      if (this.#turns.get(name) === settled) this.#turns.delete(name)
-    })
-    return result
-  }
-
-  #checkEnabled(): void {
-    if (!this.#options.enabled.peering) throw invalid('peering must be enabled to use this endpoint')
-  }
 }
 
 function isDialer(peering: Peering): boolean {
@@ -407,24 +383,4 @@ function fieldsOf(token: PeeringToken) {
 
 function withNewline(pem: string): string {
   return pem.endsWith('\n') ? pem : `${pem}\n`
-}
-
-function checkName(name: string, doing: string): string {
-  if (name === '') throw badRequest(`PeerName is required in the payload when ${doing}.`)
-  if (peerNamePattern.test(name)) return name
-  throw invalid(
-    `${name} is not a valid peer name: a valid peering name must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character`,
-  )
-}
-
-function checkWritable(peering: Peering | undefined): void {
-  if (peering?.state === 'DELETING') throw invalid('cannot write to peering that is marked for deletion')
-}
-
-function invalid(message: string): MeshError {
-  return new MeshError('invalid', message)
-}
-
-function badRequest(message: string): MeshError {
-  return new MeshError('bad-request', message)
 }

@@ -45,10 +45,9 @@ export interface SessionStatus {
   lastHeartbeatMs: number | undefined
   lastReceiveMs: number | undefined
   lastSendMs: number | undefined
-  lastAckMs: number | undefined
-  /** The other side refused something of ours. */
+  /** The other side refused something of ours, and has taken nothing of this type since. */
   lastNack: { atMs: number; url: string; message: string } | undefined
-  /** We refused something of theirs. */
+  /** We refused something of theirs that has not been put right since. */
   lastRefusal: { atMs: number; url: string; id: string; message: string } | undefined
   /** We refused their trust bundle and still do: alertable. */
   refusedBundle: string | undefined
@@ -119,14 +118,14 @@ export function newSession(identity: Identity, now: Now, previous?: SessionStatu
       lastHeartbeatMs: undefined,
       lastReceiveMs: undefined,
       lastSendMs: undefined,
-      lastAckMs: undefined,
-      lastNack: undefined,
-      lastRefusal: undefined,
       refusedBundle: undefined,
       ...previous,
       connected: false,
       alive: false,
       oversized: [],
+      // Everything is sent again, and refused again if it is no better.
+      lastNack: undefined,
+      lastRefusal: undefined,
       error: undefined,
     },
   }
@@ -234,7 +233,10 @@ function receiveRequest(state: SessionState, request: ReplicationMessage_Request
       message: 'peer refused a resource',
       fields: { resourceUrl: url, nonce: clip(request.ResponseNonce), code: request.Error.code, error: message },
     })
-  } else state.status.lastAckMs = now.wallMs
+  } else if (state.status.lastNack?.url === request.ResourceURL) {
+    // An answer does not name its resource, only its type: of a type with one resource, that one is good now.
+    state.status.lastNack = undefined
+  }
 }
 
 function receiveResponse(state: SessionState, response: ReplicationMessage_Response, effects: Effect[], now: Now): void {
@@ -261,9 +263,11 @@ function stored(state: SessionState, ticket: number, error: string | undefined, 
     state.status.lastReceiveMs = now.wallMs
     if (done.change.kind === 'list') state.status.importedServices = done.change.names.toSorted()
     if (done.change.kind === 'bundle') state.status.refusedBundle = undefined
+    const { lastRefusal } = state.status
+    if (lastRefusal?.url === done.url && lastRefusal.id === done.id) state.status.lastRefusal = undefined
   } else {
     if (done.change.kind === 'bundle') state.status.refusedBundle = error
-    refused(state, done.change.kind, done.change.kind === 'service' ? done.change.name : '', error, effects, now)
+    refused(state, done.url, done.id, error, effects, now)
   }
   store(state, effects)
 }

@@ -20,8 +20,8 @@ export function warningsOf(status: SessionStatus | undefined, peer: string, tabl
     )
   }
   const { lastNack, lastRefusal } = status
-  if (lastNack && lastNack.atMs > (status.lastAckMs ?? 0)) warnings.push(`the peer refused what was sent last: ${lastNack.message}`)
-  if (lastRefusal && lastRefusal.atMs >= (status.lastReceiveMs ?? 0))
+  if (lastNack) warnings.push(`the peer refused what was sent last: ${lastNack.message}`)
+  if (lastRefusal && lastRefusal.message !== status.refusedBundle)
     warnings.push(`refused ${lastRefusal.id} from the peer: ${lastRefusal.message}`)
   const empty = (status.importedServices ?? []).filter(name => tables.instances(name, peer).value.length === 0)
   if (empty.length > 0) {

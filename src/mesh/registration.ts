@@ -10,7 +10,7 @@ const gatewayKinds = new Set(['mesh-gateway', 'terminating-gateway', 'ingress-ga
 
 /** What is wrong with an instance, as one text; undefined when nothing is. */
 export function checkNodeService(service: NodeService, sidecar?: SidecarDefinition): string | undefined {
-  const problems: string[] = []
+  const problems: string[] = [...checkPorts(service)]
   if (service.kind === 'connect-proxy') problems.push(...checkProxy(service))
   if (gatewayKinds.has(service.kind ?? '')) problems.push(...checkGateway(service, sidecar))
   if (sidecar?.id) problems.push('A SidecarService cannot specify an ID as this is managed by the agent')
@@ -19,6 +19,22 @@ export function checkNodeService(service: NodeService, sidecar?: SidecarDefiniti
     problems.push('Port or SocketPath must be set for a Connect native service.')
   }
   return problems.length > 0 ? multiError(problems) : undefined
+}
+
+/** Consul keeps any number; nobody could listen there or dial it. */
+function* checkPorts({ port, proxy }: NodeService): Iterable<string> {
+  const named: [string, number | undefined][] = [
+    ['Port', port],
+    ['Proxy.LocalServicePort', proxy.localServicePort],
+    ...(proxy.upstreams ?? []).map((each): [string, number | undefined] => [
+      `LocalBindPort of upstream ${each.destinationName}`,
+      each.localBindPort,
+    ]),
+    ...(proxy.expose.paths ?? []).map((each): [string, number | undefined] => [`LocalPathPort of ${each.path}`, each.localPathPort]),
+  ]
+  for (const [name, value] of named) {
+    if (value !== undefined && (value < 0 || value > 65_535)) yield `${name} must be a port, 1 to 65535, and is ${value}`
+  }
 }
 
 type SidecarDefinition = NonNullable<NonNullable<ServiceDefinition['connect']>['sidecarService']>

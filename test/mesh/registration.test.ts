@@ -112,3 +112,15 @@ t.test("what Consul's own command line sends for a sidecar is taken: empty check
   const { Proxy } = encode(NodeService, sidecar.service) as { Proxy: Record<string, unknown> }
   t.notOk('TransparentProxy' in Proxy || 'AccessLogs' in Proxy, 'empty, they are not printed')
 })
+
+t.test('a number that is no port is refused by its name', t => {
+  const refused = (proxy: object) =>
+    checkNodeService(
+      NodeService.parse({ kind: 'connect-proxy', id: 'p', service: 'p', port: 1, proxy: { destinationServiceName: 'web', ...proxy } }),
+    )
+  t.match(refused({ localServicePort: 70_000 }), /Proxy\.LocalServicePort must be a port, 1 to 65535, and is 70000/)
+  t.match(refused({ upstreams: [{ destinationName: 'api', localBindPort: 65_536 }] }), /LocalBindPort of upstream api must be a port/)
+  t.match(refused({ expose: { paths: [{ path: '/h', listenerPort: 1, localPathPort: 99_999 }] } }), /LocalPathPort of \/h must be a port/)
+  t.equal(refused({ localServicePort: 65_535 }), undefined)
+  t.end()
+})

@@ -44,6 +44,7 @@ type Table = 'wan' | 'lan'
 interface Passage {
   table: Table
   sni: string
+  scope: GatewayRoute['scope']
   endpoint: Endpoint
   tunnel: Tunnel
 }
@@ -95,7 +96,9 @@ export class Gateway {
     else this.#stop('wan')
     for (const passage of this.#passages) {
       const route = this.#table(passage.table).get(passage.sni)
-      if (!route) passage.tunnel.destroy()
+      // The peer hears through this very tunnel where our servers are dialled from now on (peering-wire.md 7.7): not cut off.
+      if (!route && passage.scope === 'server') this.#drainPassage(passage)
+      else if (!route) passage.tunnel.destroy()
       else if (!route.endpoints.some(endpoint => addressOf(endpoint) === addressOf(passage.endpoint))) this.#drainPassage(passage)
     }
     await Promise.all(tried)
@@ -208,7 +211,7 @@ export class Gateway {
     reached.stream.write(hello)
     const onClose = () => this.#passages.delete(passage)
     const tunnel = openTunnel(socket, reached.stream, { idleMs: this.#limits.tunnelIdleMs, onClose })
-    const passage: Passage = { table, sni, endpoint: reached.endpoint, tunnel }
+    const passage: Passage = { table, sni, scope: now.scope, endpoint: reached.endpoint, tunnel }
     this.#passages.add(passage)
     if (tunnel.closed) onClose()
   }

@@ -4,10 +4,13 @@ import { connect as connectTls } from 'node:tls'
 import t, { type Test } from 'tap'
 import { silentLogger } from '../../src/lib/log.ts'
 import { compile, resourceKey, type GatewayPlan, type Plan } from '../../src/mesh/plan.ts'
+import { peeringServerName } from '../../src/mesh/sni.ts'
 import { names, type Endpoint, type Resource } from '../../src/mesh/snapshot.ts'
 import { Gateway, type GatewayLimits } from '../../src/proxy/gateway.ts'
 import { ProxyMetrics } from '../../src/proxy/metrics.ts'
 import { apiSni, dbSni, endpointAt, gatewaySelf, until, westDomain } from '../support/proxy-scene.ts'
+
+const serverSni = peeringServerName(gatewaySelf().datacenter, westDomain)
 
 /** A ClientHello as Node sends it, for a name. */
 function helloFor(servername: string): Promise<Buffer> {
@@ -56,7 +59,8 @@ async function start(t: Test, limits: Partial<GatewayLimits> = {}) {
     add({ kind: 'self', name: 'gateway', value: gatewaySelf() })
     add({ kind: 'roots', name: names.localRoots, value: { trustDomain: westDomain, peer: '', exportedPartition: '', pems: [] } })
     for (const [sni, endpoints] of Object.entries(routes)) {
-      add({ kind: 'exported', name: sni, value: { sni, service: 'api', peer: 'partner-east', endpoints: sni } })
+      if (sni === serverSni) add({ kind: 'server', name: sni, value: { sni, service: 'consul', peer: '', endpoints: sni } })
+      else add({ kind: 'exported', name: sni, value: { sni, service: 'api', peer: 'partner-east', endpoints: sni } })
       add({ kind: 'endpoints', name: sni, value: { endpoints } })
     }
     previous = compile(resources, previous, version)
@@ -205,4 +209,20 @@ t.test('a tunnel to an endpoint that is gone runs until it is quiet; one whose n
   const next = await dial()
   next.socket.write(await helloFor(apiSni))
   await until(() => two.sockets.length === 1)
+})
+
+t.test("a peer's stream to our servers is not cut when they are no longer reached through here: it is told so on that stream", async t => {
+  const { route, dial } = await start(t, { drainQuietMs: 150, drainLimitMs: 2000 })
+  const server = await endpoint(t)
+  await route({ [serverSni]: [endpointAt(server.port)] })
+  const peer = await dial()
+  peer.socket.write(await helloFor(serverSni))
+  await until(() => server.sockets.length === 1)
+  await route({})
+  server.sockets[0]!.write('dial me there')
+  await until(() => peer.heard() === 'dial me there')
+  t.equal(await peer.end, 'ECONNRESET', 'once it is quiet it ends')
+  const next = await dial()
+  next.socket.write(await helloFor(serverSni))
+  t.equal(await next.end, 'ECONNRESET', 'and nobody comes in any more')
 })

@@ -69,6 +69,8 @@ interface State {
 
 /** A leaf is valid from a minute ago, so that a neighbour's slower clock accepts it. */
 const backdateMs = 60_000
+/** Every handshake carries them. */
+const maxIntermediates = 4
 const pruneEveryMs = 3_600_000
 /** A rotated-out root outlives its last leaf by this, for clocks that differ. */
 const pruneSlackMs = 3_600_000
@@ -241,13 +243,11 @@ export class CertificateAuthority {
     const validity = crossSignedValidity(active, this.#clock.nowMs())
     const { serial: crossSerial } = await this.#serials.take(active.id, validity.notAfterMs)
     const intermediate = crossSign({ root: made.root, key: made.key, signer, serial: crossSerial, validity })
+    // A peer that was away for more than one rotation knows an older root only: the way back to it goes along.
+    const intermediateCerts = [intermediate, ...validIntermediates(active, this.#clock.nowMs())].slice(0, maxIntermediates)
     return {
       compare: [{ key: keys.caRoot(active.id), modRevision: active.modifyIndex }],
-      ops: [
-        putKey(made.root.id, made.key),
-        putRoot({ ...active, active: false }),
-        putRoot({ ...made.root, intermediateCerts: [intermediate] }),
-      ],
+      ops: [putKey(made.root.id, made.key), putRoot({ ...active, active: false }), putRoot({ ...made.root, intermediateCerts })],
     }
   }
 

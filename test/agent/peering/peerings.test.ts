@@ -183,3 +183,15 @@ void t.test('a peering under a second name works as soon as the first is deleted
   await until(() => west.tables.trustBundle('east-renamed').value?.trustDomain === east.ca.trustDomain)
   await until(() => west.state('east-renamed') === 'ACTIVE')
 })
+
+void t.test('a dialer that was away for several rotations comes back by itself', async t => {
+  const [east, west] = [await Cluster.start('east'), await Cluster.start('west')]
+  t.teardown(() => Promise.all([east.close(), west.close()]))
+  await peer(east, west)
+  await until(() => west.tables.trustBundle('east').value?.rootPems.length === 1)
+  await west.stop()
+  for (let i = 0; i < 3; i += 1) await east.ca.rotate()
+  await west.start()
+  await until(() => west.state('east') === 'ACTIVE')
+  await until(() => west.tables.trustBundle('east').value?.rootPems.length === 4)
+})

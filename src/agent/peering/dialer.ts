@@ -54,7 +54,7 @@ export interface DialerOptions {
 /** Waits after ordinary failures; after a hint to come back at once; and where the other side no longer knows us (6.5, 14). */
 const waits = {
   // Whoever is away for an hour is found again within seconds of its return; a dial costs both sides next to nothing.
-  ordinary: { firstMs: 300, maxMs: 4000, jitter: 0.5 },
+  ordinary: { firstMs: 300, maxMs: 3000, jitter: 0.5 },
   again: { firstMs: 8, maxMs: 8192, jitter: 0.25 },
   oversized: { firstMs: 8192, maxMs: 8192, jitter: 0.1 },
   unwanted: { firstMs: 60_000, maxMs: 300_000, jitter: 0.25 },

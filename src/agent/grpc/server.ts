@@ -34,7 +34,9 @@ export interface GrpcDoor {
 
 /** A connection that has not finished its handshake by then, or that speaks no HTTP/2, is dropped. */
 const handshakeTimeoutMs = 10_000
-const maxConnections = 2048
+/** A dialer needs one connection and one stream; what strangers may make us buffer is bounded by the product of both. */
+const maxConnections = 512
+const maxStreams = 4
 /** A connection on which nobody calls anything is let go; real dialers open one for each call. */
 const maxIdleMs = 10_000
 /** For the status of streams that end because the door closes. */
@@ -48,7 +50,7 @@ export async function startGrpcDoor(options: GrpcDoorOptions): Promise<GrpcDoor>
     'grpc.max_receive_message_length': messageLimits.acceptor,
     // A real dialer takes no more; sessions check before they send (5.6).
     'grpc.max_send_message_length': messageLimits.dialer,
-    'grpc.max_concurrent_streams': 64,
+    'grpc.max_concurrent_streams': maxStreams,
     'grpc.keepalive_time_ms': 30_000,
     'grpc.keepalive_timeout_ms': 20_000,
     'grpc.max_connection_idle_ms': maxIdleMs,

@@ -20,7 +20,7 @@ export interface ImportLimits {
   /** Encoded size of everything it exports. */
   bytes: number
 }
-export const defaultImportLimits: ImportLimits = { services: 10_000, instances: 100_000, bytes: 256 * 1024 * 1024 }
+export const defaultImportLimits: ImportLimits = { services: 10_000, instances: 100_000, bytes: 64 * 1024 * 1024 }
 
 const maxRoots = 64
 const maxAddresses = 64

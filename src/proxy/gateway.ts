@@ -47,6 +47,7 @@ interface Passage {
   scope: GatewayRoute['scope']
   endpoint: Endpoint
   tunnel: Tunnel
+  dismissed: boolean
 }
 
 export interface GatewayOptions {
@@ -96,8 +97,7 @@ export class Gateway {
     else this.#stop('wan')
     for (const passage of this.#passages) {
       const route = this.#table(passage.table).get(passage.sni)
-      // The peer hears through this very tunnel where our servers are dialled from now on (peering-wire.md 7.7): not cut off.
-      if (!route && passage.scope === 'server') this.#drainPassage(passage)
+      if (!route && passage.scope === 'server') this.#dismiss(passage)
       else if (!route) passage.tunnel.destroy()
       else if (!route.endpoints.some(endpoint => addressOf(endpoint) === addressOf(passage.endpoint))) this.#drainPassage(passage)
     }
@@ -211,7 +211,7 @@ export class Gateway {
     reached.stream.write(hello)
     const onClose = () => this.#passages.delete(passage)
     const tunnel = openTunnel(socket, reached.stream, { idleMs: this.#limits.tunnelIdleMs, onClose })
-    const passage: Passage = { table, sni, scope: now.scope, endpoint: reached.endpoint, tunnel }
+    const passage: Passage = { table, sni, scope: now.scope, endpoint: reached.endpoint, tunnel, dismissed: false }
     this.#passages.add(passage)
     if (tunnel.closed) onClose()
   }
@@ -248,6 +248,13 @@ export class Gateway {
   #refuse(socket: Socket, reason: RefusalReason): void {
     this.#options.metrics.refused('gateway', reason).count += 1
     if (!socket.destroyed) socket.resetAndDestroy()
+  }
+
+  /** The peer hears through this very tunnel where our servers are dialled from now on (peering-wire.md 7.7): time for that, however quiet it was. */
+  #dismiss(passage: Passage): void {
+    if (passage.dismissed) return
+    passage.dismissed = true
+    setTimeout(() => this.#drainPassage(passage), this.#limits.drainQuietMs).unref()
   }
 
   #drainPassage({ tunnel }: Passage): void {

@@ -188,7 +188,9 @@ export class Gateway {
     }
     const onEnd = () => {
       stop()
-      this.#refuse(socket, 'malformed')
+      // Who says nothing at all only looked whether somebody listens: a health check.
+      if (length === 0) socket.destroy()
+      else this.#refuse(socket, 'malformed')
     }
     socket.on('data', onData)
     socket.once('end', onEnd)

@@ -101,7 +101,8 @@ export class Inbound {
       }
     })
     this.#server.on('tlsClientError', (error, socket) => {
-      if (!this.#closed) this.#refused('tls')
+      // Who says nothing at all only looked whether somebody listens: a health check.
+      if (!this.#closed && socket.bytesRead > 0) this.#refused('tls')
       options.logger.debug({ error: error.message }, 'inbound handshake failed')
       socket.destroy()
     })

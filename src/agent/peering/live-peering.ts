@@ -54,6 +54,11 @@ export class LivePeering {
     this.#dialer.start()
   }
 
+  /** Time since the peer last said anything, by the monotonic clock; undefined while there is no stream. */
+  get silentMs(): number | undefined {
+    return this.#driver?.silentMs
+  }
+
   get isBusy(): boolean {
     return this.#driver !== undefined && this.#driver.silentMs < presumedDeadMs
   }

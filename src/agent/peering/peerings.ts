@@ -24,7 +24,7 @@ import { readToken, spendToken } from './exchange.ts'
 import { Exporter } from './exporter.ts'
 import { Importer, type ImportLimits } from './importer.ts'
 import { LivePeering, streamStatusOf } from './live-peering.ts'
-import { peeringMetrics } from './metrics.ts'
+import { peeringMetrics, type PeeringCondition } from './metrics.ts'
 import { PeeringRecords, putSecrets } from './records.ts'
 import {
   checkEnabled,
@@ -37,7 +37,7 @@ import {
   type PeeringSwitches,
 } from './requests.ts'
 import { newSecret, withToken, type DialerSecrets } from './secrets.ts'
-import type { Identity, SessionStatus } from './session.ts'
+import type { Identity } from './session.ts'
 import { warningsOf } from './warnings.ts'
 
 export interface PeeringsOptions {
@@ -276,10 +276,10 @@ export class Peerings {
     return { ...peering, state: live?.stateOf(peering) ?? peering.state, streamStatus: streamStatusOf(live?.status) }
   }
 
-  #conditions(): { name: string; active: boolean; status: SessionStatus | undefined }[] {
+  #conditions(): PeeringCondition[] {
     return this.#options.tables.peerings().value.map(peering => {
       const live = this.#live.get(peering.id)
-      return { name: peering.name, active: live?.stateOf(peering) === 'ACTIVE', status: live?.status }
+      return { name: peering.name, state: live?.stateOf(peering) ?? peering.state, silentMs: live?.silentMs, status: live?.status }
     })
   }
 

@@ -157,6 +157,8 @@ void t.test('a service that no message can carry shows its name without instance
   t.same(west.peerings.read('east').value?.streamStatus.importedServices, ['big', 'web'])
   t.match(east.peerings.read('west').value?.warnings, [/^big is not exported: its definitions take \d+ bytes/])
   t.match(await east.metrics.metrics(), /isthmus_peering_oversized_services\{peer="west"\} 1/)
+  t.match(await east.metrics.metrics(), /isthmus_peering_state\{peer="west"\} 3/)
+  t.match(await east.metrics.metrics(), /isthmus_peering_age_seconds\{peer="west"\} \d+(?:\.\d+)?/)
   await east.register('n', 'web-2', 'web')
   await until(() => west.imported('web', 'east').length === 2)
   t.equal(west.state('east'), 'ACTIVE')

@@ -5,6 +5,7 @@
  */
 import { createHash, createPrivateKey, createPublicKey, X509Certificate, type KeyObject } from 'node:crypto'
 import { Backoff } from '../lib/backoff.ts'
+import { systemClock, type Clock, type Timer } from '../lib/clock.ts'
 import { MeshError, messageOf } from '../lib/errors.ts'
 import type { Logger } from '../lib/log.ts'
 import { decode, encode } from '../lib/shape.ts'
@@ -17,29 +18,32 @@ import type { ProxyIdentity } from './tls.ts'
 const rootChangeJitterMs = 30_000
 
 export interface LeafOptions {
-  agent: AgentClient
+  agent: Pick<AgentClient, 'put'>
   proxyId: string
   logger: Logger
   onLeaf: (identity: ProxyIdentity) => void
+  clock?: Clock
   /** Draws in [0, 1). */
   random?: () => number
 }
 
 export class Leaf {
   readonly #options: LeafOptions
+  readonly #clock: Clock
   readonly #random: () => number
   readonly #backoff = new Backoff({ firstMs: 250, maxMs: 30_000, jitter: 0.5 })
   readonly #abort = new AbortController()
   #identity: ProxyIdentity | undefined
   #uri = ''
   #roots: readonly string[] = []
-  #timer: NodeJS.Timeout | undefined
+  #timer: Timer | undefined
   #dueMs = Infinity
   #busy = false
   #again = false
 
   constructor(options: LeafOptions) {
     this.#options = options
+    this.#clock = options.clock ?? systemClock
     this.#random = options.random ?? Math.random
   }
 
@@ -59,7 +63,7 @@ export class Leaf {
 
   /** Starts with a leaf from disk, if it can still be used for this id. */
   adopt(identity: ProxyIdentity): boolean {
-    const problem = problemOf(identity, identity.uri)
+    const problem = problemOf(identity, identity.uri, this.#clock.nowMs())
     if (problem !== undefined) return false
     this.#take(identity)
     return true
@@ -67,15 +71,15 @@ export class Leaf {
 
   close(): void {
     this.#abort.abort()
-    clearTimeout(this.#timer)
+    this.#timer?.cancel()
   }
 
   #holds(identity: ProxyIdentity): boolean {
-    return chainHolds(readBundle([identity.certPem]), readBundle(this.#roots), Date.now())
+    return chainHolds(readBundle([identity.certPem]), readBundle(this.#roots), this.#clock.nowMs())
   }
 
   #renewIn(ms: number): void {
-    const dueMs = performance.now() + ms
+    const dueMs = this.#clock.monotonicMs() + ms
     if (this.#busy) {
       this.#again ||= ms === 0
       return
@@ -85,10 +89,9 @@ export class Leaf {
   }
 
   #schedule(ms: number): void {
-    clearTimeout(this.#timer)
-    this.#dueMs = performance.now() + ms
-    this.#timer = setTimeout(() => void this.#renew(), Math.min(ms, 2 ** 31 - 1))
-    this.#timer.unref()
+    this.#timer?.cancel()
+    this.#dueMs = this.#clock.monotonicMs() + ms
+    this.#timer = this.#clock.after(ms, () => void this.#renew())
   }
 
   async #renew(): Promise<void> {
@@ -118,7 +121,7 @@ export class Leaf {
     if (!signed.ok)
       throw new MeshError('invalid', `the agent's answer is no signed leaf: ${signed.issues[0]?.path} ${signed.issues[0]?.message}`)
     const identity = identityOf(signed.value.certPem, key)
-    const problem = problemOf(identity, uri)
+    const problem = problemOf(identity, uri, this.#clock.nowMs())
     if (problem !== undefined) throw new MeshError('invalid', `the agent signed a leaf that ${problem}`)
     return identity
   }
@@ -128,7 +131,7 @@ export class Leaf {
     this.#identity = identity
     const lifeMs = identity.validBeforeMs - identity.validAfterMs
     const renewAtMs = identity.validAfterMs + lifeMs * (0.6 + 0.3 * this.#random())
-    this.#schedule(Math.max(1000, renewAtMs - Date.now()))
+    this.#schedule(Math.max(1000, renewAtMs - this.#clock.nowMs()))
     this.#options.onLeaf(identity)
   }
 }
@@ -147,10 +150,10 @@ export function identityOf(certPem: string, key: KeyObject): ProxyIdentity {
 }
 
 /** Why a leaf cannot be ours; undefined when it can. */
-function problemOf(identity: ProxyIdentity, uri: string): string | undefined {
+function problemOf(identity: ProxyIdentity, uri: string, nowMs: number): string | undefined {
   if (identity.uri !== uri || uri === '') return 'does not carry our id'
   const leaf = new X509Certificate(identity.certPem)
   const key = createPublicKey(createPrivateKey(identity.keyPem))
   if (!leaf.publicKey.equals(key)) return 'is not for our key'
-  return Date.now() < identity.validBeforeMs ? undefined : 'has expired'
+  return nowMs < identity.validBeforeMs ? undefined : 'has expired'
 }

@@ -22,9 +22,9 @@ interface Scene {
   uri: string
   /** The agent is there; false makes it refuse. */
   agent: { up: boolean; asked: number }
-  roots(): string[]
+  roots: () => string[]
   /** Moves time in steps, so that what waits for the store or a key can happen. */
-  pass(ms: number): Promise<void>
+  pass: (ms: number) => Promise<void>
 }
 
 async function scene(t: { teardown(end: () => Promise<void>): void }, draw: number): Promise<Scene> {

@@ -129,7 +129,15 @@ export async function wireAgent(config: AgentConfig, options: Required<Pick<Agen
     for (const check of config.checks) await localAgent.registerCheck(check)
     if (config.peering.enabled && config.connect.enabled) await peerings.start()
 
-    const snapshots = new Snapshots({ tables, ca, node: config.nodeName, datacenter, defaultAction: config.defaultIntentionPolicy, clock, logger })
+    const snapshots = new Snapshots({
+      tables,
+      ca,
+      node: config.nodeName,
+      datacenter,
+      defaultAction: config.defaultIntentionPolicy,
+      clock,
+      logger,
+    })
     const facts: AgentParts['config'] = {
       datacenter,
       nodeName: node.node,

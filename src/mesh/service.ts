@@ -6,9 +6,6 @@ import * as z from 'zod'
 import { CheckDefinition, HealthCheck } from './check.ts'
 import { Locality, Node } from './node.ts'
 
-/** `''` is an ordinary ("typical") service. */
-export type ServiceKind = '' | 'connect-proxy' | 'mesh-gateway' | 'terminating-gateway' | 'ingress-gateway' | 'api-gateway'
-
 export const ServiceAddress = z.object({ address: z.string().default(''), port: z.number().int().default(0) })
 export type ServiceAddress = z.infer<typeof ServiceAddress>
 

@@ -3,7 +3,7 @@
  * a new plan or a new leaf makes a new binding, built before it is put in place.
  */
 import type { X509Certificate } from 'node:crypto'
-import type { GatewayPlan, SidecarPlan } from '../mesh/plan.ts'
+import type { SidecarPlan } from '../mesh/plan.ts'
 import { readBundle } from './permit.ts'
 import type { ProxyIdentity } from './tls.ts'
 
@@ -14,10 +14,6 @@ export interface SidecarBinding {
   inboundRoots: ReadonlyMap<string, readonly X509Certificate[]>
   /** The same as PEM, for the handshake. */
   inboundPems: readonly string[]
-}
-
-export interface GatewayBinding {
-  plan: GatewayPlan
 }
 
 export function bindSidecar(plan: SidecarPlan, identity: ProxyIdentity): SidecarBinding {

@@ -11,7 +11,6 @@ export interface Tally {
 }
 
 export type StatusClass = '1xx' | '2xx' | '3xx' | '4xx' | '5xx' | 'none'
-export const statusClasses: readonly StatusClass[] = ['none', '1xx', '2xx', '3xx', '4xx', '5xx']
 export type DecisionLabel = 'allow' | 'deny-intention' | 'deny-default' | 'deny-peer-default' | 'deny-identity' | 'malformed'
 export type Door = 'inbound' | 'outbound' | 'gateway' | 'expose'
 export type RefusalReason =

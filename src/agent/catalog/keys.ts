@@ -51,6 +51,3 @@ export const keys = {
   localCheck: (node: string, checkId: string) => `local/${part(node)}/check/${part(checkId)}`,
   localPrefix: (node: string) => `local/${part(node)}/`,
 } as const
-
-/** Prefixes whose values are secret: no door lists them, no log shows them. */
-export const secretPrefixes = ['peering-secret/', 'ca-key/'] as const

@@ -22,7 +22,15 @@ interface Wish {
   force: boolean
 }
 
+const usage = `node dist/certs/mint.js DIRECTORY [--service web] [--datacenter dc1] [--cluster-id UUID] [--force]
+
+Mints a root, a leaf for a service and a server certificate for development, keys with mode 0600. --force replaces what is there.`
+
 function readArguments(): Wish {
+  if (process.argv.includes('--help') || process.argv.includes('-h')) {
+    console.log(usage)
+    process.exit(0)
+  }
   const { values, positionals } = parseArgs({
     allowPositionals: true,
     options: {
@@ -33,7 +41,7 @@ function readArguments(): Wish {
     },
   })
   const [directory, ...more] = positionals
-  if (directory === undefined || more.length > 0) throw new Error('name one directory: node dist/certs/mint.js DIRECTORY')
+  if (directory === undefined || more.length > 0) throw new Error(`name one directory: ${usage}`)
   const clusterId = values['cluster-id'].toLowerCase()
   if (!/^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(clusterId))
     throw new Error('--cluster-id is no UUID; leave it out for a random one')

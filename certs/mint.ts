@@ -41,7 +41,8 @@ function readArguments(): Wish {
     },
   })
   const [directory, ...more] = positionals
-  if (directory === undefined || more.length > 0) throw new Error(`name one directory: ${usage}`)
+  if (directory === undefined || more.length > 0)
+    throw new Error('name one directory: node dist/certs/mint.js DIRECTORY; --help tells the rest')
   const clusterId = values['cluster-id'].toLowerCase()
   if (!/^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(clusterId))
     throw new Error('--cluster-id is no UUID; leave it out for a random one')

@@ -43,7 +43,7 @@ void t.test('it mints a root, a leaf and a server certificate that openssl accep
 })
 
 void t.test('it says what is missing', t => {
-  t.same(run(), { status: 1, out: 'name one directory: node dist/certs/mint.js DIRECTORY\n' })
+  t.same(run(), { status: 1, out: 'name one directory: node dist/certs/mint.js DIRECTORY; --help tells the rest\n' })
   t.same(run('x', '--cluster-id', 'no'), { status: 1, out: '--cluster-id is no UUID; leave it out for a random one\n' })
   t.end()
 })

@@ -16,14 +16,28 @@ function run(tapArgs, env = {}) {
   return spawnSync(process.execPath, [tap, ...tapArgs], { cwd: root, stdio: 'inherit', env: { ...process.env, ...env } }).status ?? 1
 }
 
+/** The result of each file; of a failing assertion the diagnostics that follow it, and of a skipped one the reason. */
+function report(lines) {
+  lines.forEach((line, i) => {
+    if (/^(?:not )?ok \d+ - dist\//.test(line) || /# SKIP/.test(line)) console.log(line.trim())
+    if (!/^\s+not ok /.test(line)) return
+    const indent = line.search(/\S/)
+    const end = lines.findIndex((each, j) => j > i + 1 && each.trim() === '...')
+    const block = lines.slice(i, Math.min(end === -1 ? i + 1 : end, i + 40))
+    console.log(block.map(each => each.slice(indent)).join('\n'))
+  })
+}
+
 if (!existsSync(join(root, '.tap', 'plugins')) && run(['build']) !== 0) process.exit(1)
 mkdirSync(dirname(raw), { recursive: true })
-const status = run(
-  ['run', '--disable-coverage', '--reporter=terse', `--output-file=${raw}`, ...(deep ? ['--timeout=1800'] : []), ...files],
-  deep ? { ISTHMUS_DEEP: '1' } : {},
-)
+// People see progress; a log gets a line for each file, and what failed.
+const reporter = process.stdout.isTTY ? 'terse' : 'silent'
+const options = ['--disable-coverage', `--reporter=${reporter}`, `--output-file=${raw}`, ...(deep ? ['--timeout=1800'] : [])]
+const status = run(['run', ...options, ...files], deep ? { ISTHMUS_DEEP: '1' } : {})
+const results = readFileSync(raw, 'utf8')
+if (reporter === 'silent') report(results.split('\n'))
 
-const summary = /^# \{([^}]*)\}\s*$/m.exec(readFileSync(raw, 'utf8'))
+const summary = /^# \{([^}]*)\}\s*$/m.exec(results)
 const count = name => Number(new RegExp(`${name}: (\\d+)`).exec(summary?.[1] ?? '')?.[1] ?? 0)
 const failed = count('fail') + (status !== 0 && count('fail') === 0 ? 1 : 0)
 console.log(`\n${count('pass')} passed, ${failed} failed${count('skip') > 0 ? `, ${count('skip')} skipped` : ''}`)

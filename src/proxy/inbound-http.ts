@@ -8,7 +8,7 @@ import type { SidecarBinding } from './binding.ts'
 import { dialPlain } from './dial.ts'
 import type { ConnectFailure, HttpDoor, Opened, Outcome, Refused, UpstreamStream } from './http1/door.ts'
 import type { RequestHead } from './http1/head.ts'
-import { recordRequest, type RequestTallies } from './metrics.ts'
+import { recordRequest, type DecisionLabel, type RequestTallies } from './metrics.ts'
 import type { Permit } from './permit.ts'
 import type { StreamPool } from './pool.ts'
 import { xfccElement, xfccHeader, xfccOf } from './xfcc.ts'
@@ -17,8 +17,10 @@ export interface InboundHttpOptions {
   permit: Permit
   binding: () => SidecarBinding
   app: StreamPool
-  requests: RequestTallies
-  decided: (decision: Decision) => void
+  /** By decision; `none` for what was no request. */
+  requests: Readonly<Record<DecisionLabel | 'none', RequestTallies>>
+  /** Counts a decision and names it. */
+  decided: (decision: Decision) => DecisionLabel
   threw: (error: unknown) => void
 }
 
@@ -36,6 +38,7 @@ export class InboundHttp implements HttpDoor {
   /** The current request, so that its tunnel can be judged again. The head is valid until `finished`. */
   #head: HttpFacts = { method: '', path: '', headers: [] }
   #xfcc: string | undefined
+  #decision: DecisionLabel | 'none' = 'none'
 
   constructor(options: InboundHttpOptions) {
     this.#options = options
@@ -52,7 +55,7 @@ export class InboundHttp implements HttpDoor {
     head.remove(xfccHeader)
     this.#head = head
     const decision = this.#judge(peer)
-    decided(decision)
+    this.#decision = decided(decision)
     if (decision.malformed === true) return malformed
     if (!decision.allow) return denied
     if (this.#self !== identity.uri) {
@@ -74,7 +77,8 @@ export class InboundHttp implements HttpDoor {
   }
 
   finished(outcome: Outcome): void {
-    recordRequest(this.#options.requests, outcome.status, outcome.durationMs)
+    recordRequest(this.#options.requests[this.#decision], outcome.status, outcome.durationMs)
+    this.#decision = 'none'
   }
 
   #judge(peer: Principal | undefined): Decision {

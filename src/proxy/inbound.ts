@@ -14,7 +14,7 @@ import { serveHttp1 } from './http1/connection.ts'
 import type { HttpDoor } from './http1/door.ts'
 import { defaultHttp1Limits, type Http1Limits } from './http1/limits.ts'
 import { InboundHttp } from './inbound-http.ts'
-import { type DecisionLabel, type ProxyMetrics, type RefusalReason, type Tally } from './metrics.ts'
+import { type DecisionLabel, type ProxyMetrics, type RefusalReason, type RequestTallies, type Tally } from './metrics.ts'
 import { permitOf, presentedChain, type Permit } from './permit.ts'
 import { StreamPool } from './pool.ts'
 import { chooseAlpn, contextKey, contextOptions } from './tls.ts'
@@ -65,6 +65,7 @@ export class Inbound {
   readonly #refused: (reason: RefusalReason) => void
   readonly #accepted: Tally
   readonly #decisions: Record<DecisionLabel, Tally>
+  readonly #requests: Record<DecisionLabel | 'none', RequestTallies>
   readonly #limits: Http1Limits
   #contextKey = ''
   #context: SidecarBinding | undefined
@@ -81,7 +82,9 @@ export class Inbound {
       metrics.refused('inbound', reason).count += 1
     }
     this.#accepted = metrics.connections('inbound')
-    this.#decisions = decisionTallies(metrics)
+    this.#decisions = byDecision(label => metrics.decision(label))
+    const requests = byDecision(label => metrics.requests('inbound', '', label))
+    this.#requests = { ...requests, none: metrics.requests('inbound', '') }
     metrics.gauges.open.set('inbound', () => this.#sockets.size)
     this.#expiry = setInterval(() => this.#closeExpired(), inboundLimits.expiryMs)
     this.#expiry.unref()
@@ -185,7 +188,7 @@ export class Inbound {
       permit,
       binding: () => this.#options.binding()!,
       app: this.#app,
-      requests: this.#options.metrics.requests('inbound', ''),
+      requests: this.#requests,
       decided: decision => this.#decided(decision),
       threw: error => this.#threw(error),
     })
@@ -252,8 +255,10 @@ export class Inbound {
     return principal ? authorizer.authorize(principal, undefined) : nobody
   }
 
-  #decided(decision: Decision): void {
-    this.#decisions[decisionLabel(decision)].count += 1
+  #decided(decision: Decision): DecisionLabel {
+    const label = decisionLabel(decision)
+    this.#decisions[label].count += 1
+    return label
   }
 
   /** A new plan or leaf is in place: contexts are swapped, and whoever may no longer be here goes. */
@@ -303,7 +308,8 @@ function decisionLabel(decision: Decision): DecisionLabel {
   return decision.allow ? 'allow' : `deny-${decision.reason}`
 }
 
-function decisionTallies(metrics: ProxyMetrics): Record<DecisionLabel, Tally> {
+/** One of something for each decision. */
+function byDecision<T>(make: (label: DecisionLabel) => T): Record<DecisionLabel, T> {
   const labels: DecisionLabel[] = ['allow', 'deny-intention', 'deny-default', 'deny-peer-default', 'deny-identity', 'malformed']
-  return Object.fromEntries(labels.map(label => [label, metrics.decision(label)])) as Record<DecisionLabel, Tally>
+  return Object.fromEntries(labels.map(label => [label, make(label)])) as Record<DecisionLabel, T>
 }

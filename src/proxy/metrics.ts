@@ -54,9 +54,9 @@ export class ProxyMetrics {
   constructor(component: string) {
     this.registry = createRegistry(component)
     const { registry, gauges } = this
-    this.#counter('isthmus_proxy_requests_total', 'Requests answered.', ['door', 'upstream', 'class'])
+    this.#counter('isthmus_proxy_requests_total', 'Requests answered.', ['door', 'upstream', 'class', 'decision'])
     this.#counter('isthmus_proxy_request_seconds_total', 'Time spent on requests.', ['door', 'upstream'])
-    this.#counter('isthmus_proxy_decisions_total', 'Intention decisions.', ['decision'])
+    this.#counter('isthmus_proxy_decisions_total', 'Decisions of the intentions, on requests and on connections of bytes.', ['decision'])
     this.#counter('isthmus_proxy_connections_total', 'Connections accepted.', ['door'])
     this.#counter('isthmus_proxy_refused_total', 'Connections refused before they carried anything.', ['door', 'reason'])
     this.#counter('isthmus_proxy_dials_total', 'Attempts to reach an endpoint.', ['upstream', 'outcome'])
@@ -85,8 +85,9 @@ export class ProxyMetrics {
     })
   }
 
-  requests(door: Door, upstream: string): RequestTallies {
-    const of = (cls: StatusClass) => this.#tally('isthmus_proxy_requests_total', { door, upstream, class: cls })
+  /** `decision` is empty where this proxy decides nothing: on its way out, and for what was no request. */
+  requests(door: Door, upstream: string, decision: DecisionLabel | '' = ''): RequestTallies {
+    const of = (cls: StatusClass) => this.#tally('isthmus_proxy_requests_total', { door, upstream, class: cls, decision })
     return {
       byClass: [of('none'), of('1xx'), of('2xx'), of('3xx'), of('4xx'), of('5xx')],
       seconds: this.#tally('isthmus_proxy_request_seconds_total', { door, upstream }),

@@ -95,6 +95,21 @@ t.test('two clusters, one token, one request across', async t => {
     await until('allowed again', async () => (await exchange(scene.dbPort, 'x').catch(() => '')) === 'Xbye', 2000, 20)
   })
 
+  await t.test('requests are counted by upstream, status and decision', async t => {
+    const { text: outbound } = await call(scene.east.adminPort('web'), '/metrics')
+    t.match(
+      outbound,
+      /^isthmus_proxy_requests_total\{door="outbound",upstream="api\?peer=west",class="2xx",decision="",component="sidecar"\} \d+$/m,
+    )
+    const { text: inbound } = await call(scene.west.adminPort('api'), '/metrics')
+    t.match(inbound, /^isthmus_proxy_requests_total\{door="inbound",upstream="",class="2xx",decision="allow",component="sidecar"\} \d+$/m)
+    t.match(
+      inbound,
+      /^isthmus_proxy_requests_total\{door="inbound",upstream="",class="4xx",decision="deny-intention",component="sidecar"\} \d+$/m,
+    )
+    t.match(inbound, /^isthmus_proxy_leaf_expiry_seconds\{component="sidecar"\} 2\d{5}/m, 'three days, in seconds')
+  })
+
   await t.test('without an intention, a peer is denied, though local callers are allowed by default', async () => {
     await scene.west.api('DELETE', '/v1/config/service-intentions/api')
     await until('denied', async () => (await call(scene.apiPort, '/')).status === 403, 1000, 5)

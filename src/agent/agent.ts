@@ -2,7 +2,8 @@
  * The agent: the wiring diagram of the control plane. Each part is made once, in the order in which it depends on the others, and
  * closed in the opposite order. Nothing else in the agent makes a part.
  */
-import { randomBytes } from 'node:crypto'
+import { randomUUID } from 'node:crypto'
+import { hostPort } from '../lib/address.ts'
 import { systemClock, type Clock } from '../lib/clock.ts'
 import { Closing } from '../lib/closing.ts'
 import { MeshError } from '../lib/errors.ts'
@@ -195,7 +196,7 @@ function ownNode(config: AgentConfig, tables: Tables): Node {
   const before = tables.node(config.nodeName).value
   const { advertiseAddr: lan, advertiseAddrWan: wan } = config
   return {
-    id: config.nodeId ?? (before?.id || randomId()),
+    id: config.nodeId ?? (before?.id || randomUUID()),
     node: config.nodeName,
     address: lan,
     datacenter: config.datacenter,
@@ -223,15 +224,4 @@ async function bootstrap(config: AgentConfig, configEntries: ConfigEntries, tabl
     const there = tables.configEntry(entry.kind, 'name' in entry ? entry.name : 'mesh').value
     if (there === undefined) await configEntries.write(entry)
   }
-}
-
-/** 36 characters of hex and hyphens, as Consul makes its ids. */
-function randomId(): string {
-  return randomBytes(16)
-    .toString('hex')
-    .replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')
-}
-
-function hostPort(host: string, port: number): string {
-  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
 }

@@ -2,6 +2,7 @@
 import { InvalidArgumentError } from 'commander'
 import { createServer } from 'node:net'
 import { CliError } from './context.ts'
+import { hostPort } from '../lib/address.ts'
 
 export interface HostPort {
   host: string
@@ -14,10 +15,6 @@ export function parseHostPort(text: string): HostPort {
   const port = Number(match?.[3])
   if (!match || port > 65_535) throw new InvalidArgumentError('write it as host:port.')
   return { host: (match[1] ?? match[2])!, port }
-}
-
-export function showHostPort({ host, port }: HostPort): string {
-  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
 }
 
 /** Ends the command when nothing can listen there now; what would otherwise be registered would only mislead others. */
@@ -36,7 +33,7 @@ export async function checkListenable(address: HostPort, flag: string): Promise<
         : code === 'EADDRNOTAVAIL'
           ? `this machine has no such address; ${flag} is one of its own`
           : `choose another ${flag}`
-    throw new CliError(`cannot listen on ${showHostPort(address)} (${code}): ${next}`, 1, { cause: error })
+    throw new CliError(`cannot listen on ${hostPort(address.host, address.port)} (${code}): ${next}`, 1, { cause: error })
   }
   await new Promise(resolve => server.close(resolve))
 }

@@ -1,7 +1,8 @@
 /** `isthmus gateway`: registers a mesh gateway and runs it; takes the registration back when it ends in order. */
 import type { Command } from 'commander'
+import { hostPort } from '../lib/address.ts'
 import { createLogger } from '../lib/log.ts'
-import { checkListenable, parseHostPort, showHostPort, type HostPort } from './address.ts'
+import { checkListenable, parseHostPort, type HostPort } from './address.ts'
 import { agentCommand, doing } from './command.ts'
 import type { CliContext } from './context.ts'
 import { untilSignal } from './running.ts'
@@ -27,7 +28,7 @@ export function registerGateway(program: Command, context: CliContext): void {
       // What others are told of its health; a gateway that vanished without a word is forgotten after a while.
       Check: {
         Name: 'Mesh Gateway Listening',
-        TCP: showHostPort(address),
+        TCP: hostPort(address.host, address.port),
         Interval: '2s',
         Timeout: '1s',
         DeregisterCriticalServiceAfter: '6h',
@@ -48,7 +49,7 @@ export function registerGateway(program: Command, context: CliContext): void {
         lanOnWan: flags.lanOnWan ?? false,
       })
       const admin = proxy.admin ? `, admin on port ${proxy.admin.port}` : ''
-      sayWhenReady(context, proxy, `==> gateway ${name} is running on ${showHostPort(address)}${admin}`)
+      sayWhenReady(context, proxy, `==> gateway ${name} is running on ${hostPort(address.host, address.port)}${admin}`)
       return {
         async stop() {
           // First out of the catalogs, ours and the peers', then the tunnels.

@@ -2,6 +2,7 @@
 import type { Command } from 'commander'
 import { agentCommand, doing, say, table } from './command.ts'
 import { CliError, type CliContext } from './context.ts'
+import { hostPort } from '../lib/address.ts'
 
 interface MemberView {
   Name: string
@@ -49,16 +50,12 @@ function stateOf(member: MemberView): string {
   return states[member.Status] ?? 'none'
 }
 
-function addressOf(member: MemberView): string {
-  return `${member.Addr.includes(':') ? `[${member.Addr}]` : member.Addr}:${member.Port}`
-}
-
 function briefTable(members: MemberView[]): string {
   const rows = members.map(member => {
     const { role, build, dc, ap, segment } = member.Tags
     return [
       member.Name,
-      addressOf(member),
+      hostPort(member.Addr, member.Port),
       stateOf(member),
       role === 'consul' ? 'server' : role === 'node' ? 'client' : 'unknown',
       build?.split(':', 1)[0] || '< 0.3',
@@ -76,7 +73,7 @@ function detailedTable(members: MemberView[]): string {
     const tags = Object.entries(member.Tags)
       .map(([key, value]) => `${key}=${value}`)
       .sort()
-    return [member.Name, addressOf(member), stateOf(member), tags.join(',')]
+    return [member.Name, hostPort(member.Addr, member.Port), stateOf(member), tags.join(',')]
   })
   return table([['Node', 'Address', 'Status', 'Tags'], ...rows])
 }

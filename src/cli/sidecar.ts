@@ -6,6 +6,7 @@ import type { AgentClient } from './client.ts'
 import { agentCommand, doing, say } from './command.ts'
 import { CliError, type CliContext } from './context.ts'
 import { untilSignal } from './running.ts'
+import { isLoopbackHost } from '../lib/address.ts'
 
 export interface ProxyFlags {
   admin?: HostPort
@@ -93,7 +94,6 @@ async function proxyIdOf(client: AgentClient, flags: SidecarFlags): Promise<stri
 
 function parseLoopback(text: string): HostPort {
   const address = parseHostPort(text)
-  if (!/^(?:127\.\d{1,3}\.\d{1,3}\.\d{1,3}|::1|localhost)$/.test(address.host))
-    throw new InvalidArgumentError('the admin door is for loopback only.')
+  if (!isLoopbackHost(address.host)) throw new InvalidArgumentError('the admin door is for loopback only.')
   return address
 }

@@ -1,6 +1,6 @@
 /**
- * Metrics: one prom-client Registry for each thing that is started, so that several can run in one process. Each plane declares
- * its metrics in one file of its own (agent/metrics.ts, proxy/metrics.ts); names are isthmus_<area>_<noun>_<unit>.
+ * Metrics: one prom-client Registry for each thing that is started, so that several can run in one process. Each part declares
+ * its own in a metrics.ts (agent/peering, agent/dns, proxy); names are isthmus_<area>_<noun>_<unit>.
  */
 import { collectDefaultMetrics, Registry } from 'prom-client'
 

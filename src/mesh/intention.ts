@@ -4,6 +4,7 @@
  */
 import * as z from 'zod'
 import { Permission, type ServiceIntentions } from './config-entry.ts'
+import { compareText } from '../lib/order.ts'
 
 export const Intention = z.object({
   /** Only those that were created with an id have dates. */
@@ -39,10 +40,6 @@ export function compareIntentions(a: Intention, b: Intention): number {
     compareText(a.sourceName, b.sourceName) ||
     compareText(a.destinationName, b.destinationName)
   )
-}
-
-function compareText(a: string, b: string): number {
-  return a < b ? -1 : a > b ? 1 : 0
 }
 
 /** The intentions of one entry, in its own order. */

@@ -6,6 +6,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { isIP, type AddressInfo } from 'node:net'
 import { MeshError } from '../lib/errors.ts'
 import type { Registry } from '../lib/metrics.ts'
+import { isLoopbackHost } from '../lib/address.ts'
 
 export interface AdminSource {
   registry: Registry
@@ -21,7 +22,7 @@ export interface AdminDoor {
 }
 
 export async function startAdmin(at: { host: string; port: number }, source: AdminSource): Promise<AdminDoor> {
-  if (!isLoopback(at.host)) throw new MeshError('invalid', `the admin address ${at.host} is not a loopback address: use 127.0.0.1`)
+  if (!isLoopbackHost(at.host)) throw new MeshError('invalid', `the admin address ${at.host} is not a loopback address: use 127.0.0.1`)
   const server = createServer({ requestTimeout: 10_000, headersTimeout: 5000, maxHeaderSize: 16_384 }, (request, response) => {
     void answer(request, response, source)
   })
@@ -61,10 +62,6 @@ async function answer(request: IncomingMessage, response: ServerResponse, source
   if (path === '/plan') return say(200, 'application/json', `${JSON.stringify(source.plan(), undefined, 2)}\n`)
   if (path === '/certs') return say(200, 'application/json', `${JSON.stringify(source.certs(), undefined, 2)}\n`)
   say(404, 'text/plain', '/ready /metrics /stats/prometheus /plan /certs\n')
-}
-
-function isLoopback(host: string): boolean {
-  return host === 'localhost' || host === '::1' || /^127(?:\.\d{1,3}){3}$/.test(host)
 }
 
 /** An address, or `localhost`. */

@@ -3,9 +3,10 @@
  * a generation, and then whole: chunks alone change nothing that a reader sees.
  */
 import type { CheckServiceNode } from '../../mesh/service.ts'
-import { compareText, fold } from './instances-table.ts'
+import { fold } from './instances-table.ts'
 import type { Change, ImportedService } from './records.ts'
 import type { Reading, Topics } from './topics.ts'
+import { compareText } from '../../lib/order.ts'
 
 interface ImportedSet {
   record: ImportedService

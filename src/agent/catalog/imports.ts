@@ -9,11 +9,12 @@ import { peerNamePattern } from '../../mesh/peering.ts'
 import type { CheckServiceNode } from '../../mesh/service.ts'
 import { storeLimits, type Op, type Store } from '../store/store.ts'
 import { putRecord } from './commit.ts'
-import { compareText, fold } from './instances-table.ts'
+import { fold } from './instances-table.ts'
 import { keys } from './keys.ts'
 import type { ImportedService } from './records.ts'
 import type { Tables } from './tables.ts'
 import { virtualAddressTag, type VirtualIps } from './virtual-ips.ts'
+import { compareText } from '../../lib/order.ts'
 
 /** Well under the store's limits, so that a chunk and the record fit into one transaction. */
 const maxChunkBytes = 256 * 1024

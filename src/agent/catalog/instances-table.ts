@@ -8,6 +8,7 @@ import type { Node } from '../../mesh/node.ts'
 import { isTypical, type CheckServiceNode, type NodeService } from '../../mesh/service.ts'
 import type { Change } from './records.ts'
 import type { Reading, Topics } from './topics.ts'
+import { compareText } from '../../lib/order.ts'
 
 interface Placed {
   node: string
@@ -261,10 +262,6 @@ export function fold(name: string): string {
 /** The record of a change with the indexes of its entry. */
 export function indexed({ value, createIndex, modifyIndex }: Change): object {
   return { ...(value as object), createIndex, modifyIndex }
-}
-
-export function compareText(a: string, b: string): number {
-  return a < b ? -1 : a > b ? 1 : 0
 }
 
 function byKey(a: readonly [string, unknown], b: readonly [string, unknown]): number {

@@ -14,10 +14,11 @@ import { defaultOutputSize, Poll, withThresholds, type CheckRunner, type Report 
 import { checkTcp } from './checks/tcp.ts'
 import { limitOutput, Ttl } from './checks/ttl.ts'
 import type { Catalog } from './catalog.ts'
-import { compareText, fold } from './instances-table.ts'
+import { fold } from './instances-table.ts'
 import { keys } from './keys.ts'
 import type { LocalRecords } from './local-records.ts'
 import type { Tables } from './tables.ts'
+import { compareText } from '../../lib/order.ts'
 
 const retryMs = 5000
 const minDeregisterMs = 60_000

@@ -1,7 +1,8 @@
 /** A table of records that stand alone: found by their key without regard to case, listed in the order of their keys. */
-import { compareText, indexed } from './instances-table.ts'
+import { indexed } from './instances-table.ts'
 import type { Change } from './records.ts'
 import type { Reading, Topics } from './topics.ts'
+import { compareText } from '../../lib/order.ts'
 
 export class RecordTable<T> {
   readonly #topics: Topics

@@ -2,6 +2,7 @@
 import type { CheckDefinition } from '../../mesh/check.ts'
 import { definedChecks, nodeServiceOf } from '../../mesh/registration.ts'
 import type { NodeService, ServiceDefinition } from '../../mesh/service.ts'
+import { hostPort } from '../../lib/address.ts'
 
 export interface Sidecar {
   service: NodeService
@@ -47,7 +48,6 @@ function localApp(own: NodeService, parent: NodeService): { localServicePort?: n
 function defaultChecks(service: NodeService, parentId: string): CheckDefinition[] {
   const alias: CheckDefinition = { name: `Connect Sidecar Aliasing ${parentId}`, aliasService: parentId }
   if (!service.port) return [alias]
-  const host = service.proxy.localServiceAddress ?? '127.0.0.1'
-  const address = host.includes(':') ? `[${host}]:${service.port}` : `${host}:${service.port}`
+  const address = hostPort(service.proxy.localServiceAddress ?? '127.0.0.1', service.port)
   return [{ name: 'Connect Sidecar Listening', tcp: address, intervalMs: 10_000 }, alias]
 }

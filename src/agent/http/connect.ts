@@ -10,7 +10,7 @@ import { bytes, empty, json, metaHeaders, type Reply } from './reply.ts'
 import { parseBool } from './request.ts'
 import type { Call, Route } from './route.ts'
 
-function requireConnect(call: Call): void {
+export function requireConnect(call: Call): void {
   if (!call.agent.config.connectEnabled) throw new MeshError('invalid', 'Connect must be enabled in order to use this endpoint')
 }
 

@@ -15,6 +15,7 @@ import { IntentionRequest, parseIntentionName, sourceOf } from './intention-requ
 import { json, metaHeaders, type Reply } from './reply.ts'
 import { decodeBody, type Query } from './request.ts'
 import type { Call, Route } from './route.ts'
+import { requireConnect } from './connect.ts'
 
 const kind = 'service-intentions'
 const decodeTexts = { prefix: 'Failed to decode request body' } as const
@@ -33,10 +34,6 @@ async function list(call: Call): Promise<Reply> {
   requireConnect(call)
   const reading = await blockingRead(call, () => call.agent.tables.configEntries(kind))
   return json(applyFilter(call.query, Intention, allIntentions(call)).map(encodeIntention), metaHeaders(reading))
-}
-
-function requireConnect(call: Call): void {
-  if (!call.agent.config.connectEnabled) throw new MeshError('invalid', 'Connect must be enabled in order to use this endpoint')
 }
 
 function nameParam(query: Query, param: 'source' | 'destination', peerAllowed = false): { name: string; peer: string } {

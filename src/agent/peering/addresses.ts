@@ -1,6 +1,7 @@
 /** Where this cluster's peering servers are dialled, and through which gateways it dials others (spec/peering-wire.md 1.1, 6.1, 11). */
 import { lanAddress, wanAddress, type ServiceAddress } from '../../mesh/service.ts'
 import type { Reading, Tables } from '../catalog/tables.ts'
+import { hostPort } from '../../lib/address.ts'
 
 /** True while the operator wants peering traffic to pass the mesh gateways. */
 function throughGateways(tables: Tables): Reading<boolean> {
@@ -27,5 +28,5 @@ export function localGatewayAddresses(tables: Tables): string[] {
 }
 
 function unique(addresses: ServiceAddress[]): string[] {
-  return [...new Set(addresses.map(({ address, port }) => (address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`)))]
+  return [...new Set(addresses.map(({ address, port }) => hostPort(address, port)))]
 }

@@ -80,6 +80,11 @@ export const Endpoint = z.object({
 })
 export type Endpoint = z.infer<typeof Endpoint>
 
+/** What an endpoint is told apart by where it is dialled: two with one address are one place. */
+export function addressOf({ address, port }: { address: string; port: number }): string {
+  return `${address}:${port}`
+}
+
 /** Where a name is reached. Resource name: chosen by the producer, referred to by the others. */
 export const Endpoints = z.object({ endpoints: z.array(Endpoint) })
 export type Endpoints = z.infer<typeof Endpoints>

@@ -3,10 +3,10 @@
  * as often as its weight says, as evenly spread as it can be.
  */
 import type { Endpoint } from '../snapshot.ts'
-import type { Picker } from './picker.ts'
+import { pickable, weightOf, type Picker, type Skip } from './picker.ts'
 
-/** Weights are 1..128 (spec/data-plane.md 9.3). A schedule that would take more steps than this to lay out gives each endpoint one turn. */
-export const roundRobinLimits = { maxWeight: 128, maxSteps: 1_000_000 } as const
+/** A schedule that would take more steps than this to lay out gives each endpoint one turn. */
+export const roundRobinLimits = { maxSteps: 1_000_000 } as const
 
 export class RoundRobin implements Picker {
   readonly size: number
@@ -15,13 +15,13 @@ export class RoundRobin implements Picker {
 
   /** `after`: the picker that this one replaces; going on where it stood keeps a change of endpoints from favouring the first. */
   constructor(endpoints: readonly Endpoint[], after?: RoundRobin) {
-    const healthy = endpoints.filter(endpoint => endpoint.healthy && endpoint.weight > 0)
+    const healthy = pickable(endpoints)
     this.size = healthy.length
     this.#schedule = schedule(healthy)
     this.#next = after === undefined || this.#schedule.length === 0 ? 0 : after.#next % this.#schedule.length
   }
 
-  pick(skip?: (endpoint: Endpoint) => boolean): Endpoint | undefined {
+  pick(skip?: Skip): Endpoint | undefined {
     const { length } = this.#schedule
     for (let tried = 0; tried < length; tried++) {
       const endpoint = this.#schedule[this.#next]!
@@ -34,7 +34,7 @@ export class RoundRobin implements Picker {
 
 /** Smooth weighted round robin, as nginx does it: each turn the one that lags most behind its share. */
 function schedule(endpoints: readonly Endpoint[]): readonly Endpoint[] {
-  const clamped = endpoints.map(({ weight }) => Math.min(roundRobinLimits.maxWeight, Math.max(1, Math.trunc(weight))))
+  const clamped = endpoints.map(weightOf)
   const divisor = clamped.reduce(greatestCommonDivisor, 0)
   const weights = clamped.map(weight => weight / divisor)
   const total = weights.reduce((sum, weight) => sum + weight, 0)

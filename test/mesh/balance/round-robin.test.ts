@@ -1,8 +1,9 @@
 // Round robin: healthy endpoints only, each in proportion to its weight.
 import * as fc from 'fast-check'
 import t from 'tap'
-import { RoundRobin, roundRobinLimits } from '../../src/mesh/balance/round-robin.ts'
-import type { Endpoint } from '../../src/mesh/snapshot.ts'
+import { maxWeight } from '../../../src/mesh/balance/picker.ts'
+import { RoundRobin } from '../../../src/mesh/balance/round-robin.ts'
+import type { Endpoint } from '../../../src/mesh/snapshot.ts'
 
 const endpoint = (id: string, weight = 1, healthy = true): Endpoint => ({ id, address: '127.0.0.1', port: 1, weight, healthy })
 const picks = (picker: RoundRobin, count: number) => Array.from({ length: count }, () => picker.pick()?.id).join('')
@@ -54,7 +55,7 @@ t.test('over one round every endpoint has exactly its share', t => {
   const weights = fc.array(fc.integer({ min: 1, max: 200 }), { minLength: 1, maxLength: 6 })
   fc.assert(
     fc.property(weights, list => {
-      const clamped = list.map(weight => Math.min(weight, roundRobinLimits.maxWeight))
+      const clamped = list.map(weight => Math.min(weight, maxWeight))
       const total = clamped.reduce((sum, weight) => sum + weight, 0)
       const picker = new RoundRobin(list.map((weight, i) => endpoint(String(i), weight)))
       const counts = list.map(() => 0)

@@ -3,7 +3,9 @@
  * which it is stored. What depends on other entries is checked where they are known (agent/catalog/config-entries.ts).
  */
 import { RE2JS } from 're2js'
+import { formatDuration } from '../lib/duration.ts'
 import { messageOf, multiError } from '../lib/errors.ts'
+import { balancePolicies } from './balance/config.ts'
 import type {
   ConfigEntry,
   ExportedServices,
@@ -13,6 +15,7 @@ import type {
   ProxyDefaults,
   ServiceDefaults,
   ServiceIntentions,
+  ServiceResolver,
 } from './config-entry.ts'
 import { precedenceOf } from './intention.ts'
 
@@ -29,6 +32,8 @@ export function checkConfigEntry(entry: ConfigEntry): string | undefined {
       return checkExportedServices(entry)
     case 'service-intentions':
       return checkIntentions(entry)
+    case 'service-resolver':
+      return checkResolver(entry)
   }
 }
 
@@ -218,6 +223,55 @@ function checkExportedServices(entry: ExportedServices): string | undefined {
       if (samenessGroup) return `${at}: sameness-groups are an enterprise-only feature`
     }
   }
+  return undefined
+}
+
+function checkResolver(entry: ServiceResolver): string | undefined {
+  if (entry.name === '') return 'Name is required'
+  const meta = several(metaProblems(entry.meta))
+  if (meta !== undefined) return meta
+  if (entry.prioritizeByLocality !== undefined) return 'Prioritize-by-locality requires Consul Enterprise'
+  // Stored and not done, they would send requests where nobody wants them.
+  const { defaultSubset, subsets, redirect, failover } = entry
+  const unserved = Object.entries({ DefaultSubset: defaultSubset, Subsets: subsets, Redirect: redirect, Failover: failover })
+  const first = unserved.find(([, value]) => value !== undefined && value !== '')
+  if (first !== undefined) {
+    return `${first[0]} of a service-resolver is not served yet; this version serves LoadBalancer, ConnectTimeout and RequestTimeout`
+  }
+  for (const [name, ms = 0] of Object.entries({ ConnectTimeout: entry.connectTimeoutMs, RequestTimeout: entry.requestTimeoutMs })) {
+    if (ms < 0) return `Bad ${name} '${formatDuration(ms)}', must be >= 0`
+  }
+  return entry.loadBalancer && checkLoadBalancer(entry.loadBalancer)
+}
+
+type LoadBalancer = NonNullable<ServiceResolver['loadBalancer']>
+
+function checkLoadBalancer({ policy = '', ringHashConfig, leastRequestConfig, hashPolicies = [] }: LoadBalancer): string | undefined {
+  if (policy !== '' && !(balancePolicies as readonly string[]).includes(policy)) {
+    return `Bad LoadBalancer policy: ${JSON.stringify(policy)} is not supported`
+  }
+  const incompatible = (what: string) =>
+    `Bad LoadBalancer configuration. ${what} specified for incompatible load balancing policy ${JSON.stringify(policy)}`
+  if (ringHashConfig && policy !== 'ring_hash') return incompatible('RingHashConfig')
+  if (leastRequestConfig && policy !== 'least_request' && policy !== 'peak_ewma') return incompatible('LeastRequestConfig')
+  if (hashPolicies.length > 0 && policy !== 'ring_hash' && policy !== 'maglev') {
+    return `Bad LoadBalancer configuration: HashPolicies specified for non-hash-based Policy: ${JSON.stringify(policy)}`
+  }
+  for (const [i, hashPolicy] of hashPolicies.entries()) {
+    const problem = checkHashPolicy(hashPolicy)
+    if (problem !== undefined) return `Bad LoadBalancer HashPolicy[${i}]: ${problem}`
+  }
+  return undefined
+}
+
+function checkHashPolicy({ field = '', fieldValue = '', cookieConfig, sourceIp }: NonNullable<LoadBalancer['hashPolicies']>[number]) {
+  if (!['', 'header', 'cookie', 'query_parameter'].includes(field)) return `${JSON.stringify(field)} is not a supported field`
+  if (sourceIp && field !== '') return `a single hash policy cannot hash both a source address and a ${JSON.stringify(field)}`
+  if (sourceIp && fieldValue !== '') return 'A FieldValue cannot be specified when hashing SourceIP'
+  if (field !== '' && fieldValue === '') return `Field ${JSON.stringify(field)} was specified without a FieldValue`
+  if (field === '' && fieldValue !== '') return 'FieldValue requires a Field to apply to'
+  if (cookieConfig && field !== 'cookie') return `cookie_config provided for ${JSON.stringify(field)}`
+  if (cookieConfig?.session && cookieConfig.ttlMs) return 'a session cookie cannot have an associated TTL'
   return undefined
 }
 

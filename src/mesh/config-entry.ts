@@ -11,18 +11,19 @@ const meta = z.record(z.string(), z.string()).optional()
 const indexes = { meta, createIndex: z.number().default(0), modifyIndex: z.number().default(0) }
 const opaque = z.record(z.string(), z.unknown())
 
-const upstreamLimits = z.object({
+export const UpstreamLimits = z.object({
   maxConnections: z.number().int().optional(),
   maxPendingRequests: z.number().int().optional(),
   maxConcurrentRequests: z.number().int().optional(),
 })
-const passiveHealthCheck = z.object({
+export const PassiveHealthCheck = z.object({
   intervalMs: duration('Interval', 'nanoseconds').optional(),
   maxFailures: z.number().int().optional(),
   enforcingConsecutive5xx: z.number().int().optional(),
   maxEjectionPercent: z.number().int().optional(),
   baseEjectionTimeMs: duration('BaseEjectionTime', 'nanoseconds').optional(),
 })
+export type PassiveHealthCheck = z.infer<typeof PassiveHealthCheck>
 const upstreamConfig = z.object({
   name: z.string().optional(),
   peer: z.string().default(''),
@@ -30,8 +31,8 @@ const upstreamConfig = z.object({
   connectTimeoutMs: z.number().int().optional(),
   envoyListenerJson: z.string().optional(),
   envoyClusterJson: z.string().optional(),
-  limits: upstreamLimits.optional(),
-  passiveHealthCheck: passiveHealthCheck.optional(),
+  limits: UpstreamLimits.optional(),
+  passiveHealthCheck: PassiveHealthCheck.optional(),
   meshGateway: MeshGatewayMode.default({}),
   balanceOutboundConnections: z.string().optional(),
 })
@@ -186,6 +187,39 @@ export const ServiceIntentions = z.object({
 })
 export type ServiceIntentions = z.infer<typeof ServiceIntentions>
 
+const hashPolicy = z.object({
+  field: z.string().optional(),
+  fieldValue: z.string().optional(),
+  cookieConfig: z
+    .object({ session: z.boolean().optional(), ttlMs: duration('TTL', 'nanoseconds').optional(), path: z.string().optional() })
+    .optional(),
+  sourceIp: z.boolean().optional(),
+  terminal: z.boolean().optional(),
+})
+
+const loadBalancer = z.object({
+  policy: z.string().optional(),
+  ringHashConfig: z.object({ minimumRingSize: z.number().int().optional(), maximumRingSize: z.number().int().optional() }).optional(),
+  leastRequestConfig: z.object({ choiceCount: z.number().int().optional() }).optional(),
+  hashPolicies: z.array(hashPolicy).optional(),
+})
+
+/** What of it is served: the balancing and the time-outs. The rest is read so that it can be refused by name. */
+export const ServiceResolver = z.object({
+  kind: z.literal('service-resolver'),
+  name: z.string().default(''),
+  defaultSubset: z.string().optional(),
+  subsets: z.record(z.string(), opaque).optional(),
+  redirect: opaque.optional(),
+  failover: z.record(z.string(), opaque).optional(),
+  prioritizeByLocality: opaque.optional(),
+  connectTimeoutMs: duration('ConnectTimeout').optional(),
+  requestTimeoutMs: duration('RequestTimeout').optional(),
+  loadBalancer: loadBalancer.optional(),
+  ...indexes,
+})
+export type ServiceResolver = z.infer<typeof ServiceResolver>
+
 /** The kinds of this version, each with its schema. A kind of Consul's that is not here is refused by name. */
 export const configEntryKinds = {
   'service-defaults': ServiceDefaults,
@@ -193,10 +227,11 @@ export const configEntryKinds = {
   mesh: Mesh,
   'exported-services': ExportedServices,
   'service-intentions': ServiceIntentions,
+  'service-resolver': ServiceResolver,
 } as const
 export type ConfigEntryKind = keyof typeof configEntryKinds
 export type EntryOf<K extends ConfigEntryKind> = z.infer<(typeof configEntryKinds)[K]>
-export type ConfigEntry = ServiceDefaults | ProxyDefaults | Mesh | ExportedServices | ServiceIntentions
+export type ConfigEntry = ServiceDefaults | ProxyDefaults | Mesh | ExportedServices | ServiceIntentions | ServiceResolver
 
 /** `http`, `http2` and `grpc` carry requests; every other protocol is bytes. */
 export function isHttpLike(protocol: string): boolean {
@@ -207,7 +242,6 @@ export function isHttpLike(protocol: string): boolean {
 export const unsupportedKinds: ReadonlySet<string> = new Set([
   'service-router',
   'service-splitter',
-  'service-resolver',
   'ingress-gateway',
   'terminating-gateway',
   'api-gateway',

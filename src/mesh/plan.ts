@@ -5,7 +5,19 @@
  * of every table and listed in `problems`; the rest of the plan works on.
  */
 import { compileIntentions, type Authorizer } from './authorize.ts'
+import {
+  defaultBalance,
+  defaultCircuitLimits,
+  defaultOutlierLimits,
+  defaultRetryLimits,
+  type Balance,
+  type CircuitLimits,
+  type OutlierLimits,
+  type RetryLimits,
+} from './balance/config.ts'
 import type { Picker } from './balance/picker.ts'
+import { isHashing, pickerOf } from './balance/policy.ts'
+import { RequestHash } from './balance/request-hash.ts'
 import { RoundRobin } from './balance/round-robin.ts'
 import { isHttpLike } from './config-entry.ts'
 import { compileRoutes } from './gateway-routes.ts'
@@ -44,6 +56,11 @@ export interface UpstreamPlan extends EndpointsPlan {
   spiffeIds: ReadonlySet<string>
   /** Verify the server against these only. */
   rootPems: readonly string[]
+  /** Where equal requests go to the same endpoint: what makes them equal. */
+  hash: RequestHash | undefined
+  limits: CircuitLimits
+  outlier: OutlierLimits
+  retry: RetryLimits
   /** Changes when sessions made for the old one must not be used any more; a change of endpoints alone leaves it. */
   version: string
 }
@@ -225,6 +242,13 @@ class Compiler {
     })
   }
 
+  /** Asked for in every compilation, so that it goes on where the one before it stood whenever endpoints or settings change. */
+  #picker(name: string, source: string, endpoints: readonly Endpoint[], balance: Balance): Picker {
+    const settings = balance === defaultBalance ? '' : JSON.stringify(balance)
+    const version = `${this.#version('endpoints', source)}/${endpoints.length}/${settings}`
+    return this.#memo.part<Picker>(`picker/${name}`, version, before => pickerOf(endpoints, balance, before))
+  }
+
   #upstreams(roots: ReadonlyMap<string, RootsPlan>): Map<string, UpstreamPlan> {
     const byPeer = new Map([...roots.values()].map(each => [each.peer, each]))
     const upstreams = new Map<string, UpstreamPlan>()
@@ -233,7 +257,9 @@ class Compiler {
       const problem = upstreamProblem(value, owner)
       if (problem !== undefined) this.#problems.push(`upstream ${name}: ${problem}`)
       // A refused upstream keeps its listener and has nowhere to go, so that its app sees an error and not a refused connection.
-      const source = problem === undefined ? this.#endpoints(value.endpoints) : nowhere
+      const endpoints = problem === undefined ? (valueOf(this.#resources, 'endpoints', value.endpoints)?.value.endpoints ?? []) : []
+      const balance = value.balance ?? defaultBalance
+      const picker = this.#picker(name, value.endpoints, endpoints, balance)
       const session = `${version}/${owner?.version ?? ''}/${problem ?? ''}`
       upstreams.set(
         name,
@@ -243,8 +269,13 @@ class Compiler {
           trustDomain: owner?.trustDomain ?? '',
           spiffeIds: new Set(problem === undefined ? value.spiffeIds : []),
           rootPems: owner?.pems ?? [],
-          endpoints: source.endpoints,
-          picker: source.picker,
+          endpoints,
+          picker,
+          hash: isHashing(balance.policy) && balance.hashPolicies.length > 0 ? new RequestHash(balance.hashPolicies) : undefined,
+          limits: value.limits ?? defaultCircuitLimits,
+          // A peer is seen through its gateways, which are not to blame for what the apps behind them answer: only where it is asked for.
+          outlier: value.passiveHealthCheck ?? { ...defaultOutlierLimits, enabled: value.peer === '' },
+          retry: value.retry ?? defaultRetryLimits,
           version: session,
         })),
       )
@@ -252,8 +283,6 @@ class Compiler {
     return upstreams
   }
 }
-
-const nowhere: EndpointsPlan = { endpoints: [], picker: new RoundRobin([]) }
 
 /** Why this upstream must not be dialled; undefined when it may. Identities and SNI must be the owner's own (DESIGN 6). */
 function upstreamProblem(upstream: UpstreamResource, owner: RootsPlan | undefined): string | undefined {

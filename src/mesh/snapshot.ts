@@ -4,6 +4,7 @@
  * is the contract on the wire (NDJSON, one Resource or marker a line).
  */
 import * as z from 'zod'
+import { Balance, CircuitLimits, OutlierLimits, RetryLimits } from './balance/config.ts'
 import { ExposePath } from './service.ts'
 import { IntentionSource } from './config-entry.ts'
 
@@ -66,8 +67,15 @@ export const UpstreamResource = z.object({
   /** Accepted server identities, compared byte for byte. */
   spiffeIds: z.array(z.string()),
   connectTimeoutMs: z.number().default(5000),
+  /** Instead of the proxy's own; 0 is none. */
+  requestTimeoutMs: z.number().optional(),
   /** Name of the `endpoints` resource. */
   endpoints: z.string(),
+  /** Absent where nothing was configured; the plan has the defaults. */
+  balance: Balance.optional(),
+  limits: CircuitLimits.optional(),
+  passiveHealthCheck: OutlierLimits.optional(),
+  retry: RetryLimits.optional(),
 })
 export type UpstreamResource = z.infer<typeof UpstreamResource>
 

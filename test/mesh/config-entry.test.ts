@@ -61,8 +61,37 @@ t.test('what is written in either spelling is read back as Consul prints it', as
 t.test('kinds of Consul that this version does not have are refused by name', async t => {
   t.same(answer({ Kind: 'service-router', Name: 'web' }), {
     status: 500,
-    text: 'config entries of kind "service-router" are not supported; use one of service-defaults, proxy-defaults, mesh, exported-services, service-intentions',
+    text: 'config entries of kind "service-router" are not supported; use one of service-defaults, proxy-defaults, mesh, exported-services, service-intentions, service-resolver',
   })
+})
+
+t.test('what of a resolver is not served is refused by name, and a policy of our own is taken', async t => {
+  for (const [field, value] of Object.entries({
+    DefaultSubset: 'v1',
+    Subsets: { v1: { Filter: 'Service.Meta.version == v1' } },
+    Redirect: { Service: 'y' },
+    Failover: { '*': { Datacenters: ['dc2'] } },
+  })) {
+    t.same(answer({ Kind: 'service-resolver', Name: 'x', [field]: value }), {
+      status: 500,
+      text: `${field} of a service-resolver is not served yet; this version serves LoadBalancer, ConnectTimeout and RequestTimeout`,
+    })
+  }
+  const balanced = (LoadBalancer: object) => answer({ Kind: 'service-resolver', Name: 'x', LoadBalancer }).text
+  t.equal(balanced({ Policy: 'peak_ewma', LeastRequestConfig: { ChoiceCount: 3 } }), 'true')
+  t.equal(
+    balanced({ Policy: 'random', LeastRequestConfig: { ChoiceCount: 3 } }),
+    'Bad LoadBalancer configuration. LeastRequestConfig specified for incompatible load balancing policy "random"',
+  )
+  for (const [policy, problem] of [
+    [{ Field: 'body', FieldValue: 'x' }, '"body" is not a supported field'],
+    [{ Field: 'header', FieldValue: 'x', SourceIP: true }, 'a single hash policy cannot hash both a source address and a "header"'],
+    [{ FieldValue: 'x', SourceIP: true }, 'A FieldValue cannot be specified when hashing SourceIP'],
+    [{ FieldValue: 'x' }, 'FieldValue requires a Field to apply to'],
+    [{ Field: 'header', FieldValue: 'x', CookieConfig: {} }, 'cookie_config provided for "header"'],
+  ] as const) {
+    t.equal(balanced({ Policy: 'maglev', HashPolicies: [{ SourceIP: true }, policy] }), `Bad LoadBalancer HashPolicy[1]: ${problem}`)
+  }
 })
 
 t.test('values are taken weakly, as from HCL', async t => {

@@ -11,6 +11,7 @@ import { serviceId } from '../../mesh/spiffe.ts'
 import { allDown, isDown, lanEndpoints, wanEndpoints } from './endpoints.ts'
 import { snapshotLimits, type Gathering, type SnapshotContext } from './gathering.ts'
 import { rootsOfPeer } from './roots.ts'
+import { overrideFor, trafficOf } from './traffic.ts'
 
 export function gatherUpstreams(proxy: NodeService, gathering: Gathering, context: SnapshotContext): void {
   const client = gathering.read(context.tables.configEntry('service-defaults', proxy.proxy.destinationServiceName ?? ''))
@@ -34,8 +35,8 @@ function gatherLocal(upstream: Upstream, client: ServiceDefaults | undefined, ga
     listen: listenOf(upstream),
     sni: internalSni(service, datacenter, trustDomain),
     spiffeIds: [serviceId(trustDomain, datacenter, service)],
-    connectTimeoutMs: connectTimeoutMs(upstream, client),
     endpoints: name,
+    ...trafficOf({ upstream, client, resolver: gathering.read(tables.configEntry('service-resolver', service)) }),
   })
   gathering.add('endpoints', name, lanEndpoints(gathering.read(tables.connectInstances(service))))
 }
@@ -60,8 +61,8 @@ function gatherPeered(
     listen: listenOf(upstream),
     sni: meta.sni[0]!,
     spiffeIds: meta.spiffeId,
-    connectTimeoutMs: connectTimeoutMs(upstream, client),
     endpoints: name,
+    ...trafficOf({ upstream, client, resolver: gathering.read(context.tables.configEntry('service-resolver', service)) }),
   })
   const global = gathering.read(context.tables.configEntry('proxy-defaults', 'global'))
   // Else the peer's gateways, as the synthetic proxies that it sent carry them: their WAN addresses and their health.
@@ -110,17 +111,5 @@ function gatewayMode(upstream: Upstream, proxy: NodeService, client: ServiceDefa
     client?.meshGateway.mode ||
     globalMode ||
     ''
-  )
-}
-
-function connectTimeoutMs(upstream: Upstream, client: ServiceDefaults | undefined): number {
-  const own = upstream.config?.['connect_timeout_ms']
-  if (typeof own === 'number' && own > 0) return own
-  return overrideFor(upstream, client)?.connectTimeoutMs || client?.upstreamConfig?.defaults?.connectTimeoutMs || 5000
-}
-
-function overrideFor(upstream: Upstream, client: ServiceDefaults | undefined) {
-  return client?.upstreamConfig?.overrides?.find(
-    each => each.name === upstream.destinationName && (each.peer ?? '') === (upstream.destinationPeer ?? ''),
   )
 }

@@ -3,8 +3,17 @@
  * much may be under way and what is tried again. Each has a default, so that a resource of an older agent still means something.
  */
 import * as z from 'zod'
-import { choiceLimits } from './least-loaded.ts'
-import { ringLimits } from './ring-hash.ts'
+
+/** Consul's ChoiceCount; Envoy's default, and a bound on what one pick may cost. */
+export const choiceLimits = { least: 2, most: 16 } as const
+
+export const ringLimits = {
+  /** Envoy's default and bound for what is asked for. */
+  minimum: 1024,
+  maximum: 8_388_608,
+  /** What is laid out at most, whatever is asked for: a ring is laid out whenever an endpoint changes, between two requests. */
+  places: 65_536,
+} as const
 
 /** What a request is hashed by; the first that says `terminal` and finds something ends the list. */
 export const HashPolicy = z.object({

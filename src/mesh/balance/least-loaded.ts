@@ -4,12 +4,10 @@
  * Two choices are enough to keep away from a slow endpoint, and no caller looks at all of them, so callers do not all run to the same one.
  */
 import type { Endpoint } from '../snapshot.ts'
+import { choiceLimits } from './config.ts'
 import { Loads, type Load } from './load.ts'
 import { firstFrom, pickable, realSources, weightOf, type Picker, type Skip, type Sources } from './picker.ts'
 import { Sampler } from './sampler.ts'
-
-/** Consul's ChoiceCount; Envoy's default, and a bound on what one pick may cost. */
-export const choiceLimits = { least: 2, most: 16 } as const
 
 export type LoadMeasure = 'requests' | 'time'
 

@@ -3,16 +3,9 @@
  * own hash. When an endpoint comes or goes, only the requests next to its places move: about its own share of them, and no others.
  */
 import { addressOf, type Endpoint } from '../snapshot.ts'
+import { ringLimits } from './config.ts'
 import { hashText, mix } from './hash.ts'
 import { firstFrom, maxWeight, pickable, realSources, walkLimit, weightOf, type Picker, type Skip, type Sources } from './picker.ts'
-
-export const ringLimits = {
-  /** Envoy's default and bound for what is asked for. */
-  minimum: 1024,
-  maximum: 8_388_608,
-  /** What is laid out at most, whatever is asked for: a ring is laid out whenever an endpoint changes, between two requests. */
-  places: 65_536,
-} as const
 
 /** A place is position * 2^20 + index: 52 bits, so that sorting numbers sorts both. */
 const indexSpan = 1_048_576

@@ -28,8 +28,9 @@ export class Sampler {
     const small: number[] = []
     const large: number[] = []
     for (const [i, weight] of weights.entries()) {
-      share[i] = (weight * weights.length) / total
-      if (share[i]! < 1) small.push(i)
+      const own = (weight * weights.length) / total
+      share[i] = own
+      if (own < 1) small.push(i)
       else large.push(i)
     }
     while (small.length > 0 && large.length > 0) {

@@ -1,14 +1,14 @@
 // Every policy: healthy endpoints only, shares by weight, nothing that is to be passed over; and what each is there for.
 import * as fc from 'fast-check'
 import t from 'tap'
-import { defaultBalance, balancePolicies, type Balance } from '../../../src/mesh/balance/config.ts'
+import { balancePolicies, defaultBalance, ringLimits, type Balance } from '../../../src/mesh/balance/config.ts'
 import { hashText, mix } from '../../../src/mesh/balance/hash.ts'
 import { LeastLoaded } from '../../../src/mesh/balance/least-loaded.ts'
 import { Maglev } from '../../../src/mesh/balance/maglev.ts'
 import type { Picker } from '../../../src/mesh/balance/picker.ts'
 import { isHashing, pickerOf } from '../../../src/mesh/balance/policy.ts'
 import { Random } from '../../../src/mesh/balance/random.ts'
-import { RingHash, ringLimits } from '../../../src/mesh/balance/ring-hash.ts'
+import { RingHash } from '../../../src/mesh/balance/ring-hash.ts'
 import type { Endpoint } from '../../../src/mesh/snapshot.ts'
 import { countsOf, endpoint, endpoints, seeded } from './endpoints.ts'
 

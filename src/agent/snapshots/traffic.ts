@@ -1,0 +1,106 @@
+/**
+ * How a sidecar uses one of its upstreams, gathered from where Consul keeps it: the resolver of the service that is dialled (balancing and
+ * time-outs), and the limits and the passive health check of the caller's own service-defaults or registration. What nobody set is left
+ * out, so that the proxy's defaults apply.
+ */
+import { decode } from '../../lib/shape.ts'
+import { Balance, balancePolicies, CircuitLimits, OutlierLimits, type HashPolicy } from '../../mesh/balance/config.ts'
+import { PassiveHealthCheck, UpstreamLimits, type ServiceDefaults, type ServiceResolver } from '../../mesh/config-entry.ts'
+import type { Upstream } from '../../mesh/service.ts'
+import type { UpstreamResource } from '../../mesh/snapshot.ts'
+
+export interface TrafficSources {
+  upstream: Upstream
+  /** Of the caller. */
+  client: ServiceDefaults | undefined
+  /** Of the name that is dialled, in our own cluster: how a peer balances is not ours to follow. */
+  resolver: ServiceResolver | undefined
+}
+
+type Traffic = Pick<UpstreamResource, 'connectTimeoutMs' | 'requestTimeoutMs' | 'balance' | 'limits' | 'passiveHealthCheck'>
+
+export function trafficOf({ upstream, client, resolver }: TrafficSources): Traffic {
+  const peered = Boolean(upstream.destinationPeer)
+  const traffic: Traffic = { connectTimeoutMs: connectTimeoutMs(upstream, client, peered ? undefined : resolver) }
+  // A peered upstream has no chain that a resolver could begin (spec/data-plane.md 5.5).
+  if (resolver?.requestTimeoutMs && !peered) traffic.requestTimeoutMs = resolver.requestTimeoutMs
+  const balance = balanceOf(resolver?.loadBalancer, upstream.config)
+  if (balance) traffic.balance = balance
+  const override = overrideFor(upstream, client)
+  const defaults = client?.upstreamConfig?.defaults
+  const limits = own(UpstreamLimits, upstream.config?.['limits']) ?? override?.limits ?? defaults?.limits
+  if (limits) traffic.limits = CircuitLimits.parse(limits)
+  const check =
+    own(PassiveHealthCheck, upstream.config?.['passive_health_check']) ?? override?.passiveHealthCheck ?? defaults?.passiveHealthCheck
+  if (check) traffic.passiveHealthCheck = outlierOf(check, peered)
+  return traffic
+}
+
+/** The settings of the caller's service-defaults for this upstream by name. */
+export function overrideFor(upstream: Upstream, client: ServiceDefaults | undefined) {
+  return client?.upstreamConfig?.overrides?.find(
+    each => each.name === upstream.destinationName && (each.peer ?? '') === (upstream.destinationPeer ?? ''),
+  )
+}
+
+function connectTimeoutMs(upstream: Upstream, client: ServiceDefaults | undefined, resolver: ServiceResolver | undefined): number {
+  const config = upstream.config?.['connect_timeout_ms']
+  if (typeof config === 'number' && config > 0) return config
+  const configured = overrideFor(upstream, client)?.connectTimeoutMs || client?.upstreamConfig?.defaults?.connectTimeoutMs
+  return configured || resolver?.connectTimeoutMs || 5000
+}
+
+/** A part of the registration's opaque Config, spelt as Consul takes it. One that cannot be read is as if it were not there. */
+function own<S extends typeof UpstreamLimits | typeof PassiveHealthCheck>(schema: S, value: unknown) {
+  if (value === undefined || value === null) return undefined
+  const decoded = decode(schema, value, { weak: true })
+  return decoded.ok ? decoded.value : undefined
+}
+
+/** Zero is "not given" for a time and a count of failures, but a percentage may be zero. */
+function outlierOf(check: PassiveHealthCheck, peered: boolean): OutlierLimits {
+  const given: Partial<OutlierLimits> = {}
+  if (check.intervalMs) given.intervalMs = check.intervalMs
+  if (check.maxFailures) given.maxFailures = check.maxFailures
+  if (check.enforcingConsecutive5xx !== undefined) given.enforcingPercent = check.enforcingConsecutive5xx
+  // Consul forces 100 for peers, where a lone gateway would be under no cap; the proxy never leaves out the last one.
+  if (peered) given.maxEjectionPercent = 100
+  else if (check.maxEjectionPercent !== undefined) given.maxEjectionPercent = check.maxEjectionPercent
+  if (check.baseEjectionTimeMs) given.baseEjectionMs = check.baseEjectionTimeMs
+  return OutlierLimits.parse(given)
+}
+
+type LoadBalancer = NonNullable<ServiceResolver['loadBalancer']>
+
+/** `slow_start_ms` in an upstream's Config is isthmus's own: Consul has no word for it. */
+function balanceOf(given: LoadBalancer | undefined, config: Upstream['config']): Balance | undefined {
+  const slowStart = config?.['slow_start_ms']
+  const slowStartMs = typeof slowStart === 'number' && slowStart > 0 ? slowStart : 0
+  const policy = balancePolicies.find(each => each === given?.policy)
+  if (policy === undefined && slowStartMs === 0) return undefined
+  const { ringHashConfig: ring, leastRequestConfig: least, hashPolicies = [] } = given ?? {}
+  return Balance.parse({
+    policy,
+    slowStartMs,
+    hashPolicies: hashPolicies.map(hashPolicyOf),
+    ...(least?.choiceCount ? { choiceCount: least.choiceCount } : {}),
+    ...(ring?.minimumRingSize ? { minimumRingSize: ring.minimumRingSize } : {}),
+    ...(ring?.maximumRingSize ? { maximumRingSize: ring.maximumRingSize } : {}),
+  })
+}
+
+function hashPolicyOf({
+  field,
+  fieldValue = '',
+  cookieConfig,
+  terminal = false,
+}: NonNullable<LoadBalancer['hashPolicies']>[number]): HashPolicy {
+  const policy: HashPolicy = { field: 'source_ip', name: '', terminal }
+  if (field !== 'header' && field !== 'cookie' && field !== 'query_parameter') return policy
+  policy.field = field
+  policy.name = fieldValue
+  const { session = false, ttlMs = 0, path = '' } = cookieConfig ?? {}
+  // Without either, Envoy sets no cookie of its own.
+  if (field === 'cookie' && (session || ttlMs > 0)) policy.generate = { ttlMs, path }
+  return policy
+}

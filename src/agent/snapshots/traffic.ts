@@ -51,7 +51,7 @@ function connectTimeoutMs(upstream: Upstream, client: ServiceDefaults | undefine
 }
 
 /** A part of the registration's opaque Config, spelt as Consul takes it. One that cannot be read is as if it were not there. */
-function own<S extends typeof UpstreamLimits | typeof PassiveHealthCheck>(schema: S, value: unknown) {
+function own<S extends z.ZodType>(schema: S, value: unknown): z.output<S> | undefined {
   if (value === undefined || value === null) return undefined
   const decoded = decode(schema, value, { weak: true })
   return decoded.ok ? decoded.value : undefined

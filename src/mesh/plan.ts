@@ -56,6 +56,8 @@ export interface UpstreamPlan extends EndpointsPlan {
   spiffeIds: ReadonlySet<string>
   /** Verify the server against these only. */
   rootPems: readonly string[]
+  /** Healthy instances behind endpoints that are gateways, where that is known. */
+  instances?: number | undefined
   /** Where equal requests go to the same endpoint: what makes them equal. */
   hash: RequestHash | undefined
   limits: CircuitLimits
@@ -257,7 +259,8 @@ class Compiler {
       const problem = upstreamProblem(value, owner)
       if (problem !== undefined) this.#problems.push(`upstream ${name}: ${problem}`)
       // A refused upstream keeps its listener and has nowhere to go, so that its app sees an error and not a refused connection.
-      const endpoints = problem === undefined ? (valueOf(this.#resources, 'endpoints', value.endpoints)?.value.endpoints ?? []) : []
+      const source = problem === undefined ? valueOf(this.#resources, 'endpoints', value.endpoints)?.value : undefined
+      const endpoints = source?.endpoints ?? []
       const balance = value.balance ?? defaultBalance
       const picker = this.#picker(name, value.endpoints, endpoints, balance)
       const session = `${version}/${owner?.version ?? ''}/${problem ?? ''}`
@@ -270,6 +273,7 @@ class Compiler {
           spiffeIds: new Set(problem === undefined ? value.spiffeIds : []),
           rootPems: owner?.pems ?? [],
           endpoints,
+          instances: source?.instances,
           picker,
           hash: isHashing(balance.policy) && balance.hashPolicies.length > 0 ? new RequestHash(balance.hashPolicies) : undefined,
           limits: value.limits ?? defaultCircuitLimits,

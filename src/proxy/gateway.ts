@@ -5,13 +5,12 @@
  */
 import type { Socket } from 'node:net'
 import type { Logger } from '../lib/log.ts'
+import { Outlier } from '../mesh/balance/outlier.ts'
 import type { GatewayPlan, GatewayRoute } from '../mesh/plan.ts'
-import type { Endpoint } from '../mesh/snapshot.ts'
+import { addressOf, type Endpoint } from '../mesh/snapshot.ts'
 import { dialPlain } from './dial.ts'
-import { Ejections } from './ejections.ts'
 import { Listener } from './listener.ts'
 import type { ProxyMetrics, RefusalReason, Tally } from './metrics.ts'
-import { addressOf } from './pool.ts'
 import { maxHelloBytes, peekServerName } from './sni-peek.ts'
 import { openTunnel, type Tunnel } from './tunnel.ts'
 
@@ -61,10 +60,11 @@ export class Gateway {
   readonly #limits: GatewayLimits
   readonly #sockets = new Set<Socket>()
   readonly #passages = new Set<Passage>()
-  readonly #ejections = new Ejections()
+  /** Connection failures only: what is inside the tunnels is not ours to see. */
+  readonly #outlier = new Outlier()
   readonly #listeners = new Map<Table, { shape: string; listener: Listener }>()
   readonly #accepted: Tally
-  readonly #dials = new Map<string, { ok: Tally; failed: Tally }>()
+  readonly #dials = new Map<string, { ok: Tally; failed: Tally; ejected: Tally }>()
   #plan: GatewayPlan | undefined
   /** An advertised WAN address that is not one of this machine (NAT). Strangers then arrive at the LAN address, so it serves theirs only. */
   #wanElsewhere = ''
@@ -74,6 +74,7 @@ export class Gateway {
     this.#limits = { ...gatewayLimits, ...options.limits }
     this.#accepted = options.metrics.connections('gateway')
     options.metrics.gauges.open.set('gateway', () => this.#sockets.size)
+    options.metrics.gauges.ejected.set('', () => this.#outlier.ejected)
   }
 
   port(table: Table): number | undefined {
@@ -88,7 +89,7 @@ export class Gateway {
   async update(plan: GatewayPlan, onListening: () => void): Promise<void> {
     this.#plan = plan
     const rows = [...plan.wan.values(), ...plan.lan.values()]
-    this.#ejections.keep(new Set(rows.flatMap(row => row.endpoints.map(addressOf))))
+    this.#outlier.update(undefined, new Set(rows.flatMap(row => row.endpoints.map(addressOf))))
     const { listen, wan } = plan.self
     // Where the LAN listener is on every address of the port, a second one cannot be told apart from it.
     const separate = wan !== undefined && plan.lan !== plan.wan && !(anyAddress(listen.address) && wan.port === listen.port)
@@ -222,27 +223,30 @@ export class Gateway {
     const tried = new Set<string>()
     const dials = this.#dialsOf(route)
     for (let attempt = 0; attempt < this.#limits.attempts; attempt += 1) {
-      const endpoint = this.#ejections.pick(route.picker, tried, this.#limits.connectMs)
+      const endpoint = this.#outlier.pick(route.picker, tried, this.#limits.connectMs)
       if (!endpoint) return undefined
       const address = addressOf(endpoint)
       tried.add(address)
       const dialed = await dialPlain(endpoint, this.#limits.connectMs)
       dials[dialed.ok ? 'ok' : 'failed'].count += 1
       if (dialed.ok) {
-        this.#ejections.reached(address)
+        this.#outlier.reached(address)
         return { stream: dialed.stream, endpoint }
       }
-      this.#ejections.failed(address)
+      if (this.#outlier.failed(address)) dials.ejected.count += 1
     }
     return undefined
   }
 
-  #dialsOf({ service, peer }: GatewayRoute): { ok: Tally; failed: Tally } {
+  #dialsOf({ service, peer }: GatewayRoute): { ok: Tally; failed: Tally; ejected: Tally } {
     const name = peer === '' ? service : `${service}?peer=${peer}`
     let dials = this.#dials.get(name)
     if (!dials) {
       const { metrics } = this.#options
-      this.#dials.set(name, (dials = { ok: metrics.dials(name, 'ok'), failed: metrics.dials(name, 'failed') }))
+      this.#dials.set(
+        name,
+        (dials = { ok: metrics.dials(name, 'ok'), failed: metrics.dials(name, 'failed'), ejected: metrics.ejections(name, 'unreachable') }),
+      )
     }
     return dials
   }

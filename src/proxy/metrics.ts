@@ -4,6 +4,7 @@
  * plain numbers that are resolved beforehand; prom-client reads them when it is scraped.
  */
 import { Counter, createRegistry, Gauge, type Registry } from '../lib/metrics.ts'
+import type { EjectionCause } from '../mesh/balance/outlier.ts'
 
 /** A number that only grows. */
 export interface Tally {
@@ -13,6 +14,8 @@ export interface Tally {
 export type StatusClass = '1xx' | '2xx' | '3xx' | '4xx' | '5xx' | 'none'
 export type DecisionLabel = 'allow' | 'deny-intention' | 'deny-default' | 'deny-peer-default' | 'deny-identity' | 'malformed'
 export type Door = 'inbound' | 'outbound' | 'gateway' | 'expose'
+export type CircuitLimit = 'connections' | 'pending' | 'requests'
+export type RetryOutcome = 'ok' | 'failed' | 'over-budget'
 export type RefusalReason =
   | 'tls'
   | 'no-certificate'
@@ -48,7 +51,9 @@ export class ProxyMetrics {
     snapshotAgeSeconds: (): number => 0,
     agentConnected: (): number => 0,
     open: new Map<Door, () => number>(),
-    pool: { idle: (): number => 0, busy: (): number => 0 },
+    /** By upstream; a gateway's are one. */
+    ejected: new Map<string, () => number>(),
+    pool: { idle: (): number => 0, busy: (): number => 0, sessions: (): number => 0 },
   }
 
   constructor(component: string) {
@@ -60,6 +65,9 @@ export class ProxyMetrics {
     this.#counter('isthmus_proxy_connections_total', 'Connections accepted.', ['door'])
     this.#counter('isthmus_proxy_refused_total', 'Connections refused before they carried anything.', ['door', 'reason'])
     this.#counter('isthmus_proxy_dials_total', 'Attempts to reach an endpoint.', ['upstream', 'outcome'])
+    this.#counter('isthmus_proxy_ejections_total', 'Times that an endpoint was left out.', ['upstream', 'cause'])
+    this.#counter('isthmus_proxy_overflow_total', 'Requests and connections over a circuit limit.', ['upstream', 'limit'])
+    this.#counter('isthmus_proxy_retries_total', 'Further tries of a request.', ['upstream', 'outcome'])
     const gauge = (name: string, help: string, read: () => number) =>
       new Gauge({
         name,
@@ -74,15 +82,21 @@ export class ProxyMetrics {
     gauge('isthmus_proxy_agent_connected', '1 while the agent is connected.', () => gauges.agentConnected())
     gauge('isthmus_proxy_pool_idle_streams', 'Idle pooled streams.', () => gauges.pool.idle())
     gauge('isthmus_proxy_pool_busy_streams', 'Pooled streams in use.', () => gauges.pool.busy())
-    const open = new Gauge({
-      name: 'isthmus_proxy_connections_open',
-      help: 'Connections open now.',
-      labelNames: ['door'],
-      registers: [registry],
-      collect() {
-        for (const [door, read] of gauges.open) open.set({ door }, read())
-      },
-    })
+    gauge('isthmus_proxy_mux_sessions', 'Connections that carry many streams, both ways.', () => gauges.pool.sessions())
+    const by = (name: string, help: string, label: string, values: ReadonlyMap<string, () => number>) => {
+      const labelled = new Gauge({
+        name,
+        help,
+        labelNames: [label],
+        registers: [registry],
+        collect() {
+          labelled.reset()
+          for (const [value, read] of values) labelled.set({ [label]: value }, read())
+        },
+      })
+    }
+    by('isthmus_proxy_connections_open', 'Connections open now.', 'door', gauges.open)
+    by('isthmus_proxy_ejected_endpoints', 'Endpoints that are left out now.', 'upstream', gauges.ejected)
   }
 
   /** `decision` is empty where this proxy decides nothing: on its way out, and for what was no request. */
@@ -108,6 +122,18 @@ export class ProxyMetrics {
 
   dials(upstream: string, outcome: 'ok' | 'failed' | 'refused-identity'): Tally {
     return this.#tally('isthmus_proxy_dials_total', { upstream, outcome })
+  }
+
+  ejections(upstream: string, cause: EjectionCause): Tally {
+    return this.#tally('isthmus_proxy_ejections_total', { upstream, cause })
+  }
+
+  overflows(upstream: string, limit: CircuitLimit): Tally {
+    return this.#tally('isthmus_proxy_overflow_total', { upstream, limit })
+  }
+
+  retries(upstream: string, outcome: RetryOutcome): Tally {
+    return this.#tally('isthmus_proxy_retries_total', { upstream, outcome })
   }
 
   #counter(name: string, help: string, labelNames: string[]): void {

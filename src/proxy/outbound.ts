@@ -6,14 +6,17 @@
 import type { Socket } from 'node:net'
 import { messageOf } from '../lib/errors.ts'
 import type { Logger } from '../lib/log.ts'
+import type { Affinity, Hashable } from '../mesh/balance/request-hash.ts'
 import type { SidecarBinding } from './binding.ts'
 import { serveHttp1 } from './http1/connection.ts'
-import type { ConnectFailure, HttpDoor, Opened, Outcome, UpstreamStream } from './http1/door.ts'
-import type { RequestHead } from './http1/head.ts'
+import type { ConnectFailure, HttpDoor, Opened, Outcome, Refused, UpstreamStream } from './http1/door.ts'
+import type { RequestHead, ResponseHead } from './http1/head.ts'
 import { defaultHttp1Limits, type Http1Limits } from './http1/limits.ts'
 import { Listener } from './listener.ts'
 import { recordRequest, type ProxyMetrics, type RequestTallies, type Tally } from './metrics.ts'
+import { resetText } from './http1/writer.ts'
 import { ClientContexts } from './tls.ts'
+import { Call, overflow } from './traffic.ts'
 import { openTunnel, type Tunnel } from './tunnel.ts'
 import { Upstream } from './upstream.ts'
 import { xfccHeader } from './xfcc.ts'
@@ -124,10 +127,12 @@ export class Outbound {
   }
 
   #serveHttp(socket: Socket, upstream: Upstream, requests: RequestTallies): { drain(): void; replan(): void } {
-    const served = serveHttp1(socket, new OutboundHttp(upstream, requests, this.#options.logger), this.#limits)
+    const served = serveHttp1(socket, new OutboundHttp(upstream, requests, this.#options.logger, socket.remoteAddress ?? ''), this.#limits)
     return { drain: () => served.drain(), replan: () => served.reauthorize() }
   }
 }
+
+const tooMany: Refused = { ok: false, status: 503, body: resetText(overflow.reset), reason: overflow.reset }
 
 /** One connection of the app. Requests are not judged here: whom an app may call is for the other side to say. */
 class OutboundHttp implements HttpDoor {
@@ -135,18 +140,34 @@ class OutboundHttp implements HttpDoor {
   readonly #requests: RequestTallies
   readonly #upstream: Upstream
   readonly #logger: Logger
+  readonly #call: Call
+  /** Where the app calls from. */
+  readonly #source: string
   #stream: UpstreamStream | undefined
 
-  constructor(upstream: Upstream, requests: RequestTallies, logger: Logger) {
+  constructor(upstream: Upstream, requests: RequestTallies, logger: Logger, source: string) {
     this.#logger = logger
+    this.#source = source
+    this.#call = new Call(upstream.traffic)
     this.#upstream = upstream
     this.#requests = requests
-    this.#opened = { ok: true, connect: fresh => this.#connect(fresh) }
+    this.#opened = { ok: true, connect: fresh => this.#connect(fresh), timeoutMs: undefined, retry: this.#call }
   }
 
-  open(head: RequestHead): Opened {
+  open(head: RequestHead): Opened | Refused {
+    const { hash, resource } = this.#upstream.plan
+    if (!this.#call.begin()) {
+      this.#upstream.traffic.over('requests')
+      return tooMany
+    }
     head.remove(xfccHeader)
+    if (hash !== undefined) hash.of(head, this.#source, this.#call)
+    this.#opened.timeoutMs = resource.requestTimeoutMs
     return this.#opened
+  }
+
+  responding(head: ResponseHead): void {
+    if (this.#call.setCookie !== '') head.append('set-cookie', this.#call.setCookie)
   }
 
   /** A tunnel stays while its server is still the right one. */
@@ -160,11 +181,12 @@ class OutboundHttp implements HttpDoor {
 
   finished(outcome: Outcome): void {
     this.#stream = undefined
+    this.#call.end(outcome)
     recordRequest(this.#requests, outcome.status, outcome.durationMs)
   }
 
   #connect(fresh: boolean): UpstreamStream | ConnectFailure | Promise<UpstreamStream | ConnectFailure> {
-    const made = this.#upstream.connect(fresh)
+    const made = this.#upstream.connect(fresh, this.#call)
     if (made instanceof Promise) return made.then(stream => this.#note(stream))
     return this.#note(made)
   }
@@ -175,12 +197,17 @@ class OutboundHttp implements HttpDoor {
   }
 }
 
+/** Of a request: a connection of bytes has an address only. */
+const nothing: Hashable = { target: '', get: () => undefined }
+
 /** Bytes: a tunnel from the start. */
 function serveBytes(socket: Socket, upstream: Upstream): { drain(): void; replan(upstream: Upstream): void } {
   let tunnel: Tunnel | undefined
   let check: (() => void) | undefined
+  const affinity: Affinity = { hash: undefined, setCookie: '' }
+  upstream.plan.hash?.of(nothing, socket.remoteAddress ?? '', affinity)
   socket.pause()
-  void upstream.dial().then(dialed => {
+  void upstream.dial(affinity.hash).then(dialed => {
     if (!dialed.ok) return void socket.resetAndDestroy()
     const { stream, endpoint } = dialed
     if (socket.destroyed) return void stream.destroy()

@@ -1,34 +1,49 @@
 /**
- * One upstream of a sidecar: its endpoints, its TLS target and its pooled streams. Choosing an endpoint, reusing a stream and going
- * on to the next endpoint when one cannot be reached are here; nothing was sent before a stream is handed out, so that is always safe.
- * A new leaf or new roots open new streams; what is already open is closed as soon as the server on it would not be accepted any more.
+ * One upstream of a sidecar: its endpoints, its TLS target and its streams, which ride sessions where the other side is one of us and
+ * connections of their own elsewhere. Choosing an endpoint, reusing a stream and going on to the next endpoint when one cannot be
+ * reached are here; nothing was sent before a stream is handed out, so that is always safe. A new leaf or new roots open new
+ * connections; what is already open is closed as soon as the server on it would not be accepted any more.
  */
 import { TLSSocket } from 'node:tls'
-import type { Duplex } from 'node:stream'
-import type { Endpoint } from '../mesh/snapshot.ts'
+import type { ByteStream } from '../lib/byte-stream.ts'
+import { addressOf, type Endpoint } from '../mesh/snapshot.ts'
 import type { UpstreamPlan } from '../mesh/plan.ts'
-import { dialTls, serverPermit, type DialFailure, type TlsTarget } from './dial.ts'
+import { dialTls, serverPermit, type Dialed, type DialFailure, type TlsTarget } from './dial.ts'
 import type { ConnectFailure, UpstreamStream } from './http1/door.ts'
 import type { ProxyMetrics } from './metrics.ts'
+import { MuxStream } from './mux/stream.ts'
 import { readBundle } from './permit.ts'
-import { Ejections } from './ejections.ts'
-import { addressOf, StreamPool } from './pool.ts'
-import type { ClientContexts, ProxyIdentity } from './tls.ts'
+import { Probes } from './probes.ts'
+import { StreamPool } from './pool.ts'
+import { Sessions } from './sessions.ts'
+import { muxProtocol, type ClientContexts, type ProxyIdentity } from './tls.ts'
+import { overflow, Traffic, type Call } from './traffic.ts'
 
 /** Endpoints tried for one stream. */
 const maxAttempts = 3
+/** Sessions to a gateway, at least: it pins each of them to one instance, and an importer does not see instances. */
+const gatewaySessions = 4
 
 const noEndpoint: ConnectFailure = { reset: 'no healthy upstream', status: 503, body: 'no healthy upstream' }
+const nobody: ReadonlySet<string> = new Set()
 
 export class Upstream {
+  /** What is under way and what may be. */
+  readonly traffic: Traffic
   readonly #contexts: ClientContexts
   readonly #pool = new StreamPool()
+  readonly #sessions = new Sessions({ dial: endpoint => void this.#openSession(endpoint) })
   readonly #dials: { ok: { count: number }; failed: { count: number }; identity: { count: number } }
-  /** Connection failures only: what an app answers never ejects a gateway. */
-  readonly #ejections = new Ejections()
+  readonly #probes: Probes
+  readonly #forget: () => void
+  /** Endpoints being dialled: a session that comes of it is for all who wait. */
+  readonly #dialling = new Map<string, Promise<unknown>>()
+  /** Endpoints that do not multiplex: everybody dials for himself. */
+  readonly #plain = new Set<string>()
   #plan: UpstreamPlan
   #target: TlsTarget
   #key: string
+  #closed = false
 
   constructor(plan: UpstreamPlan, identity: ProxyIdentity, contexts: ClientContexts, metrics: ProxyMetrics) {
     this.#contexts = contexts
@@ -37,7 +52,14 @@ export class Upstream {
     this.#key = key
     this.#target = target
     this.#pool.rekey(key)
+    this.#sessions.rekey(key)
+    this.#sessions.want(sessionsFor(plan))
     const { name } = plan
+    this.traffic = new Traffic(plan, metrics)
+    const { outlier } = this.traffic
+    this.#probes = new Probes(outlier, address => void this.#probe(address))
+    metrics.gauges.ejected.set(name, () => outlier.ejected)
+    this.#forget = () => metrics.gauges.ejected.delete(name)
     this.#dials = {
       ok: metrics.dials(name, 'ok'),
       failed: metrics.dials(name, 'failed'),
@@ -49,8 +71,16 @@ export class Upstream {
     return this.#plan
   }
 
-  get pool(): StreamPool {
-    return this.#pool
+  get idleStreams(): number {
+    return this.#pool.idleCount + this.#sessions.idleCount
+  }
+
+  get busyStreams(): number {
+    return this.#pool.busyCount + this.#sessions.busyCount
+  }
+
+  get sessions(): number {
+    return this.#sessions.count
   }
 
   /** Takes over a new plan or leaf. */
@@ -62,19 +92,25 @@ export class Upstream {
     if (key !== this.#key) {
       this.#key = key
       this.#pool.rekey(key)
+      this.#sessions.rekey(key)
     }
     if (samePlan) return
     const addresses = new Set(plan.endpoints.map(addressOf))
-    this.#ejections.keep(addresses)
-    this.#pool.retire((stream, endpoint) => {
+    this.traffic.update(plan)
+    for (const address of this.#plain) if (!addresses.has(address)) this.#plain.delete(address)
+    this.#sessions.want(sessionsFor(plan))
+    const verdict = (stream: ByteStream | TLSSocket, endpoint: Endpoint) => {
       if (!this.accepts(stream)) return 'close'
       return addresses.has(addressOf(endpoint)) ? 'keep' : 'drain'
-    })
+    }
+    this.#pool.retire(verdict)
+    this.#sessions.retire(verdict)
   }
 
   /** True while the server on this stream is one that the plan of now would accept. */
-  accepts(stream: Duplex): boolean {
-    return !(stream instanceof TLSSocket) || serverPermit(stream, this.#target) !== undefined
+  accepts(stream: ByteStream | TLSSocket): boolean {
+    const socket = stream instanceof MuxStream ? stream.session.socket : stream
+    return !(socket instanceof TLSSocket) || serverPermit(socket, this.#target) !== undefined
   }
 
   hasEndpoint(endpoint: Endpoint): boolean {
@@ -82,72 +118,225 @@ export class Upstream {
     return this.#plan.endpoints.some(each => addressOf(each) === address)
   }
 
-  /** A stream for one request: a pooled one at once, unless `fresh`; else a new one. */
-  connect(fresh: boolean): UpstreamStream | ConnectFailure | Promise<UpstreamStream | ConnectFailure> {
-    if (!fresh) {
-      const endpoint = this.#pick(new Set())
-      if (!endpoint) return noEndpoint
-      const pooled = this.#ejections.doubts(endpoint) ? undefined : this.#pool.take(endpoint)
-      if (pooled) return pooled
-      return this.#open(endpoint)
-    }
-    return this.#open(undefined)
+  /** A stream for one request, at once where a session or an idle stream is there. `fresh`: nothing may have been sent on it before. */
+  connect(fresh: boolean, call: Call): UpstreamStream | ConnectFailure | Promise<UpstreamStream | ConnectFailure> {
+    const endpoint = (fresh ? this.#pick(call.tried, call.hash) : undefined) ?? this.#pick(nobody, call.hash)
+    if (!endpoint) return noEndpoint
+    const stream = this.#take(endpoint, fresh)
+    if (stream === undefined) return this.#open(endpoint, call)
+    call.to(endpoint, call.turn)
+    return stream
   }
 
-  /** A stream of its own, for a tunnel; `first` is an endpoint that was picked already. */
-  async dial(first?: Endpoint): Promise<{ ok: true; stream: TLSSocket; endpoint: Endpoint } | { ok: false; failure: ConnectFailure }> {
-    const plan = this.#plan
+  /** A connection of its own, for a tunnel; `hash` is what connections that belong together share. */
+  dial(hash?: number): Promise<Dialled> {
+    const { traffic } = this
+    if (!traffic.circuit.beginConnection()) return Promise.resolve({ ok: false, failure: traffic.over('connections') })
+    return this.#dial(undefined, this.#alpn, hash)
+  }
+
+  close(): void {
+    this.#closed = true
+    this.#probes.close()
+    this.#forget()
+    this.#pool.close()
+    this.#sessions.close()
+  }
+
+  /** What connections of this upstream speak: requests of HTTP/1.1 ride sessions where they can. */
+  get #alpn(): readonly string[] {
+    const { protocol } = this.#plan.resource
+    return protocol === 'http' ? [muxProtocol, 'http/1.1'] : protocol === 'http2' || protocol === 'grpc' ? ['h2'] : []
+  }
+
+  #take(endpoint: Endpoint, fresh: boolean): UpstreamStream | undefined {
+    if (this.traffic.outlier.doubts(endpoint)) return undefined
+    return this.#sessions.take(endpoint, fresh) ?? (fresh ? undefined : this.#pool.take(endpoint))
+  }
+
+  async #open(first: Endpoint, call: Call): Promise<UpstreamStream | ConnectFailure> {
+    const { traffic } = this
+    if (!traffic.circuit.beginPending()) return traffic.over('pending')
+    try {
+      return await this.#await(first, call, call.turn)
+    } finally {
+      traffic.circuit.endPending()
+    }
+  }
+
+  /** Whoever needs an endpoint that is being dialled waits for the session that may come of it. */
+  async #await(first: Endpoint, call: Call, turn: number): Promise<UpstreamStream | ConnectFailure> {
+    const address = addressOf(first)
+    const dialling = this.#dialling.get(address)
+    if (dialling !== undefined && !this.#plain.has(address)) {
+      await dialling
+      const stream = this.#sessions.take(first, false)
+      if (stream) {
+        call.to(first, turn)
+        return stream
+      }
+    }
+    while (!this.traffic.circuit.beginConnection()) {
+      const idle = this.#takeAny(call, turn)
+      if (idle) return idle
+      if (!(await this.#wait(call))) return overflow
+    }
+    const opened = this.#openOne(first, call, turn)
+    if (!this.#dialling.has(address)) {
+      this.#dialling.set(address, opened)
+      void opened.finally(() => this.#dialling.delete(address))
+    }
+    return opened
+  }
+
+  /** All connections that there may be are there: a stream that nobody uses, to whatever endpoint it goes. */
+  #takeAny(call: Call, turn: number): UpstreamStream | undefined {
+    const tried = new Set<string>()
+    for (let endpoint = this.#pick(tried, call.hash); endpoint; endpoint = this.#pick(tried, call.hash)) {
+      const stream = this.#take(endpoint, false)
+      if (stream) {
+        call.to(endpoint, turn)
+        return stream
+      }
+      tried.add(addressOf(endpoint))
+    }
+    return undefined
+  }
+
+  /** Until a connection is given back or has ended; false when the request needs none any more. */
+  #wait(call: Call): Promise<boolean> {
+    return new Promise(resolve => {
+      let gone = false
+      call.giveUp = () => {
+        gone = true
+        resolve(false)
+      }
+      this.traffic.circuit.wait(() => {
+        if (gone) return false
+        call.giveUp = undefined
+        resolve(true)
+        return true
+      })
+    })
+  }
+
+  async #openOne(first: Endpoint, call: Call, turn: number): Promise<UpstreamStream | ConnectFailure> {
+    const key = this.#key
+    const dialled = await this.#dial(first, this.#alpn, call.hash)
+    if (!dialled.ok) return dialled.failure
+    const { stream, endpoint } = dialled
+    call.to(endpoint, turn)
+    return this.#keep(stream, endpoint, key) ?? { reset: 'remote connection failure' }
+  }
+
+  /** Takes a new connection in and lends a stream of it. */
+  #keep(stream: TLSSocket, endpoint: Endpoint, key: string): UpstreamStream | undefined {
+    if (stream.alpnProtocol === muxProtocol) return this.#sessions.add(stream, endpoint, key)
+    this.#plain.add(addressOf(endpoint))
+    return this.#pool.add(stream, endpoint, key)
+  }
+
+  /** One more session beside others; nobody waits for it. */
+  async #openSession(endpoint: Endpoint): Promise<void> {
+    if (!this.traffic.circuit.beginConnection()) return this.#sessions.failed(endpoint)
+    const key = this.#key
+    const target = this.#target
+    const dialled = this.#count(await dialTls(endpoint, target, this.#alpn, this.#plan.resource.connectTimeoutMs))
+    const useful = dialled.ok && dialled.stream.alpnProtocol === muxProtocol && !this.#closed
+    if (useful && (target === this.#target || this.accepts(dialled.stream))) {
+      this.#dials.ok.count += 1
+      this.#sessions.add(dialled.stream, endpoint, key)?.release()
+      return
+    }
+    if (dialled.ok) dialled.stream.destroy()
+    this.#sessions.failed(endpoint)
+  }
+
+  /** Whether an address that could not be reached is back. What comes of it is kept for the next request. */
+  async #probe(address: string): Promise<void> {
+    const endpoint = this.#plan.endpoints.find(each => addressOf(each) === address)
+    if (endpoint === undefined || !this.traffic.circuit.beginConnection()) return
+    const key = this.#key
+    const target = this.#target
+    const dialled = this.#count(await this.#reach(endpoint, target, this.#alpn))
+    if (!dialled.ok) return
+    const kept = this.#plan.resource.protocol === 'http' && !this.#closed && (target === this.#target || this.accepts(dialled.stream))
+    if (kept) this.#keep(dialled.stream, endpoint, key)?.release()
+    else dialled.stream.destroy()
+  }
+
+  /** The caller has begun a connection. */
+  async #dial(first: Endpoint | undefined, alpn: readonly string[], hash: number | undefined): Promise<Dialled> {
     const target = this.#target
     const tried = new Set<string>()
     let failure: DialFailure | undefined
     for (let attempt = 0; attempt < maxAttempts; attempt += 1) {
-      const endpoint = attempt === 0 && first ? first : this.#pick(tried)
+      const endpoint = attempt === 0 && first ? first : this.#pick(tried, hash)
       if (!endpoint) break
-      const address = addressOf(endpoint)
-      tried.add(address)
-      const dialed = await dialTls(endpoint, target, plan.resource.connectTimeoutMs)
-      if (dialed.ok) {
-        this.#dials.ok.count += 1
-        this.#ejections.reached(address)
-        // The plan may have changed meanwhile; then this server may be nobody's any more.
-        if (target === this.#target || this.accepts(dialed.stream)) return { ok: true, stream: dialed.stream, endpoint }
-        dialed.stream.destroy()
+      tried.add(addressOf(endpoint))
+      const dialled = await this.#reach(endpoint, target, alpn)
+      if (!dialled.ok) {
+        failure = dialled
         continue
       }
-      failure = dialed
-      if (dialed.reason === 'identity') this.#dials.identity.count += 1
-      else this.#dials.failed.count += 1
-      this.#ejections.failed(address)
+      // The plan may have changed meanwhile; then this server may be nobody's any more.
+      if (target === this.#target || this.accepts(dialled.stream)) {
+        this.#count(dialled)
+        return { ok: true, stream: dialled.stream, endpoint }
+      }
+      dialled.stream.destroy()
     }
+    this.traffic.circuit.endConnection()
     return { ok: false, failure: failure ? { reset: failure.reset } : noEndpoint }
   }
 
-  close(): void {
-    this.#pool.close()
+  /** One attempt, and what it says of the endpoint. */
+  async #reach(endpoint: Endpoint, target: TlsTarget, alpn: readonly string[]): Promise<Dialed<TLSSocket>> {
+    const { connectTimeoutMs } = this.#plan.resource
+    const dialled = await dialTls(endpoint, target, alpn, connectTimeoutMs)
+    if (dialled.ok) {
+      this.#dials.ok.count += 1
+      this.traffic.outlier.reached(addressOf(endpoint))
+      return dialled
+    }
+    if (dialled.reason === 'identity') this.#dials.identity.count += 1
+    else this.#dials.failed.count += 1
+    this.traffic.failed(addressOf(endpoint))
+    this.#probes.later(connectTimeoutMs)
+    return dialled
   }
 
-  async #open(first: Endpoint | undefined): Promise<UpstreamStream | ConnectFailure> {
-    const key = this.#key
-    const dialed = await this.dial(first)
-    return dialed.ok ? this.#pool.add(dialed.stream, dialed.endpoint, key) : dialed.failure
+  /** A connection that was begun counts until it is closed. */
+  #count(dialled: Dialed<TLSSocket>): Dialed<TLSSocket> {
+    const { circuit } = this.traffic
+    if (dialled.ok && !dialled.stream.closed) dialled.stream.once('close', () => circuit.endConnection())
+    else circuit.endConnection()
+    return dialled
   }
 
-  #pick(tried: ReadonlySet<string>): Endpoint | undefined {
-    return this.#ejections.pick(this.#plan.picker, tried, this.#plan.resource.connectTimeoutMs)
+  #pick(tried: ReadonlySet<string>, hash: number | undefined): Endpoint | undefined {
+    return this.traffic.outlier.pick(this.#plan.picker, tried, this.#plan.resource.connectTimeoutMs, hash)
   }
 
   #bind(plan: UpstreamPlan, identity: ProxyIdentity): { key: string; target: TlsTarget } {
     const { key, context } = this.#contexts.get(identity, plan.rootPems)
-    const { protocol, sni } = plan.resource
-    const alpn = protocol === 'http' ? ['http/1.1'] : protocol === 'http2' || protocol === 'grpc' ? ['h2'] : []
+    const { sni } = plan.resource
     const target: TlsTarget = {
       sni,
       trustDomain: plan.trustDomain,
       spiffeIds: plan.spiffeIds,
       roots: readBundle(plan.rootPems),
       context,
-      alpn,
     }
     return { key: `${key}/${sni}`, target }
   }
+}
+
+type Dialled = { ok: true; stream: TLSSocket; endpoint: Endpoint } | { ok: false; failure: ConnectFailure }
+
+/** Sessions to each endpoint. A peer's endpoints are gateways, ours are the instances themselves. */
+function sessionsFor({ resource, endpoints, instances }: UpstreamPlan): number {
+  if (resource.peer === '') return 1
+  const healthy = endpoints.filter(endpoint => endpoint.healthy).length
+  return Math.max(gatewaySessions, Math.ceil((instances ?? 0) / Math.max(1, healthy)))
 }

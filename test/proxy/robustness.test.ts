@@ -7,10 +7,8 @@ import { join } from 'node:path'
 import { connect as connectTls, type TLSSocket } from 'node:tls'
 import t from 'tap'
 import { silentLogger } from '../../src/lib/log.ts'
-import { RoundRobin } from '../../src/mesh/balance/round-robin.ts'
 import { dialPlain } from '../../src/proxy/dial.ts'
 import { inboundLimits } from '../../src/proxy/inbound.ts'
-import { Ejections } from '../../src/proxy/ejections.ts'
 import { Expose } from '../../src/proxy/expose.ts'
 import { Listener } from '../../src/proxy/listener.ts'
 import { freePorts } from '../support/free-ports.ts'
@@ -38,46 +36,6 @@ t.test('a port that is none and a mode that is none end nothing', async t => {
     t.equal(open.listening, true)
     t.equal(statSync(socketPath).mode & 0o777, mode, socketMode)
   }
-})
-
-t.test('an address that failed is tried by one caller at a time once its time is up, and longer each time', t => {
-  const [a, b] = [endpointAt(1), endpointAt(2)]
-  const picker = new RoundRobin([a, b])
-  let now = 0
-  const ejections = new Ejections(() => now)
-  const none = new Set<string>()
-  const picks = (count: number) => Array.from({ length: count }, () => ejections.pick(picker, none, 1000)?.port)
-  ejections.failed('127.0.0.1:1')
-  ejections.failed('127.0.0.1:1')
-  t.same(picks(4), [2, 2, 2, 2])
-  now = 5000
-  t.same(
-    picks(4).toSorted((a, b) => a! - b!),
-    [1, 2, 2, 2],
-    'one of them probes',
-  )
-  t.same(
-    [a, b].map(each => ejections.doubts(each)),
-    [true, false],
-    'and does so on a new connection',
-  )
-  ejections.failed('127.0.0.1:1')
-  now = 14_999
-  t.same(picks(4), [2, 2, 2, 2], 'twice as long')
-  now = 15_000
-  t.same(
-    picks(4).toSorted((a, b) => a! - b!),
-    [1, 2, 2, 2],
-  )
-  ejections.reached('127.0.0.1:1')
-  t.same(
-    picks(4).toSorted((a, b) => a! - b!),
-    [1, 1, 2, 2],
-  )
-  ejections.failed('127.0.0.1:1')
-  ejections.failed('127.0.0.1:2')
-  t.ok(picks(1)[0], 'where all failed, one is tried')
-  t.end()
 })
 
 t.test('in a scene', async t => {

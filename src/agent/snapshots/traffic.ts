@@ -3,7 +3,7 @@
  * time-outs), and the limits and the passive health check of the caller's own service-defaults or registration. What nobody set is left
  * out, so that the proxy's defaults apply.
  */
-import { decode } from '../../lib/shape.ts'
+import { decode, type Decoded } from '../../lib/shape.ts'
 import { Balance, balancePolicies, CircuitLimits, OutlierLimits, type HashPolicy } from '../../mesh/balance/config.ts'
 import { PassiveHealthCheck, UpstreamLimits, type ServiceDefaults, type ServiceResolver } from '../../mesh/config-entry.ts'
 import type { Upstream } from '../../mesh/service.ts'
@@ -17,6 +17,8 @@ export interface TrafficSources {
   resolver: ServiceResolver | undefined
 }
 
+const weak = { weak: true }
+
 type Traffic = Pick<UpstreamResource, 'connectTimeoutMs' | 'requestTimeoutMs' | 'balance' | 'limits' | 'passiveHealthCheck'>
 
 export function trafficOf({ upstream, client, resolver }: TrafficSources): Traffic {
@@ -26,12 +28,15 @@ export function trafficOf({ upstream, client, resolver }: TrafficSources): Traff
   if (resolver?.requestTimeoutMs && !peered) traffic.requestTimeoutMs = resolver.requestTimeoutMs
   const balance = balanceOf(resolver?.loadBalancer, upstream.config)
   if (balance) traffic.balance = balance
+  const { config = {} } = upstream
   const override = overrideFor(upstream, client)
   const defaults = client?.upstreamConfig?.defaults
-  const limits = own(UpstreamLimits, upstream.config?.['limits']) ?? override?.limits ?? defaults?.limits
+  const limits = readable(decode(UpstreamLimits, config['limits'], weak)) ?? override?.limits ?? defaults?.limits
   if (limits) traffic.limits = CircuitLimits.parse(limits)
   const check =
-    own(PassiveHealthCheck, upstream.config?.['passive_health_check']) ?? override?.passiveHealthCheck ?? defaults?.passiveHealthCheck
+    readable(decode(PassiveHealthCheck, config['passive_health_check'], weak)) ??
+    override?.passiveHealthCheck ??
+    defaults?.passiveHealthCheck
   if (check) traffic.passiveHealthCheck = outlierOf(check, peered)
   return traffic
 }
@@ -51,9 +56,7 @@ function connectTimeoutMs(upstream: Upstream, client: ServiceDefaults | undefine
 }
 
 /** A part of the registration's opaque Config, spelt as Consul takes it. One that cannot be read is as if it were not there. */
-function own<S extends z.ZodType>(schema: S, value: unknown): z.output<S> | undefined {
-  if (value === undefined || value === null) return undefined
-  const decoded = decode(schema, value, { weak: true })
+function readable<T>(decoded: Decoded<T>): T | undefined {
   return decoded.ok ? decoded.value : undefined
 }
 

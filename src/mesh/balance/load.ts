@@ -62,8 +62,8 @@ export class Loads {
     return this.#byAddress.get(address)
   }
 
-  /** Undefined for an endpoint that is not of this plan. */
+  /** Undefined for an address that is not of this plan. An endpoint of the plan before may ask as well. */
   of(endpoint: Endpoint): Load | undefined {
-    return this.#byEndpoint.get(endpoint)
+    return this.#byEndpoint.get(endpoint) ?? this.#byAddress.get(addressOf(endpoint))
   }
 }

@@ -3,7 +3,7 @@
  * connection; requests of a connection are answered one after another, so `open` and `finished` strictly alternate and a door
  * may keep the current request in fields and return the same object each time.
  */
-import type { Duplex } from 'node:stream'
+import type { ByteStream } from '../../lib/byte-stream.ts'
 import type { RequestHead, ResponseHead } from './head.ts'
 
 export interface HttpDoor {
@@ -33,7 +33,24 @@ export interface Opened {
   connect(fresh: boolean): UpstreamStream | ConnectFailure | Promise<UpstreamStream | ConnectFailure>
   /** Instead of `limits.requestTimeoutMs`, for this request; 0 is no limit. */
   timeoutMs?: number | undefined
+  /** How it may be tried again; without, once. */
+  retry?: Retry | undefined
 }
+
+/** A request is tried again only where that can do nothing twice: nothing was sent yet, or it is idempotent and has no body. */
+export interface Retry {
+  /** Tries after the first. */
+  readonly retries: number
+  /** A try without an answer is given up after this; 0 is never. */
+  readonly perTryMs: number
+  /** Answers (4xx, 5xx) that are not wanted while there is a try left. */
+  readonly statuses: readonly number[]
+  /** Asked before each of them. A yes begins one. */
+  allow(cause: RetryCause): boolean
+}
+
+/** The stream broke before its answer; a try took too long; the answer had an unwanted status. */
+export type RetryCause = 'broken' | 'timeout' | 'status'
 
 export interface Refused {
   ok: false
@@ -60,7 +77,7 @@ export interface ConnectFailure {
  * that an idle stream is gone (bytes that arrive on an idle stream destroy it).
  */
 export interface UpstreamStream {
-  stream: Duplex
+  stream: ByteStream
   /** It came from the pool: it has carried a request before, so it may have died in the meantime. */
   reusable: boolean
   /** Both messages ended cleanly and the upstream keeps the connection: it may carry another request. */
@@ -83,6 +100,6 @@ export interface Outcome {
   /** Body bytes as on the wire. */
   requestBytes: number
   responseBytes: number
-  /** A second, fresh stream was used. */
+  /** It was tried more than once. */
   retried: boolean
 }

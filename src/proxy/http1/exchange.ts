@@ -3,9 +3,9 @@
  * Invariants: the upstream stream is given back exactly once, by `release` only when both messages ended cleanly and nothing came after
  * them; the client gets exactly one final response, or its connection is broken so that it cannot mistake a part for the whole.
  */
-import type { Duplex } from 'node:stream'
+import type { ByteStream } from '../../lib/byte-stream.ts'
 import { BodyReader } from './body.ts'
-import type { ConnectFailure, HttpDoor, Opened, Outcome, Refused, UpstreamStream } from './door.ts'
+import type { ConnectFailure, HttpDoor, Opened, Outcome, Refused, Retry, RetryCause, UpstreamStream } from './door.ts'
 import { RequestHead, type ResponseHead } from './head.ts'
 import type { Http1Limits } from './limits.ts'
 import { Link, type UpstreamOwner } from './link.ts'
@@ -15,7 +15,7 @@ import { part, reply, resetText, writeHead } from './writer.ts'
 
 /** What the exchange needs of the connection that it belongs to. */
 export interface Host {
-  readonly stream: Duplex
+  readonly stream: ByteStream
   readonly draining: boolean
   nowMs(): number
   /** Bytes moved. */
@@ -38,6 +38,7 @@ export interface Host {
 const nothing = Buffer.alloc(0)
 const broken: Refused = { ok: false, status: 500, body: 'internal error', reason: 'internal-error' }
 const brokenConnect: ConnectFailure = { reset: 'internal error', status: 500, body: 'internal error' }
+const once: Retry = { retries: 1, perTryMs: 0, statuses: [], allow: () => true }
 const closeLine = 'connection: close\r\n'
 
 export class Exchange implements UpstreamOwner, Awaiting {
@@ -64,6 +65,10 @@ export class Exchange implements UpstreamOwner, Awaiting {
   private upstream: UpstreamStream | undefined
   private link: Link | undefined
   private sent = false
+  /** Tries after the first. */
+  private retries = 0
+  /** When the whole of it must be over, where each try has its own time; 0 is never. */
+  private endsAt = 0
   private closing = false
 
   constructor(host: Host, door: HttpDoor, limits: Http1Limits) {
@@ -83,6 +88,7 @@ export class Exchange implements UpstreamOwner, Awaiting {
     this.startedAt = this.host.nowMs()
     this.requestBody.begin(request.framing, request.contentLength, true)
     this.sent = false
+    this.retries = 0
     this.relay.begin()
     outcome.status = outcome.requestBytes = outcome.responseBytes = 0
     outcome.source = 'app'
@@ -92,7 +98,7 @@ export class Exchange implements UpstreamOwner, Awaiting {
     const opened = this.judge()
     if (!opened.ok) return this.refuse(opened, buffer, at, end)
     this.opened = opened
-    if (this.requestBody.done) this.host.requestComplete(opened.timeoutMs ?? this.limits.requestTimeoutMs)
+    if (this.requestBody.done) this.requestComplete(opened)
     const got = this.connect(false)
     if (!isPromise(got)) return this.start(got, buffer, base, at, end)
     this.wait(got)
@@ -119,6 +125,7 @@ export class Exchange implements UpstreamOwner, Awaiting {
   timeout(): void {
     if (!this.active) return
     if (!this.requestBody.done && !this.relay.headDone) this.fail(408, 'request timeout', 'downstream', 'request-timeout')
+    else if (!this.relay.heard && this.timeLeft && this.mayRetry('timeout')) this.again()
     else this.fail(504, 'upstream request timeout', 'upstream', 'timeout')
   }
 
@@ -211,9 +218,36 @@ export class Exchange implements UpstreamOwner, Awaiting {
     this.host.touched()
     if (body.done) {
       if (body.closing !== '') stream.write(body.closing, 'latin1')
-      this.host.requestComplete(this.opened!.timeoutMs ?? this.limits.requestTimeoutMs)
+      this.requestComplete(this.opened!)
     }
     return at
+  }
+
+  /** The clock for the response starts, and that for the first try. */
+  private requestComplete({ timeoutMs = this.limits.requestTimeoutMs, retry = once }: Opened): void {
+    if (retry.perTryMs === 0) {
+      this.host.requestComplete(timeoutMs)
+      return
+    }
+    this.endsAt = timeoutMs === 0 ? 0 : this.host.nowMs() + timeoutMs
+    this.awaitTry(retry.perTryMs)
+  }
+
+  /** Waits no longer than the whole may take. */
+  private awaitTry(perTryMs: number): void {
+    const { left } = this
+    this.host.requestComplete(left === 0 ? perTryMs : Math.min(perTryMs, left))
+  }
+
+  /** Of the whole; 0 is no limit. */
+  private get left(): number {
+    return this.endsAt === 0 ? 0 : Math.max(1, this.endsAt - this.host.nowMs())
+  }
+
+  /** It was only this try that took too long. */
+  private get timeLeft(): boolean {
+    const { perTryMs } = this.opened!.retry ?? once
+    return perTryMs > 0 && (this.endsAt === 0 || this.host.nowMs() < this.endsAt)
   }
 
   /** The client broke the framing of its body: nothing after it can be trusted. */
@@ -275,21 +309,39 @@ export class Exchange implements UpstreamOwner, Awaiting {
     upstream?.destroy()
   }
 
-  /** The upstream went away before its response: once more on a fresh stream where that cannot do anything twice. */
+  /** The upstream went away before its response. */
   private lost(): void {
-    const { request, outcome } = this
-    // Where sending it twice does nothing twice it does not matter how old the stream was: its gateway may have died this moment.
+    // It does not matter how old the stream was: its gateway may have died this moment.
+    if (!this.relay.heard && this.mayRetry('broken')) this.again()
+    else this.fail(503, resetText('connection termination'), 'upstream', 'upstream-reset')
+  }
+
+  /** Another try can do nothing twice, there is one left, and whoever pays for it agrees. */
+  private mayRetry(cause: RetryCause): boolean {
+    const { request } = this
+    const retry = this.opened!.retry ?? once
     const harmless = !this.sent || (request.framing === 'none' && request.idempotent)
-    const again = !outcome.retried && !this.relay.heard && harmless
-    if (!again) {
-      this.fail(503, resetText('connection termination'), 'upstream', 'upstream-reset')
-      return
-    }
+    return harmless && this.retries < retry.retries && retry.allow(cause)
+  }
+
+  /** Once more, on a stream on which nothing was sent. */
+  private again(): void {
     this.dropUpstream()
-    outcome.retried = true
+    this.outcome.retried = true
+    this.retries++
+    this.generation++
     this.sent = false
+    this.relay.begin()
+    const { perTryMs } = this.opened!.retry ?? once
+    if (perTryMs > 0 && this.requestBody.done) this.awaitTry(perTryMs)
     const got = this.connect(true)
     this.wait(isPromise(got) ? got : Promise.resolve(got))
+  }
+
+  declines({ status }: ResponseHead): boolean {
+    if (!(this.opened!.retry ?? once).statuses.includes(status) || !this.mayRetry('status')) return false
+    this.again()
+    return true
   }
 
   upstreamData(chunk: Buffer): void {
@@ -304,6 +356,8 @@ export class Exchange implements UpstreamOwner, Awaiting {
     if (!requestBody.done && (relay.bodyDone || !head.keepAlive)) this.closing = true
     if (relay.endless || host.draining) this.closing = true
     this.outcome.status = head.status
+    // From here on it is no longer this try that is awaited, but the end of the answer.
+    if (this.opened!.retry !== undefined && this.opened!.retry.perTryMs > 0 && requestBody.done) this.host.requestComplete(this.left)
     return this.connectionLine()
   }
 

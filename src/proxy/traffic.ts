@@ -150,6 +150,7 @@ export class Call implements Retry, Affinity {
     const failed = source === 'upstream' || (source === 'app' && status >= 500)
     this.#settle(failed, failed)
     if (source === 'app' && !failed && this.#endpoint !== undefined) this.#traffic.outlier.answered(this.#endpoint)
+    const freed = this.#endpoint !== undefined
     this.#endpoint = undefined
     if (this.#retrying) {
       this.#retrying = false
@@ -160,7 +161,7 @@ export class Call implements Retry, Affinity {
     if (!this.#admitted) return
     this.#admitted = false
     circuit.endRequest()
-    circuit.freed()
+    if (freed) circuit.freed()
   }
 
   /** One try is over. */

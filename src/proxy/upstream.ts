@@ -176,10 +176,10 @@ export class Upstream {
         return stream
       }
     }
-    while (!this.traffic.circuit.beginConnection()) {
+    for (let again = false; !this.traffic.circuit.beginConnection(); again = true) {
       const idle = this.#takeAny(call, turn)
       if (idle) return idle
-      if (!(await this.#wait(call))) return overflow
+      if (!(await this.#wait(call, again))) return overflow
     }
     const opened = this.#openOne(first, call, turn)
     if (!this.#dialling.has(address)) {
@@ -204,7 +204,7 @@ export class Upstream {
   }
 
   /** Until a connection is given back or has ended; false when the request needs none any more. */
-  #wait(call: Call): Promise<boolean> {
+  #wait(call: Call, again: boolean): Promise<boolean> {
     return new Promise(resolve => {
       let gone = false
       call.giveUp = () => {
@@ -216,7 +216,7 @@ export class Upstream {
         call.giveUp = undefined
         resolve(true)
         return true
-      })
+      }, again)
     })
   }
 

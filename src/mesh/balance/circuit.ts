@@ -67,9 +67,13 @@ export class Circuit {
     this.freed()
   }
 
-  /** In turn, when a connection is free or may be made. `resume` answers false when it has no use for it, so that it goes to the next. */
-  wait(resume: () => boolean): void {
-    this.#waiting.push(resume)
+  /**
+   * In turn, when a connection is free or may be made. `resume` answers false when it has no use for it, so that it goes to the next.
+   * `again`: it was its turn already, and somebody else was quicker.
+   */
+  wait(resume: () => boolean, again = false): void {
+    if (again) this.#waiting.unshift(resume)
+    else this.#waiting.push(resume)
   }
 
   /** A connection was given back or has ended: whoever waits longest may have it. */

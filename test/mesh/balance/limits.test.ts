@@ -49,6 +49,10 @@ t.test('who waits for a connection has it in turn, and who has no use for it let
   t.same(heard, ['gone', 'first', 'second'])
   circuit.freed()
   t.equal(heard.length, 3)
+  circuit.wait(waiter('last', true))
+  circuit.wait(waiter('again', true), true)
+  circuit.freed()
+  t.equal(heard.at(-1), 'again', 'who was too late has the next turn')
   t.end()
 })
 

@@ -88,6 +88,8 @@ export class Call implements Retry, Affinity {
   #begunMs = 0
   #admitted = false
   #retrying = false
+  /** The budget has a place for it. */
+  #charged = false
 
   constructor(traffic: Traffic) {
     this.#traffic = traffic
@@ -132,12 +134,14 @@ export class Call implements Retry, Affinity {
 
   allow(cause: RetryCause): boolean {
     const { budget, circuit, retries } = this.#traffic
-    if (this.#retrying) retries.failed.count += 1
-    else if (budget.begin(circuit.requests)) this.#retrying = true
-    else {
+    // The first after a broken stream is free: a gateway that dies takes all that is under way with it, and one more try is no storm.
+    const charged = cause !== 'broken' || this.#retrying
+    if (charged && !this.#charged && !(this.#charged = budget.begin(circuit.requests))) {
       retries['over-budget'].count += 1
       return false
     }
+    if (this.#retrying) retries.failed.count += 1
+    this.#retrying = true
     // A stream that broke says less: it may have been idle for too long.
     this.#settle(true, cause !== 'broken')
     this.#leave()
@@ -155,6 +159,9 @@ export class Call implements Retry, Affinity {
     if (this.#retrying) {
       this.#retrying = false
       retries[failed ? 'failed' : 'ok'].count += 1
+    }
+    if (this.#charged) {
+      this.#charged = false
       budget.end()
     }
     this.#leave()

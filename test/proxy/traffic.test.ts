@@ -288,6 +288,18 @@ t.test('an unwanted status is tried elsewhere, within the budget', async t => {
   t.equal(answers.filter(each => each === 'late').length, 4 - (await refused()))
 })
 
+t.test('all that is under way to a server that dies is tried elsewhere, however much it is', async t => {
+  const { serve, tell, metric, ask } = await start(t, { retry: RetryLimits.parse({ budgetMinimum: 0, budgetPercent: 0 }) })
+  const [good, dying] = [await serve(), await serve()]
+  dying.answer = () => undefined
+  await tell([good.port, dying.port])
+  const all = Array.from({ length: 20 }, () => ask())
+  await until(() => dying.heard.length === 10)
+  await dying.close()
+  t.same(new Set(await Promise.all(all)), new Set([String(good.port)]))
+  t.equal(await metric('retries_total', 'outcome="ok"'), 10)
+})
+
 t.test('equal requests go to the same endpoint; who has no cookie gets one that leads back', async t => {
   const balance = Balance.parse({
     policy: 'maglev',

@@ -20,7 +20,7 @@ export class LeastLoaded implements Picker {
   readonly #sampler: Sampler
   readonly #choices: number
   readonly #byTime: boolean
-  readonly #sources: Sources
+  readonly #random: () => number
 
   /** `before`: the loads of the picker that this one replaces. */
   constructor(
@@ -28,7 +28,7 @@ export class LeastLoaded implements Picker {
     measure: LoadMeasure,
     choiceCount: number = choiceLimits.least,
     before?: Loads,
-    sources = realSources,
+    { random }: Sources = realSources,
   ) {
     this.#endpoints = pickable(endpoints)
     this.size = this.#endpoints.length
@@ -40,14 +40,13 @@ export class LeastLoaded implements Picker {
     this.#sampler = new Sampler(weights)
     this.#choices = Math.min(choiceLimits.most, Math.max(choiceLimits.least, choiceCount))
     this.#byTime = measure === 'time'
-    this.#sources = sources
+    this.#random = random
   }
 
   pick(skip?: Skip): Endpoint | undefined {
     const { size } = this
     if (size === 0) return undefined
-    const { random } = this.#sources
-    const nowMs = this.#byTime ? this.#sources.now() : 0
+    const random = this.#random
     let best = -1
     let least = 0
     let last = -1
@@ -57,7 +56,7 @@ export class LeastLoaded implements Picker {
       if (at === last && ++at === size) at = 0
       last = at
       if (skip !== undefined && skip(this.#endpoints[at]!)) continue
-      const cost = this.#cost(at, nowMs)
+      const cost = this.#cost(at)
       if (best < 0 || cost < least) {
         best = at
         least = cost
@@ -67,8 +66,8 @@ export class LeastLoaded implements Picker {
     return skip && firstFrom(this.#sampler.draw(random), this.#endpoints, skip)
   }
 
-  #cost(at: number, nowMs: number): number {
+  #cost(at: number): number {
     const load = this.#loads[at]!
-    return (this.#byTime ? load.cost(nowMs) : load.active) / this.#weights[at]!
+    return (this.#byTime ? load.cost() : load.active) / this.#weights[at]!
   }
 }

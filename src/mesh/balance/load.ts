@@ -11,12 +11,22 @@ export const loadLimits = {
   failureMs: 1000,
 } as const
 
+/** When a request last ended anywhere: the time against which measurements age, so that no pick reads a clock. */
+interface Latest {
+  ms: number
+}
+
 export class Load {
   /** Requests under way. */
   active = 0
   /** The peak-sensitive moving average: a slow answer counts at once, a fast one only slowly. Negative: nothing was measured. */
   #averageMs = -1
   #stampMs = 0
+  readonly #latest: Latest
+
+  constructor(latest: Latest) {
+    this.#latest = latest
+  }
 
   begin(): void {
     this.active += 1
@@ -32,27 +42,29 @@ export class Load {
       const kept = Math.exp((this.#stampMs - nowMs) / loadLimits.decayMs)
       this.#averageMs = average * kept + took * (1 - kept)
     }
-    this.#stampMs = nowMs
+    this.#stampMs = this.#latest.ms = nowMs
   }
 
   /**
-   * What the next request would cost here: time by the number under way. A measurement ages towards nothing, so that an endpoint that
-   * was slow is asked again; one that was never measured is tried once, and not by everybody at the same time.
+   * What the next request would cost here: time by the number under way. A measurement ages while others are made, so that an endpoint
+   * that was slow is asked again; one that was never measured is tried once, and not by everybody at the same time.
    */
-  cost(nowMs: number): number {
+  cost(): number {
     if (this.#averageMs < 0) return this.active === 0 ? 0 : loadLimits.failureMs * (this.active + 1)
-    return this.#averageMs * Math.exp((this.#stampMs - nowMs) / loadLimits.decayMs) * (this.active + 1)
+    return this.#averageMs * Math.exp((this.#stampMs - this.#latest.ms) / loadLimits.decayMs) * (this.active + 1)
   }
 }
 
 export class Loads {
   readonly #byAddress = new Map<string, Load>()
   readonly #byEndpoint = new Map<Endpoint, Load>()
+  readonly #latest: Latest
 
   constructor(endpoints: readonly Endpoint[], before?: Loads) {
+    this.#latest = before === undefined ? { ms: 0 } : before.#latest
     for (const endpoint of endpoints) {
       const address = addressOf(endpoint)
-      const load = this.#byAddress.get(address) ?? before?.at(address) ?? new Load()
+      const load = this.#byAddress.get(address) ?? before?.at(address) ?? new Load(this.#latest)
       this.#byAddress.set(address, load)
       this.#byEndpoint.set(endpoint, load)
     }

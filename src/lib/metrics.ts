@@ -2,9 +2,20 @@
  * Metrics: one prom-client Registry for each thing that is started, so that several can run in one process. Each part declares
  * its own in a metrics.ts (agent/peering, agent/dns, proxy); names are isthmus_<area>_<noun>_<unit>.
  */
-import { collectDefaultMetrics, Registry } from 'prom-client'
+import { AggregatorRegistry, collectDefaultMetrics, Registry, type MetricObjectWithValues, type MetricValue } from 'prom-client'
 
 export { Counter, Gauge, Histogram, Registry } from 'prom-client'
+
+/** What a registry gives as JSON: what one process sends to the one that adds up. */
+export type MetricsJson = MetricObjectWithValues<MetricValue<string>>[]
+
+/** Content type of the text format. */
+export const metricsType = Registry.PROMETHEUS_CONTENT_TYPE
+
+/** The metrics of several processes as one text: each metric by its `aggregator`, which is the sum unless it was declared otherwise. */
+export function addUp(parts: MetricsJson[]): Promise<string> {
+  return AggregatorRegistry.aggregate(parts).metrics()
+}
 
 /** A registry with the process's own metrics (CPU, memory, event-loop lag), labelled with what was started. */
 export function createRegistry(component: string): Registry {

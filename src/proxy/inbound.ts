@@ -72,6 +72,7 @@ export class Inbound {
   #appAddress = ''
   #hasThrown = false
   readonly #expiry: NodeJS.Timeout
+  #draining = false
   #closed = false
 
   constructor(options: InboundOptions) {
@@ -179,7 +180,7 @@ export class Inbound {
     const connection: Connection = { socket, permit, protocol, served }
     this.#connections.add(connection)
     socket.once('close', () => this.#connections.delete(connection))
-    if (binding.plan.self.draining) connection.served.drain()
+    if (this.#draining || binding.plan.self.draining) connection.served.drain()
   }
 
   /** 4a. Requests: each is judged by the door, against the binding of its own moment. */
@@ -283,8 +284,9 @@ export class Inbound {
     }
   }
 
-  /** Says go-away to every caller. */
+  /** Says go-away to every caller, new ones too. */
   drain(): void {
+    this.#draining = true
     for (const connection of this.#connections) connection.served.drain()
   }
 

@@ -17,6 +17,12 @@ export function addUp(parts: MetricsJson[]): Promise<string> {
   return AggregatorRegistry.aggregate(parts).metrics()
 }
 
+/** What only grows of them, added up: to be kept of processes that are gone. */
+export async function countersOf(parts: MetricsJson[]): Promise<MetricsJson> {
+  const all = await AggregatorRegistry.aggregate(parts).getMetricsAsJSON()
+  return all.filter(({ type }) => String(type) === 'counter' || String(type) === 'histogram')
+}
+
 /** A registry with the process's own metrics (CPU, memory, event-loop lag), labelled with what was started. */
 export function createRegistry(component: string): Registry {
   const registry = new Registry()

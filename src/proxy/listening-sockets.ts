@@ -23,16 +23,22 @@ export interface SocketSource {
   /** A socket of that name, as `server.listen` takes it; undefined when this process is to bind one itself. */
   claim(name: string): Promise<unknown>
   /** The one that was to be bound is bound (shared from now on), or could not be. */
-  bound?(name: string, server: Server, path: string | undefined): void
+  bound?(name: string, server: Server): void
   failed?(name: string): void
   /** What is open now. */
-  changed?(names: readonly string[]): void
+  changed?(open: readonly OpenSocket[]): void
   /** The proxy serves: what nobody claimed is not needed. */
   settled(): void
   /** Other processes accept on the same sockets: their files are not this one's to remove. */
   readonly shared: boolean
   /** Another process serves until this one is ready. */
   readonly succeeds: boolean
+}
+
+export interface OpenSocket {
+  name: string
+  /** Of a unix socket's file. */
+  path?: string | undefined
 }
 
 interface Held {
@@ -72,7 +78,7 @@ export class ListeningSockets {
     try {
       const server = make()
       await bind(server, at)
-      this.#source?.bound?.(name, server, at.path)
+      this.#source?.bound?.(name, server)
       return this.#hold(name, server, at)
     } catch (error) {
       this.#source?.failed?.(name)
@@ -125,7 +131,7 @@ export class ListeningSockets {
   }
 
   #changed(): void {
-    this.#source?.changed?.([...this.#held.values()].map(each => each.name))
+    this.#source?.changed?.([...this.#held.values()].map(({ name, file }) => ({ name, path: file?.path })))
   }
 }
 

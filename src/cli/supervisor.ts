@@ -141,6 +141,7 @@ export class Supervisor implements Pick<RunningProxy, 'ready' | 'admin' | 'descr
     const child = spawnAgain('worker', new Map())
     const worker: Worker = { index, child, beganMs: performance.now(), ready: false, open: [], asked: new Map(), metrics: [] }
     this.#workers.set(index, worker)
+    this.#options.logger.info({ worker: index, pid: child.pid }, 'a worker was started')
     child.on('message', (message, handle) => this.#hear(worker, message as FromWorker, handle as unknown as Handle | undefined))
     child.on('error', error => this.#options.logger.error({ worker: index, error: error.message }, 'a worker cannot be reached'))
     child.on('exit', (code, signal) => this.#ended(worker, signal ?? code ?? 'no code'))
@@ -249,7 +250,7 @@ export class Supervisor implements Pick<RunningProxy, 'ready' | 'admin' | 'descr
         return [...told, await this.#gone, await this.#registry.getMetricsAsJSON()]
       },
       notReady: async () => {
-        if (this.#ending) return ['draining']
+        if (this.#ending) return this.#ending === 'drain' ? ['draining'] : []
         const missing = (await each('notReady', ['does not answer'])).flatMap(({ worker, value }) =>
           value.map(problem => `worker ${worker.index}: ${problem}`),
         )

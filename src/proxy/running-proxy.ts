@@ -79,6 +79,7 @@ export abstract class ProxyBase implements RunningProxy {
   #door: AdminDoor | undefined
   #serving = false
   #draining = false
+  #handedOver = false
 
   constructor(component: string, options: ProxyOptions & Pick<ControlOptions, 'kind' | 'adapt'>) {
     this.logger = options.logger
@@ -134,6 +135,7 @@ export abstract class ProxyBase implements RunningProxy {
   }
 
   async handOver(limitMs: number = endings.handOverMs): Promise<void> {
+    this.#handedOver = true
     this.sockets.handOver()
     this.goAway()
     await this.#untilNothingOpen(performance.now() + limitMs, 0)
@@ -168,6 +170,8 @@ export abstract class ProxyBase implements RunningProxy {
 
   #notReady(): string[] {
     if (this.#draining) return ['draining']
+    // Somebody who asked just before the successor had the door: it serves.
+    if (this.#handedOver) return []
     return this.control.plan ? this.missing() : [this.control.problem || 'no snapshot from the agent yet']
   }
 

@@ -24,11 +24,7 @@ export interface AdminDoor {
   close(): Promise<void>
 }
 
-export async function startAdmin(
-  at: { host: string; port: number },
-  source: AdminSource,
-  sockets: ListeningSockets,
-): Promise<AdminDoor> {
+export async function startAdmin(at: { host: string; port: number }, source: AdminSource, sockets: ListeningSockets): Promise<AdminDoor> {
   const { host, port } = at
   if (!isLoopbackHost(host)) throw new MeshError('invalid', `the admin address ${host} is not a loopback address: use 127.0.0.1`)
   const make = () => {

@@ -72,7 +72,9 @@ export class ProxyMetrics {
         },
       })
     gauge('isthmus_proxy_leaf_expiry_seconds', 'Time until the own leaf expires.', 'min', () => gauges.leafExpirySeconds())
-    gauge('isthmus_proxy_snapshot_age_seconds', 'Age of what is known: time since the agent last spoke.', 'max', () => gauges.snapshotAgeSeconds())
+    gauge('isthmus_proxy_snapshot_age_seconds', 'Age of what is known: time since the agent last spoke.', 'max', () =>
+      gauges.snapshotAgeSeconds(),
+    )
     gauge('isthmus_proxy_agent_connected', '1 while the agent is connected.', 'min', () => gauges.agentConnected())
     gauge('isthmus_proxy_pool_idle_streams', 'Idle pooled streams.', 'sum', () => gauges.pool.idle())
     gauge('isthmus_proxy_pool_busy_streams', 'Pooled streams in use.', 'sum', () => gauges.pool.busy())

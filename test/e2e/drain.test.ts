@@ -10,9 +10,7 @@ const drainSeconds = 6
 
 function ended(proxy: Running): Promise<{ code: number | null; signal: string | null; afterMs: number }> {
   const beganMs = performance.now()
-  return new Promise(resolve =>
-    proxy.child.once('exit', (code, signal) => resolve({ code, signal, afterMs: performance.now() - beganMs })),
-  )
+  return new Promise(resolve => proxy.child.once('exit', (code, signal) => resolve({ code, signal, afterMs: performance.now() - beganMs })))
 }
 
 /** A request whose body ends when the test says so. */
@@ -57,7 +55,15 @@ t.test('a sidecar that is asked to end', async t => {
   t.match([last.status, last.headers['connection']], [200, 'close'], 'a connection that is kept alive is told to go')
   const late = await call(scene.apiPort, '/')
   t.match([late.status, late.headers['connection']], [200, 'close'], 'a new one is still served')
-  await until('then it accepts no more', () => call(scene.apiPort, '/').then(() => false, () => true), drainSeconds * 1000)
+  await until(
+    'then it accepts no more',
+    () =>
+      call(scene.apiPort, '/').then(
+        () => false,
+        () => true,
+      ),
+    drainSeconds * 1000,
+  )
   t.ok(performance.now() - beganMs > (drainSeconds * 1000) / 4, 'not before others had time to hear of it')
   t.match(await slow.finish(), /^HTTP\/1\.1 200 [^]*"body":"firstafter"/, 'a request that was under way is answered')
   const { code, afterMs } = await end

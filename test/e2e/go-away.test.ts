@@ -28,7 +28,9 @@ t.test('keep-alive traffic leaves an instance that is', async t => {
   /** Until the gateway has so many instances to choose from; other clusters see no further than to it. */
   const healthy = (count: number) =>
     until(`${count} are healthy`, async () => {
-      const { wan } = (await call(west.adminPort('gateway'), '/plan')).json as { wan: { service: string; endpoints: { healthy: boolean }[] }[] }
+      const { wan } = (await call(west.adminPort('gateway'), '/plan')).json as {
+        wan: { service: string; endpoints: { healthy: boolean }[] }[]
+      }
       return wan.find(row => row.service === 'api')?.endpoints.filter(each => each.healthy).length === count
     })
   await healthy(2)

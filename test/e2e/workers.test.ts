@@ -8,7 +8,9 @@ import { startTwoClusters } from '../support/two-clusters.ts'
 /** Process ids of the workers, as the log tells them; the last of each number. */
 function workersOf(cluster: ClusterProcess, name: string): Map<number, number> {
   const lines = cluster.proxies.get(name)!.log().split('\n')
-  const started = lines.filter(line => line.includes('"a worker was started"')).map(line => JSON.parse(line) as { worker: number; pid: number })
+  const started = lines
+    .filter(line => line.includes('"a worker was started"'))
+    .map(line => JSON.parse(line) as { worker: number; pid: number })
   return new Map(started.map(({ worker, pid }) => [worker, pid]))
 }
 

@@ -250,7 +250,11 @@ export function isAlive(pid: number): boolean {
 
 /** Ends a process that is no child: in order, then at once. */
 async function endProcess(pid: number): Promise<void> {
-  for (const [signal, waitMs] of [['SIGTERM', 1000], ['SIGTERM', 1000], ['SIGKILL', 5000]] as const) {
+  for (const [signal, waitMs] of [
+    ['SIGTERM', 1000],
+    ['SIGTERM', 1000],
+    ['SIGKILL', 5000],
+  ] as const) {
     if (!isAlive(pid)) return
     process.kill(pid, signal)
     await until(`${pid} ended`, () => Promise.resolve(!isAlive(pid)), waitMs, 10).catch(() => undefined)

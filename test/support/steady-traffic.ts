@@ -23,7 +23,7 @@ export class SteadyTraffic {
   constructor(port: number, options: TrafficOptions) {
     this.#port = port
     this.#options = options
-    const agents = [...Array.from({ length: options.keepAlive }, () => new Agent({ keepAlive: true, maxSockets: 1 }))]
+    const agents = Array.from({ length: options.keepAlive }, () => new Agent({ keepAlive: true, maxSockets: 1 }))
     this.#agents.push(...agents)
     this.#callers = [...agents, ...Array.from({ length: options.fresh }, () => undefined)].map((agent, i) => this.#call(agent, i))
   }

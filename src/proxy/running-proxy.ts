@@ -8,6 +8,7 @@ import type { Logger } from '../lib/log.ts'
 import type { Plan } from '../mesh/plan.ts'
 import { startAdmin, type AdminDoor, type AdminSource } from './admin.ts'
 import type { AgentAddress } from './agent-client.ts'
+import { endings } from './endings.ts'
 import { Control, type ControlOptions } from './control.ts'
 import { ListeningSockets, type SocketSource } from './listening-sockets.ts'
 import { ProxyMetrics } from './metrics.ts'
@@ -41,17 +42,6 @@ export interface RunningProxy {
   handOver(limitMs?: number): Promise<void>
   close(): Promise<void>
 }
-
-export const endings = {
-  drainMs: 10_000,
-  /** New connections are accepted for this share of the draining, at most so long, or until nothing has been open for a moment. */
-  acceptShare: 1 / 3,
-  acceptMs: 5000,
-  quietMs: 250,
-  /** Longer than any pooled stream grows old, so that those through a gateway, which cannot tell them to go, end by themselves. */
-  handOverMs: 600_000,
-  lookMs: 25,
-} as const
 
 /** A promise that is made before it is known how it ends, and that nobody has to wait for. */
 class Readiness {

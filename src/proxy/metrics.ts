@@ -68,26 +68,31 @@ export class ProxyMetrics {
     this.#counter('isthmus_proxy_ejections_total', 'Times that an endpoint was left out.', ['upstream', 'cause'])
     this.#counter('isthmus_proxy_overflow_total', 'Requests and connections over a circuit limit.', ['upstream', 'limit'])
     this.#counter('isthmus_proxy_retries_total', 'Further tries of a request.', ['upstream', 'outcome'])
-    const gauge = (name: string, help: string, read: () => number) =>
+    // Of several workers: the one that is worst off, unless it is something to be added up.
+    const gauge = (name: string, help: string, aggregator: 'sum' | 'min' | 'max', read: () => number) =>
       new Gauge({
         name,
         help,
+        aggregator,
         registers: [registry],
         collect() {
           this.set(read())
         },
       })
-    gauge('isthmus_proxy_leaf_expiry_seconds', 'Time until the own leaf expires.', () => gauges.leafExpirySeconds())
-    gauge('isthmus_proxy_snapshot_age_seconds', 'Age of what is known: time since the agent last spoke.', () => gauges.snapshotAgeSeconds())
-    gauge('isthmus_proxy_agent_connected', '1 while the agent is connected.', () => gauges.agentConnected())
-    gauge('isthmus_proxy_pool_idle_streams', 'Idle pooled streams.', () => gauges.pool.idle())
-    gauge('isthmus_proxy_pool_busy_streams', 'Pooled streams in use.', () => gauges.pool.busy())
-    gauge('isthmus_proxy_mux_sessions', 'Connections that carry many streams, both ways.', () => gauges.pool.sessions())
-    const by = (name: string, help: string, label: string, values: ReadonlyMap<string, () => number>) => {
+    gauge('isthmus_proxy_leaf_expiry_seconds', 'Time until the own leaf expires.', 'min', () => gauges.leafExpirySeconds())
+    gauge('isthmus_proxy_snapshot_age_seconds', 'Age of what is known: time since the agent last spoke.', 'max', () =>
+      gauges.snapshotAgeSeconds(),
+    )
+    gauge('isthmus_proxy_agent_connected', '1 while the agent is connected.', 'min', () => gauges.agentConnected())
+    gauge('isthmus_proxy_pool_idle_streams', 'Idle pooled streams.', 'sum', () => gauges.pool.idle())
+    gauge('isthmus_proxy_pool_busy_streams', 'Pooled streams in use.', 'sum', () => gauges.pool.busy())
+    gauge('isthmus_proxy_mux_sessions', 'Connections that carry many streams, both ways.', 'sum', () => gauges.pool.sessions())
+    const by = (name: string, help: string, label: string, aggregator: 'sum' | 'max', values: ReadonlyMap<string, () => number>) => {
       const labelled = new Gauge({
         name,
         help,
         labelNames: [label],
+        aggregator,
         registers: [registry],
         collect() {
           labelled.reset()
@@ -95,8 +100,8 @@ export class ProxyMetrics {
         },
       })
     }
-    by('isthmus_proxy_connections_open', 'Connections open now.', 'door', gauges.open)
-    by('isthmus_proxy_ejected_endpoints', 'Endpoints that are left out now.', 'upstream', gauges.ejected)
+    by('isthmus_proxy_connections_open', 'Connections open now.', 'door', 'sum', gauges.open)
+    by('isthmus_proxy_ejected_endpoints', 'Endpoints that are left out now.', 'upstream', 'max', gauges.ejected)
   }
 
   /** `decision` is empty where this proxy decides nothing: on its way out, and for what was no request. */

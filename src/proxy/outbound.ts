@@ -13,11 +13,12 @@ import type { ConnectFailure, HttpDoor, Opened, Outcome, Refused, UpstreamStream
 import type { RequestHead, ResponseHead } from './http1/head.ts'
 import { defaultHttp1Limits, type Http1Limits } from './http1/limits.ts'
 import { Listener } from './listener.ts'
+import type { ListeningSockets } from './listening-sockets.ts'
 import { recordRequest, type ProxyMetrics, type RequestTallies, type Tally } from './metrics.ts'
 import { resetText } from './http1/writer.ts'
 import { ClientContexts } from './tls.ts'
 import { Call, overflow } from './traffic.ts'
-import { openTunnel, type Tunnel } from './tunnel.ts'
+import { openTunnel } from './tunnel.ts'
 import { Upstream } from './upstream.ts'
 import { xfccHeader } from './xfcc.ts'
 
@@ -28,6 +29,7 @@ const drain = { quietMs: 1000, limitMs: 10_000 } as const
 export interface OutboundOptions {
   metrics: ProxyMetrics
   logger: Logger
+  sockets: ListeningSockets
   limits?: Partial<Http1Limits>
 }
 
@@ -46,6 +48,7 @@ export class Outbound {
   readonly #entries = new Map<string, Entry>()
   readonly #accepted: Tally
   readonly #limits: Http1Limits
+  #draining = false
 
   constructor(options: OutboundOptions) {
     this.#options = options
@@ -88,13 +91,10 @@ export class Outbound {
     await Promise.all(tried)
   }
 
+  /** Says go-away to every connection of the app, new ones too. Tunnels, which cannot be told, are left to their end. */
   drain(): void {
+    this.#draining = true
     for (const { connections } of this.#entries.values()) for (const connection of connections.values()) connection.drain()
-  }
-
-  /** Stops accepting. */
-  closeListeners(): void {
-    for (const { listener } of this.#entries.values()) listener.close()
   }
 
   close(): void {
@@ -102,7 +102,7 @@ export class Outbound {
   }
 
   #add(name: string, upstream: Upstream): Entry {
-    const { metrics, logger } = this.#options
+    const { metrics, logger, sockets } = this.#options
     const { resource } = upstream.plan
     const requests = metrics.requests('outbound', name)
     const connections: Entry['connections'] = new Map()
@@ -111,9 +111,11 @@ export class Outbound {
       socket.on('error', () => {})
       socket.once('close', () => connections.delete(socket))
       const isHttp = resource.protocol === 'http'
-      connections.set(socket, isHttp ? this.#serveHttp(socket, upstream, requests) : serveBytes(socket, upstream))
+      const served = isHttp ? this.#serveHttp(socket, upstream, requests) : serveBytes(socket, upstream)
+      connections.set(socket, served)
+      if (this.#draining) served.drain()
     }
-    const listener = new Listener({ at: resource.listen, purpose: `upstream ${name}`, logger, onConnection: accept })
+    const listener = new Listener({ at: resource.listen, purpose: `upstream ${name}`, logger, sockets, onConnection: accept })
     const entry: Entry = { upstream, listener, shape: shapeOf(resource), connections }
     this.#entries.set(name, entry)
     return entry
@@ -202,7 +204,6 @@ const nothing: Hashable = { target: '', get: () => undefined }
 
 /** Bytes: a tunnel from the start. */
 function serveBytes(socket: Socket, upstream: Upstream): { drain(): void; replan(upstream: Upstream): void } {
-  let tunnel: Tunnel | undefined
   let check: (() => void) | undefined
   const affinity: Affinity = { hash: undefined, setCookie: '' }
   upstream.plan.hash?.of(nothing, socket.remoteAddress ?? '', affinity)
@@ -211,13 +212,13 @@ function serveBytes(socket: Socket, upstream: Upstream): { drain(): void; replan
     if (!dialed.ok) return void socket.resetAndDestroy()
     const { stream, endpoint } = dialed
     if (socket.destroyed) return void stream.destroy()
-    const open = (tunnel = openTunnel(socket, stream, { idleMs: tunnelIdleMs }))
+    const open = openTunnel(socket, stream, { idleMs: tunnelIdleMs })
     check = () => {
       if (!upstream.accepts(stream)) open.destroy()
       else if (!upstream.hasEndpoint(endpoint)) open.drain(drain.quietMs, drain.limitMs)
     }
   })
-  return { drain: () => tunnel?.drain(drain.quietMs, drain.limitMs), replan: () => check?.() }
+  return { drain: () => {}, replan: () => check?.() }
 }
 
 function shapeOf(resource: { listen: object; protocol: string }): string {

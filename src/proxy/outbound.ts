@@ -7,13 +7,15 @@ import type { Socket } from 'node:net'
 import { messageOf } from '../lib/errors.ts'
 import type { Logger } from '../lib/log.ts'
 import type { SidecarBinding } from './binding.ts'
-import { serveHttp1 } from './http1/connection.ts'
+import { serveHttp1, type ServedConnection } from './http1/connection.ts'
 import type { ConnectFailure, HttpDoor, Opened, Outcome, UpstreamStream } from './http1/door.ts'
 import type { RequestHead } from './http1/head.ts'
 import { defaultHttp1Limits, type Http1Limits } from './http1/limits.ts'
+import { defaultHttp2Limits, type Http2Limits } from './http2/limits.ts'
 import { Listener } from './listener.ts'
 import { recordRequest, type ProxyMetrics, type RequestTallies, type Tally } from './metrics.ts'
-import { ClientContexts } from './tls.ts'
+import { OutboundHttp2 } from './outbound-http2.ts'
+import { ClientContexts, isHttp2 } from './tls.ts'
 import { openTunnel, type Tunnel } from './tunnel.ts'
 import { Upstream } from './upstream.ts'
 import { xfccHeader } from './xfcc.ts'
@@ -25,12 +27,13 @@ const drain = { quietMs: 1000, limitMs: 10_000 } as const
 export interface OutboundOptions {
   metrics: ProxyMetrics
   logger: Logger
-  limits?: Partial<Http1Limits>
+  limits?: Partial<Http1Limits & Http2Limits>
 }
 
 /** One upstream with its listener and what came in through it. */
 interface Entry {
   upstream: Upstream
+  http2: OutboundHttp2 | undefined
   listener: Listener
   /** Listener and protocol; when one changes, the entry is made anew. */
   shape: string
@@ -43,10 +46,12 @@ export class Outbound {
   readonly #entries = new Map<string, Entry>()
   readonly #accepted: Tally
   readonly #limits: Http1Limits
+  readonly #http2Limits: Http2Limits
 
   constructor(options: OutboundOptions) {
     this.#options = options
     this.#limits = { ...defaultHttp1Limits, ...options.limits }
+    this.#http2Limits = { ...defaultHttp2Limits, ...options.limits }
     this.#accepted = options.metrics.connections('outbound')
     options.metrics.gauges.open.set('outbound', () => [...this.#entries.values()].reduce((sum, entry) => sum + entry.connections.size, 0))
   }
@@ -76,6 +81,7 @@ export class Outbound {
       const entry = this.#entries.get(name)
       if (entry) {
         entry.upstream.update(upstreamPlan, identity)
+        entry.http2?.update()
         for (const connection of entry.connections.values()) connection.replan(entry.upstream)
         continue
       }
@@ -102,16 +108,18 @@ export class Outbound {
     const { metrics, logger } = this.#options
     const { resource } = upstream.plan
     const requests = metrics.requests('outbound', name)
+    const http2 = isHttp2(resource.protocol) ? new OutboundHttp2(upstream, requests, this.#http2Limits, logger) : undefined
     const connections: Entry['connections'] = new Map()
     const accept = (socket: Socket) => {
       this.#accepted.count += 1
       socket.on('error', () => {})
       socket.once('close', () => connections.delete(socket))
-      const isHttp = resource.protocol === 'http'
-      connections.set(socket, isHttp ? this.#serveHttp(socket, upstream, requests) : serveBytes(socket, upstream))
+      if (http2) connections.set(socket, serving(http2.serve(socket)))
+      else if (resource.protocol === 'http') connections.set(socket, this.#serveHttp(socket, upstream, requests))
+      else connections.set(socket, serveBytes(socket, upstream))
     }
     const listener = new Listener({ at: resource.listen, purpose: `upstream ${name}`, logger, onConnection: accept })
-    const entry: Entry = { upstream, listener, shape: shapeOf(resource), connections }
+    const entry: Entry = { upstream, http2, listener, shape: shapeOf(resource), connections }
     this.#entries.set(name, entry)
     return entry
   }
@@ -119,14 +127,18 @@ export class Outbound {
   #remove(name: string, entry: Entry): void {
     this.#entries.delete(name)
     entry.listener.close()
+    entry.http2?.close()
     entry.upstream.close()
     for (const socket of entry.connections.keys()) socket.destroy()
   }
 
   #serveHttp(socket: Socket, upstream: Upstream, requests: RequestTallies): { drain(): void; replan(): void } {
-    const served = serveHttp1(socket, new OutboundHttp(upstream, requests, this.#options.logger), this.#limits)
-    return { drain: () => served.drain(), replan: () => served.reauthorize() }
+    return serving(serveHttp1(socket, new OutboundHttp(upstream, requests, this.#options.logger), this.#limits))
   }
+}
+
+function serving(served: ServedConnection): { drain(): void; replan(): void } {
+  return { drain: () => served.drain(), replan: () => served.reauthorize() }
 }
 
 /** One connection of the app. Requests are not judged here: whom an app may call is for the other side to say. */

@@ -11,6 +11,7 @@ import { bindSidecar, type SidecarBinding } from './binding.ts'
 import { Control } from './control.ts'
 import { Expose } from './expose.ts'
 import type { Http1Limits } from './http1/limits.ts'
+import type { Http2Limits } from './http2/limits.ts'
 import { Inbound } from './inbound.ts'
 import { Listener } from './listener.ts'
 import { ProxyMetrics } from './metrics.ts'
@@ -30,7 +31,7 @@ export interface ProxyOptions {
 }
 
 export interface SidecarOptions extends ProxyOptions {
-  limits?: Partial<Http1Limits>
+  limits?: Partial<Http1Limits & Http2Limits>
 }
 
 export interface RunningProxy {

@@ -53,6 +53,11 @@ export class Upstream {
     return this.#pool
   }
 
+  /** What sessions opened now are tied to: the own leaf, the roots and the name asked for. */
+  get key(): string {
+    return this.#key
+  }
+
   /** Takes over a new plan or leaf. */
   update(plan: UpstreamPlan, identity: ProxyIdentity): void {
     const { key, target } = this.#bind(plan, identity)
@@ -80,6 +85,21 @@ export class Upstream {
   hasEndpoint(endpoint: Endpoint): boolean {
     const address = addressOf(endpoint)
     return this.#plan.endpoints.some(each => addressOf(each) === address)
+  }
+
+  /** The endpoint whose turn it is. */
+  pick(): Endpoint | undefined {
+    return this.#pick(new Set())
+  }
+
+  /** It failed lately: only a new connection tells whether it is back. */
+  doubts(endpoint: Endpoint): boolean {
+    return this.#ejections.doubts(endpoint)
+  }
+
+  /** A connection to it was there and died without a word. */
+  lost(endpoint: Endpoint): void {
+    this.#ejections.failed(addressOf(endpoint))
   }
 
   /** A stream for one request: a pooled one at once, unless `fresh`; else a new one. */

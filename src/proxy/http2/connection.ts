@@ -18,6 +18,8 @@ import { reply } from './replies.ts'
 import { endSession, onStream, serverSession } from './session.ts'
 
 const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1')
+/** Of what is no preface, as much is read to see whether it is a request. */
+const requestLineBytes = 2048
 /** RFC 9113 6.8: a first GOAWAY that still takes every stream that is under way. */
 const lastStreamId = 2 ** 31 - 1
 const { NGHTTP2_ENHANCE_YOUR_CALM, NGHTTP2_NO_ERROR, NGHTTP2_REFUSED_STREAM, NGHTTP2_FLAG_END_STREAM } = constants
@@ -81,16 +83,12 @@ class Connection implements ServedConnection, Host, Watched {
     for (const exchange of this.exchanges) exchange.reauthorize()
   }
 
-  /** Nothing was agreed on, so the first bytes decide. HTTP/1.1 is not translated: its client is told. */
+  /** Nothing was agreed on, so the first bytes decide. */
   private readonly peek = (chunk: Buffer): void => {
     const head = this.head === undefined ? chunk : Buffer.concat([this.head, chunk])
     const length = Math.min(head.length, preface.length)
     if (head.compare(preface, 0, length, 0, length) !== 0) {
-      this.socket.off('data', this.peek)
-      this.deadlines.delete(this)
-      this.socket.resume()
-      this.socket.end(http1Reply(505, 'this service speaks HTTP/2: use prior knowledge', 'connection: close\r\n', false), 'latin1')
-      this.socket.destroySoon()
+      this.turnAway(head)
       return
     }
     this.head = head
@@ -100,6 +98,18 @@ class Connection implements ServedConnection, Host, Watched {
     this.head = undefined
     this.socket.unshift(head)
     this.start()
+  }
+
+  /** HTTP/1.1 is not translated: its client is told so. Anything else is told nothing. */
+  private turnAway(head: Buffer): void {
+    const { socket } = this
+    socket.off('data', this.peek)
+    this.deadlines.delete(this)
+    if (/^[A-Z]+ [^ \r\n]+ HTTP\/1\.[01]\r\n/.test(head.toString('latin1', 0, requestLineBytes))) {
+      socket.write(http1Reply(505, 'this service speaks HTTP/2: use prior knowledge', 'connection: close\r\n', false), 'latin1')
+    }
+    socket.resume()
+    socket.destroySoon()
   }
 
   private start(): void {
@@ -112,13 +122,14 @@ class Connection implements ServedConnection, Host, Watched {
   }
 
   private stream(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, flags: number, raw: readonly string[]): void {
+    // Before anything else: one that was reset meanwhile says so after this.
+    stream.on('error', () => {})
     if (stream.destroyed || stream.closed) {
       this.wasReset()
       return
     }
     this.served = true
     if (this.exchanges.size >= this.limits.maxConcurrentStreams) {
-      stream.on('error', () => {})
       stream.close(NGHTTP2_REFUSED_STREAM)
       this.wasReset()
       return
@@ -139,7 +150,6 @@ class Connection implements ServedConnection, Host, Watched {
   /** Not a request that anybody could judge. */
   private refuse(stream: ServerHttp2Stream, code: number, fields: RequestFields, hasBody: boolean): void {
     const { status, reason } = refusalOf(code)
-    stream.on('error', () => {})
     reply(stream, status, reason, fields.grpc)
     if (hasBody) {
       stream.resume()

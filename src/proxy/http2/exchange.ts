@@ -57,11 +57,10 @@ export class Exchange {
   /** The outcome is settled; what is left is to write what was said. */
   private settled = false
   private requestEnded: boolean
-  /** The client's body is being read; before that it waits in the stream's window. */
-  private reading = false
   private requestTrailers: OutgoingHttpHeaders | undefined
-  /** Read by the upstream's stream already; gone once the response begins or there is too much of it. */
-  private replay: Buffer[] | undefined = []
+  /** What came of the body: not sent yet, or kept to be sent again until the response begins or there is too much of it. */
+  private kept: Buffer[] = []
+  private replayable = true
   private retries = 0
   private interims = 0
   /** Our own doing: the reset that follows says nothing about the client. */
@@ -80,7 +79,6 @@ export class Exchange {
     this.hasBody = hasBody
     this.requestEnded = !hasBody
     this.startedAt = this.movedAt = host.nowMs()
-    client.on('error', () => {})
     client.on('aborted', () => this.clientGone())
     client.on('close', () => this.clientClosed())
   }
@@ -97,8 +95,16 @@ export class Exchange {
       this.respond(refused.status, refused.body, 'internal', refused.reason)
       return
     }
-    if (this.requestEnded) this.requestComplete()
-    this.connect()
+    if (!this.hasBody) {
+      this.requestComplete()
+      this.connect()
+      return
+    }
+    this.readBody()
+    // What was read together with the head is there by then: most bodies as a whole, which then need not wait for trailers.
+    setImmediate(() => {
+      if (!this.settled) this.connect()
+    })
   }
 
   /** The plan changed: what is no longer allowed ends. */
@@ -139,8 +145,13 @@ export class Exchange {
 
   private connect(): void {
     const got = this.door.channels.acquire(() => !this.settled)
-    if (!(got instanceof Promise)) this.start(got)
-    else void got.then(channel => this.start(channel))
+    if (!(got instanceof Promise)) {
+      this.start(got)
+      return
+    }
+    // Until there is somewhere to write to, the rest of the body waits in the stream's window.
+    if (this.hasBody) this.client.pause()
+    void got.then(channel => this.start(channel))
   }
 
   /** The stream is reserved: the request goes out, or once more. */
@@ -156,7 +167,8 @@ export class Exchange {
     const { session } = got
     let upstream: ClientHttp2Stream
     try {
-      upstream = session.request(this.fields.outgoing(), { endStream: !this.hasBody, waitForTrailers: this.hasBody })
+      const waitForTrailers = this.hasBody && (!this.requestEnded || this.requestTrailers !== undefined)
+      upstream = session.request(this.fields.outgoing(), { endStream: !this.hasBody, waitForTrailers })
     } catch (error) {
       got.release()
       // It went away between being chosen and being used: nothing was sent.
@@ -193,38 +205,53 @@ export class Exchange {
     }
   }
 
-  private sendBody(upstream: ClientHttp2Stream): void {
+  private readBody(): void {
     const { client } = this
-    for (const chunk of this.replay ?? []) upstream.write(chunk)
+    client.on('data', (chunk: Buffer) => this.requestData(chunk))
+    client.on('end', () => this.requestEnd())
+    onHeaders(client, 'trailers', (_headers, _flags, raw) => {
+      this.requestTrailers = trailersOf(raw)
+    })
+  }
+
+  private sendBody(upstream: ClientHttp2Stream): void {
+    const { client, kept } = this
+    let room = true
+    for (const chunk of kept) room = upstream.write(chunk)
+    this.boundReplay()
     upstream.on('drain', () => client.resume())
-    upstream.on('wantTrailers', () => upstream.sendTrailers(this.requestTrailers ?? {}))
-    if (this.requestEnded) upstream.end()
-    else if (this.reading) client.resume()
-    else {
-      this.reading = true
-      onHeaders(client, 'trailers', (_headers, _flags, raw) => {
-        this.requestTrailers = trailersOf(raw)
-      })
-      client.on('data', (chunk: Buffer) => this.requestData(chunk))
-      client.on('end', () => this.requestEnd())
-    }
+    if (this.requestEnded) this.endUpstream(upstream)
+    else if (room) client.resume()
+    else client.pause()
   }
 
   private requestData(chunk: Buffer): void {
     this.moved = true
     this.outcome.requestBytes += chunk.length
-    if (this.replay !== undefined) {
-      if (this.outcome.requestBytes <= this.limits.replayBytes) this.replay.push(chunk)
-      else this.replay = undefined
-    }
-    if (this.upstream?.write(chunk) === false) this.client.pause()
+    const { upstream } = this
+    if (this.replayable || (upstream === undefined && !this.settled)) this.kept.push(chunk)
+    if (upstream === undefined) return
+    this.boundReplay()
+    if (!upstream.write(chunk)) this.client.pause()
+  }
+
+  private boundReplay(): void {
+    if (!this.replayable || this.outcome.requestBytes <= this.limits.replayBytes) return
+    this.replayable = false
+    this.kept = []
   }
 
   private requestEnd(): void {
     this.requestEnded = true
     if (this.settled) return
     this.requestComplete()
-    this.upstream?.end()
+    if (this.upstream) this.endUpstream(this.upstream)
+  }
+
+  private endUpstream(upstream: ClientHttp2Stream): void {
+    const { requestTrailers } = this
+    if (requestTrailers !== undefined) upstream.on('wantTrailers', () => upstream.sendTrailers(requestTrailers))
+    upstream.end()
   }
 
   private interim(headers: IncomingHttpHeaders & IncomingHttpStatusHeader, raw: readonly string[]): void {
@@ -248,7 +275,7 @@ export class Exchange {
     if (this.upstream !== upstream || client.destroyed || client.closed) return
     const status = headers[':status'] ?? 0
     if (status < 200 || status > 599) return this.misread('invalid status')
-    this.replay = undefined
+    this.forget()
     this.outcome.status = status
     const bodiless = this.fields.method === 'HEAD' || status === 204 || status === 304
     const complete = bodiless || (flags & endStreamFlag) !== 0
@@ -258,11 +285,10 @@ export class Exchange {
       this.responded()
       return
     }
-    let trailers: OutgoingHttpHeaders | undefined
-    client.on('wantTrailers', () => client.sendTrailers(trailers ?? {}))
     client.on('drain', () => upstream.resume())
     onHeaders(upstream, 'trailers', (_headers, _flags, more) => {
-      trailers = trailersOf(more)
+      const trailers = trailersOf(more)
+      client.on('wantTrailers', () => client.sendTrailers(trailers))
     })
     upstream.on('data', (chunk: Buffer) => {
       this.moved = true
@@ -303,7 +329,7 @@ export class Exchange {
   /** Its upstream went away before its response: once more where that cannot do anything twice. `refused`: nobody looked at it. */
   private lost(refused: boolean): void {
     const again = refused
-      ? this.replay !== undefined && this.retries < this.limits.maxRetries
+      ? this.replayable && this.retries < this.limits.maxRetries
       : !this.hasBody && this.fields.idempotent && this.retries === 0
     if (!again) {
       this.fail(503, resetText('connection termination'), 'upstream', 'upstream-reset', NGHTTP2_INTERNAL_ERROR)
@@ -311,8 +337,7 @@ export class Exchange {
     }
     this.retries += 1
     this.outcome.retried = true
-    // Between two attempts there is nowhere to write to.
-    if (this.reading && !this.requestEnded) this.client.pause()
+    if (this.hasBody) this.client.pause()
     this.connect()
   }
 
@@ -370,10 +395,16 @@ export class Exchange {
     else upstream?.close(code)
   }
 
+  /** It will not be sent again. */
+  private forget(): void {
+    this.replayable = false
+    this.kept = []
+  }
+
   private settle(): void {
     if (this.settled) return
     this.settled = true
-    this.replay = undefined
+    this.forget()
     this.outcome.durationMs = this.host.nowMs() - this.startedAt
     this.request.finished(this.outcome)
   }

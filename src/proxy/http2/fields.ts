@@ -38,6 +38,9 @@ const special = new Map<string, number>([
   ['te', te],
 ])
 
+/** RFC 9113 6.5.2. */
+const fieldOverhead = 32
+
 /** Spelt with `_`, these are the same to applications of the CGI family. */
 const framing = new Set(['content-length', 'transfer-encoding'])
 
@@ -59,9 +62,13 @@ export class RequestFields {
   read(raw: readonly string[], sensitive: string[] | undefined, limits: Http2Limits): number {
     if (sensitive !== undefined) this.sensitive = sensitive
     let named: string | undefined
+    let bytes = 0
     for (let i = 0; i + 1 < raw.length; i += 2) {
       const name = raw[i]!
       const value = raw[i + 1]!
+      // node holds a client to this only once that has acknowledged our settings.
+      bytes += name.length + value.length + fieldOverhead
+      if (bytes > limits.headerListBytes) return bad.headLong
       if (name.charCodeAt(0) === 58) {
         if (!this.pseudo(name, value)) return bad.requestLine
         continue
@@ -189,7 +196,7 @@ function valueOf(flat: readonly string[], name: string): string | undefined {
 }
 
 function outgoingOf(flat: readonly string[], sensitive: string[] | undefined): OutgoingHttpHeaders {
-  const out = Object.create(null) as OutgoingHttpHeaders
+  const out = { __proto__: null } as unknown as OutgoingHttpHeaders
   for (let i = 0; i < flat.length; i += 2) {
     const name = flat[i]!
     const known = out[name]

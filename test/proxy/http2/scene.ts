@@ -30,7 +30,7 @@ import {
   westResources,
 } from '../../support/proxy-scene.ts'
 
-type Source = Parameters<typeof westResources>[2][number] & { permissions?: unknown }
+type Source = Omit<ReturnType<typeof source>, 'action'> & { action?: string | undefined; permissions?: unknown }
 
 export interface Http2Scene {
   mint: Mint
@@ -146,6 +146,7 @@ export function openSession(port: number): ClientHttp2Session {
 }
 
 export interface Answer {
+  status: number
   headers: IncomingHttpHeaders
   trailers: IncomingHttpHeaders
   interims: IncomingHttpHeaders[]
@@ -162,10 +163,13 @@ export function ask(
 ): Promise<Answer> {
   return new Promise(resolve => {
     const stream = session.request(headers, { endStream: body === undefined, waitForTrailers: trailers !== undefined })
-    const answer: Answer = { headers: {}, trailers: {}, interims: [], body: '', code: 0 }
+    const answer: Answer = { status: 0, headers: {}, trailers: {}, interims: [], body: '', code: 0 }
     const chunks: Buffer[] = []
     stream.on('headers', interim => answer.interims.push(interim))
-    stream.on('response', got => (answer.headers = got))
+    stream.on('response', got => {
+      answer.headers = got
+      answer.status = got[':status']!
+    })
     stream.on('trailers', got => (answer.trailers = got))
     stream.on('data', (chunk: Buffer) => chunks.push(chunk))
     stream.on('error', () => {})

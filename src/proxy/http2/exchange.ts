@@ -58,6 +58,8 @@ export class Exchange {
   private settled = false
   private requestEnded: boolean
   private requestTrailers: OutgoingHttpHeaders | undefined
+  private responseEnded = false
+  private responseTrailers: OutgoingHttpHeaders | undefined
   /** What came of the body: not sent yet, or kept to be sent again until the response begins or there is too much of it. */
   private kept: Buffer[] = []
   private replayable = true
@@ -283,12 +285,12 @@ export class Exchange {
     if (complete) {
       upstream.resume()
       this.responded()
+      if (!this.requestEnded) this.stopRequest()
       return
     }
     client.on('drain', () => upstream.resume())
     onHeaders(upstream, 'trailers', (_headers, _flags, more) => {
-      const trailers = trailersOf(more)
-      client.on('wantTrailers', () => client.sendTrailers(trailers))
+      this.responseTrailers = trailersOf(more)
     })
     upstream.on('data', (chunk: Buffer) => {
       this.moved = true
@@ -296,19 +298,33 @@ export class Exchange {
       if (!client.write(chunk)) upstream.pause()
     })
     upstream.on('end', () => {
-      // The end of a stream that broke is none.
-      if (upstream.rstCode !== NGHTTP2_NO_ERROR || upstream.aborted || this.settled) return
-      client.end()
-      this.responded()
+      if (this.settled || this.upstream !== upstream) return
+      this.responseEnded = true
+      if (this.responseTrailers !== undefined) this.endResponse()
+      // A server that gives up (node's own, for one) may end its stream right before it resets it: then this is no end.
+      else setImmediate(() => this.upstream === upstream && upstream.rstCode === NGHTTP2_NO_ERROR && this.endResponse())
     })
   }
 
-  /** The response was written whole. What the client still sends is unwanted (RFC 9113 8.1). */
+  private endResponse(): void {
+    if (this.settled) return
+    const { client, responseTrailers, requestEnded } = this
+    if (responseTrailers !== undefined || !requestEnded) {
+      client.on('wantTrailers', () => {
+        client.sendTrailers(responseTrailers ?? {})
+        // They are on their way only after that.
+        if (!requestEnded) setImmediate(() => this.stopRequest())
+      })
+    }
+    client.end()
+    this.responded()
+    if (!requestEnded) client.resume()
+  }
+
+  /** The response was written whole; what the client still sends is unwanted (RFC 9113 8.1). */
   private responded(): void {
     this.settle()
-    if (this.requestEnded) return
-    this.dropUpstream(NGHTTP2_CANCEL)
-    this.stopRequest()
+    if (!this.requestEnded) this.dropUpstream(NGHTTP2_CANCEL)
   }
 
   /** Once what was answered is written, the stream ends; what comes until then is read to nowhere. */
@@ -322,7 +338,8 @@ export class Exchange {
     this.upstream = undefined
     this.channel = undefined
     if (this.settled) return
-    if (!this.client.headersSent) this.lost(code === NGHTTP2_REFUSED_STREAM)
+    if (this.responseEnded && code === NGHTTP2_NO_ERROR) this.endResponse()
+    else if (!this.client.headersSent) this.lost(code === NGHTTP2_REFUSED_STREAM)
     else this.fail(502, '', 'upstream', 'upstream-reset', passable(code) && code !== NGHTTP2_REFUSED_STREAM ? code : NGHTTP2_INTERNAL_ERROR)
   }
 

@@ -61,6 +61,12 @@ const table: Row[] = [
   { at: 'src/agent', src: [...everyMesh, 'src/wire', 'src/agent'], packages: ['node:*'], why: 'agent.ts, the wiring diagram' },
   { at: 'src/proxy/http1', src: everyMesh, packages: ['node:*'], why: 'the codec and one connection: the hot path' },
   {
+    at: 'src/proxy/http2',
+    src: [...everyMesh, 'src/proxy/http1'],
+    packages: ['node:*'],
+    why: 'the same over node:http2; refusals, outcomes and deadlines are those of http1',
+  },
+  {
     at: 'src/proxy',
     src: [...everyMesh, 'src/wire', 'src/proxy'],
     packages: ['node:*', 'node-forge', 'http-proxy', 'lru-cache', 'prom-client', 'zod'],

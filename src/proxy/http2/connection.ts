@@ -3,7 +3,7 @@
  * flow control are `node:http2`'s; judging when a client asks for too much, and how a connection ends, is here. Invariant: every stream has one
  * exchange and is in `exchanges` until it is gone, so that whoever resets streams cannot have more of them at work than others.
  */
-import { constants, sensitiveHeaders, type IncomingHttpHeaders, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2'
+import { constants, type IncomingHttpHeaders, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2'
 import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import type { ServedConnection } from '../http1/connection.ts'
@@ -136,7 +136,7 @@ class Connection implements ServedConnection, Host, Watched {
     }
     const hasBody = (flags & NGHTTP2_FLAG_END_STREAM) === 0
     const fields = new RequestFields()
-    const code = fields.read(raw, headers[sensitiveHeaders as never] as unknown as string[] | undefined, this.limits)
+    const code = fields.read(raw, headers, this.limits)
     if (code < 0) {
       this.refuse(stream, code, fields, hasBody)
       return

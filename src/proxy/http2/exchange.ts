@@ -20,8 +20,14 @@ import type { Http2Limits } from './limits.ts'
 import { reply } from './replies.ts'
 import { onHeaders } from './session.ts'
 
-const { NGHTTP2_CANCEL, NGHTTP2_HTTP_1_1_REQUIRED, NGHTTP2_INADEQUATE_SECURITY, NGHTTP2_INTERNAL_ERROR, NGHTTP2_NO_ERROR, NGHTTP2_REFUSED_STREAM } =
-  constants
+const {
+  NGHTTP2_CANCEL,
+  NGHTTP2_HTTP_1_1_REQUIRED,
+  NGHTTP2_INADEQUATE_SECURITY,
+  NGHTTP2_INTERNAL_ERROR,
+  NGHTTP2_NO_ERROR,
+  NGHTTP2_REFUSED_STREAM,
+} = constants
 const endStreamFlag = constants.NGHTTP2_FLAG_END_STREAM
 
 /** What the exchange needs of the connection that it belongs to. */
@@ -64,6 +70,7 @@ export class Exchange {
   private kept: Buffer[] = []
   private replayable = true
   private retries = 0
+  private moves = 0
   private interims = 0
   /** Our own doing: the reset that follows says nothing about the client. */
   private resetByUs = false
@@ -174,7 +181,7 @@ export class Exchange {
     } catch (error) {
       got.release()
       // It went away between being chosen and being used: nothing was sent.
-      if (session.closed || session.destroyed) this.lost(true)
+      if (session.closed || session.destroyed) this.lost(true, true)
       else {
         this.door.threw(error)
         this.fail(broken.status, broken.body, 'internal', broken.reason, NGHTTP2_INTERNAL_ERROR)
@@ -335,24 +342,29 @@ export class Exchange {
   }
 
   private upstreamClosed(code: number): void {
+    const ending = this.channel!.session.closed
     this.upstream = undefined
     this.channel = undefined
     if (this.settled) return
     if (this.responseEnded && code === NGHTTP2_NO_ERROR) this.endResponse()
-    else if (!this.client.headersSent) this.lost(code === NGHTTP2_REFUSED_STREAM)
+    else if (!this.client.headersSent) this.lost(code === NGHTTP2_REFUSED_STREAM, ending)
     else this.fail(502, '', 'upstream', 'upstream-reset', passable(code) && code !== NGHTTP2_REFUSED_STREAM ? code : NGHTTP2_INTERNAL_ERROR)
   }
 
-  /** Its upstream went away before its response: once more where that cannot do anything twice. `refused`: nobody looked at it. */
-  private lost(refused: boolean): void {
-    const again = refused
-      ? this.replayable && this.retries < this.limits.maxRetries
-      : !this.hasBody && this.fields.idempotent && this.retries === 0
+  /**
+   * Its upstream went away before its response: once more where that cannot do anything twice. `refused`: nobody looked at it. `ending`: because
+   * its whole connection ends.
+   */
+  private lost(refused: boolean, ending: boolean): void {
+    let again: boolean
+    if (!refused) again = !this.hasBody && this.fields.idempotent && this.retries < 1
+    else if (ending) again = this.replayable && this.moves++ < this.limits.maxMoves
+    else again = this.replayable && this.retries < this.limits.maxRetries
     if (!again) {
       this.fail(503, resetText('connection termination'), 'upstream', 'upstream-reset', NGHTTP2_INTERNAL_ERROR)
       return
     }
-    this.retries += 1
+    if (!refused || !ending) this.retries += 1
     this.outcome.retried = true
     if (this.hasBody) this.client.pause()
     this.connect()

@@ -56,11 +56,11 @@ export class RequestFields {
   grpc = false
   /** What will be forwarded, flat, without pseudo-header fields. */
   readonly headers: string[] = []
-  private sensitive: string[] = []
+  private sensitive: string[] | undefined
 
   /** Reads one request; negative when it is refused (refusalOf). */
-  read(raw: readonly string[], sensitive: string[] | undefined, limits: Http2Limits): number {
-    if (sensitive !== undefined) this.sensitive = sensitive
+  read(raw: readonly string[], incoming: IncomingHttpHeaders, limits: Http2Limits): number {
+    this.sensitive = sensitiveOf(incoming)
     let named: string | undefined
     let bytes = 0
     for (let i = 0; i + 1 < raw.length; i += 2) {
@@ -156,7 +156,7 @@ const idempotent = new Set(['GET', 'HEAD', 'PUT', 'DELETE', 'OPTIONS', 'TRACE'])
 export function responseHeaders(raw: readonly string[], incoming: IncomingHttpHeaders): OutgoingHttpHeaders {
   const flat: string[] = []
   for (let i = 0; i + 1 < raw.length; i += 2) if (raw[i]!.charCodeAt(0) !== 58) add(flat, raw[i]!, raw[i + 1]!, special.get(raw[i]!))
-  const out = outgoingOf(flat, incoming[sensitiveHeaders as never] as unknown as string[] | undefined)
+  const out = outgoingOf(flat, sensitiveOf(incoming))
   out[':status'] = Number(incoming[':status'])
   return out
 }
@@ -170,6 +170,10 @@ export function trailersOf(raw: readonly string[]): OutgoingHttpHeaders {
     add(flat, name, raw[i + 1]!, special.get(name))
   }
   return outgoingOf(flat, undefined)
+}
+
+function sensitiveOf(incoming: IncomingHttpHeaders): string[] | undefined {
+  return (incoming as Record<symbol, string[] | undefined>)[sensitiveHeaders]
 }
 
 function add(flat: string[], name: string, value: string, kind: number | undefined): void {
@@ -205,7 +209,7 @@ function outgoingOf(flat: readonly string[], sensitive: string[] | undefined): O
     else out[name] = [known as string, flat[i + 1]!]
   }
   // Fields that must never be put into a table (RFC 7541 7.1.3) stay so on the next hop.
-  if (sensitive !== undefined && sensitive.length > 0) (out as Record<symbol, unknown>)[sensitiveHeaders as symbol] = sensitive
+  if (sensitive !== undefined && sensitive.length > 0) (out as Record<symbol, unknown>)[sensitiveHeaders] = sensitive
   return out
 }
 

@@ -45,6 +45,8 @@ export interface Http2Limits {
   replayBytes: number
   /** Times that one request is sent again. */
   maxRetries: number
+  /** Times that it moves because its connection ends, which all connections to one server may do at once. */
+  maxMoves: number
   /** From the notice that a connection ends to its end for new streams: the time in which the client hears of it. */
   goawayGraceMs: number
   /** For what is left to be written on a connection whose last stream has ended. */
@@ -74,6 +76,7 @@ export const defaultHttp2Limits: Readonly<Http2Limits> = {
   controlPerSecond: 10,
   replayBytes: 64 * 1024,
   maxRetries: 2,
+  maxMoves: 8,
   goawayGraceMs: 1000,
   lingerMs: 2000,
 }

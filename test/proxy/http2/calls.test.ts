@@ -115,7 +115,17 @@ t.test('calls', async t => {
 
   await t.test('CONNECT is refused, the extended one too', async t => {
     const client = new RawClient(scene.port)
-    client.send(frame(frames.headers, endHeaders, 1, block([[':method', 'CONNECT'], [':authority', 'db:5432']])))
+    client.send(
+      frame(
+        frames.headers,
+        endHeaders,
+        1,
+        block([
+          [':method', 'CONNECT'],
+          [':authority', 'db:5432'],
+        ]),
+      ),
+    )
     await until(() => client.heard.some(each => each.type === frames.data && each.stream === 1))
     t.match(client.heard.find(each => each.type === frames.data)!.payload.toString(), 'connect is not supported')
     client.send(frame(frames.headers, endHeaders, 3, request('/chat', [], 'CONNECT', [[':protocol', 'websocket']])))

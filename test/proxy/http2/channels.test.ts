@@ -80,7 +80,10 @@ t.test("the server's limit on streams is kept: whoever finds no room waits, firs
     order.push('second')
     return got
   })
-  t.strictSame(channels.acquire(() => true), { reset: 'overflow' })
+  t.strictSame(
+    channels.acquire(() => true),
+    { reset: 'overflow' },
+  )
   gone = true
   const later = Promise.resolve(channels.acquire(() => true)).then(() => order.push('third'))
   stream.close()
@@ -164,7 +167,7 @@ t.test('a server that is gone without a word is found out', async t => {
 
 t.test('where nobody can be reached, everybody who waits is told', async t => {
   const { channels } = open([1])
-  const got = await Promise.all(Array.from({ length: 5 }, () => channels.acquire(() => true)))
+  const got = await Promise.all(Array.from({ length: 5 }, async () => channels.acquire(() => true)))
   t.strictSame(
     got,
     Array.from({ length: 5 }, () => ({ reset: 'remote connection failure' })),

@@ -63,18 +63,18 @@ t.test('endings', async t => {
   }
   /** Calls without a pause until told to stop; answers what was not as it should be. */
   const calling = () => {
-    let stop = false
+    const state = { stop: false }
     const lost: unknown[] = []
     let count = 0
     const callers = Array.from({ length: 8 }, async () => {
-      while (!stop) {
+      while (!state.stop) {
         const answer = await post('/call')
         count += 1
         if (answer.status !== 200 || answer.body !== 'ok') lost.push(told(answer))
       }
     })
     return async () => {
-      stop = true
+      state.stop = true
       await Promise.all(callers)
       t.ok(count > 50, `${count} calls`)
       return lost
@@ -198,7 +198,9 @@ t.test('endings', async t => {
   await t.test('a server that the plan accepts no longer loses its streams at once', async t => {
     const { stream } = await echo()
     const closed = new Promise(resolve => stream.once('close', resolve))
-    scene.east.tell('web-sidecar-proxy', [['upstream', 'api?peer=west', { ...upstreamOf('api', 'http2', apiSni, dbId), spiffeIds: [dbId] }]])
+    scene.east.tell('web-sidecar-proxy', [
+      ['upstream', 'api?peer=west', { ...upstreamOf('api', 'http2', apiSni, dbId), spiffeIds: [dbId] }],
+    ])
     await closed
     t.not(stream.rstCode, 0)
     t.equal((await post('/call')).status, 503)

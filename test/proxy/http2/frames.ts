@@ -1,7 +1,18 @@
 /** A client that speaks HTTP/2 frame by frame, so that it can break every rule. Header blocks are literals without a table or Huffman code. */
 import { connect, type Socket } from 'node:net'
 
-export const frames = { data: 0, headers: 1, priority: 2, rst: 3, settings: 4, push: 5, ping: 6, goaway: 7, window: 8, continuation: 9 } as const
+export const frames = {
+  data: 0,
+  headers: 1,
+  priority: 2,
+  rst: 3,
+  settings: 4,
+  push: 5,
+  ping: 6,
+  goaway: 7,
+  window: 8,
+  continuation: 9,
+} as const
 export const endStream = 0x1
 export const endHeaders = 0x4
 
@@ -68,7 +79,8 @@ export class RawClient {
       this.closed = true
     })
     this.socket.on('data', (chunk: Buffer) => this.#take(chunk))
-    if (options.preface !== false) this.socket.write(Buffer.concat([Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'), frame(frames.settings, 0, 0)]))
+    if (options.preface !== false)
+      this.socket.write(Buffer.concat([Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'), frame(frames.settings, 0, 0)]))
   }
 
   send(...parts: Buffer[]): void {

@@ -141,7 +141,17 @@ t.test('limits', async t => {
     sendLong(3)
     await until(() => client.reset(3) !== undefined)
     t.equal(client.reset(3), calm)
-    client.send(frame(frames.headers, whole, 5, request('/', Array.from({ length: 200 }, (_, i) => [`x${i}`, ''] as const))))
+    client.send(
+      frame(
+        frames.headers,
+        whole,
+        5,
+        request(
+          '/',
+          Array.from({ length: 200 }, (_, i) => [`x${i}`, ''] as const),
+        ),
+      ),
+    )
     await until(() => client.reset(5) !== undefined)
     t.equal(client.reset(5), calm)
     t.equal(requests, before)

@@ -15,7 +15,7 @@ import { Exchange, type Host } from './exchange.ts'
 import { RequestFields } from './fields.ts'
 import { Allowance, type Http2Limits } from './limits.ts'
 import { reply } from './replies.ts'
-import { endSession, onStream, serverSession } from './session.ts'
+import { endEarly, endSession, onStream, serverSession } from './session.ts'
 
 const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1')
 /** Of what is no preface, as much is read to see whether it is a request. */
@@ -151,10 +151,7 @@ class Connection implements ServedConnection, Host, Watched {
   private refuse(stream: ServerHttp2Stream, code: number, fields: RequestFields, hasBody: boolean): void {
     const { status, reason } = refusalOf(code)
     reply(stream, status, reason, fields.grpc)
-    if (hasBody) {
-      stream.resume()
-      stream.close(NGHTTP2_NO_ERROR)
-    }
+    if (hasBody) endEarly(stream)
     this.wasReset()
   }
 

@@ -18,7 +18,7 @@ import type { DoorRequest, Http2Door } from './door.ts'
 import { responseHeaders, trailersOf, type RequestFields } from './fields.ts'
 import type { Http2Limits } from './limits.ts'
 import { reply } from './replies.ts'
-import { onHeaders } from './session.ts'
+import { endEarly, onHeaders } from './session.ts'
 
 const {
   NGHTTP2_CANCEL,
@@ -334,11 +334,9 @@ export class Exchange {
     if (!this.requestEnded) this.dropUpstream(NGHTTP2_CANCEL)
   }
 
-  /** Once what was answered is written, the stream ends; what comes until then is read to nowhere. */
   private stopRequest(): void {
     this.resetByUs = true
-    this.client.resume()
-    this.client.close(NGHTTP2_NO_ERROR)
+    endEarly(this.client)
   }
 
   private upstreamClosed(code: number): void {

@@ -4,6 +4,7 @@
  */
 import {
   connect,
+  constants,
   performServerHandshake,
   type ClientHttp2Session,
   type ClientSessionOptions,
@@ -50,6 +51,15 @@ export function onStream(
 /** `headers` are interim responses. */
 export function onHeaders(stream: Http2Stream, event: 'headers' | 'response' | 'trailers', listener: HeadersListener): void {
   stream.on(event, listener as (...args: unknown[]) => void)
+}
+
+/**
+ * Tells the client of a stream that was answered whole to send no more (RFC 9113 8.1). What it still sends until then is read to nowhere; and
+ * the answer must be on its way, because a reset takes back what only waits to be sent.
+ */
+export function endEarly(stream: ServerHttp2Stream): void {
+  stream.resume()
+  setImmediate(() => stream.close(constants.NGHTTP2_NO_ERROR))
 }
 
 /** Ends a session at once, with this code. */

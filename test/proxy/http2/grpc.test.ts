@@ -75,7 +75,7 @@ async function startGrpcApp(): Promise<{ server: Server; port: number }> {
 }
 
 interface Answered {
-  code: number
+  code: status
   details: string
   value: string
   trailers: Record<string, unknown>
@@ -87,7 +87,7 @@ function callUnary(client: Client, path: string, request: Buffer | string): Prom
     const call = client.makeUnaryRequest(path, bytes, bytes, Buffer.from(request), (error: ServiceError | null, value?: Buffer) =>
       setImmediate(() =>
         resolve({
-          code: error?.code ?? 0,
+          code: error?.code ?? status.OK,
           details: error?.details ?? '',
           value: value === undefined ? '' : value.toString('latin1'),
           trailers,
@@ -186,14 +186,14 @@ t.test('gRPC', async t => {
 
   await t.test('a permission names a method; the others are denied as gRPC says it', async t => {
     scene.tell(allowedMethods('/test.Echo/Unary', '/test.Echo/Chat'))
-    await until(async () => (await callUnary(client, '/test.Echo/Secret', '')).code === Number(status.PERMISSION_DENIED))
+    await until(async () => (await callUnary(client, '/test.Echo/Secret', '')).code === status.PERMISSION_DENIED)
     t.match(await callUnary(client, '/test.Echo/Secret', ''), { code: status.PERMISSION_DENIED, details: 'RBAC: access denied' })
     t.match(await callUnary(client, '/test.Echo/Unary', 'x'), { code: 0, value: 'echo x' })
   })
 
   await t.test('a stream that is no longer allowed ends, on a connection that stays', async t => {
     scene.tell(allowedMethods('/test.Echo/'))
-    await until(async () => (await callUnary(client, '/test.Echo/Secret', '')).code === 0)
+    await until(async () => (await callUnary(client, '/test.Echo/Secret', '')).code === status.OK)
     const before = app.cancelled
     const { call, heard, ended } = chat(client)
     call.write(Buffer.from('one'))
@@ -203,7 +203,7 @@ t.test('gRPC', async t => {
     await until(() => app.cancelled === before + 1)
     t.equal((await callUnary(client, '/test.Echo/Unary', 'x')).code, 0)
     scene.tell(allowed)
-    await until(async () => (await callUnary(client, '/test.Echo/Secret', '')).code === 0)
+    await until(async () => (await callUnary(client, '/test.Echo/Secret', '')).code === status.OK)
   })
 
   await t.test('the decisions are counted', async t => {
@@ -234,7 +234,7 @@ t.test('gRPC', async t => {
     t.equal(answer.code, status.UNAVAILABLE)
     const back = await startGrpcApp()
     scene.tellSelf({ app: { address: '127.0.0.1', port: back.port } })
-    await until(async () => (await callUnary(client, '/test.Echo/Unary', 'x')).code === 0)
+    await until(async () => (await callUnary(client, '/test.Echo/Unary', 'x')).code === status.OK)
     await sleep(10)
     back.server.forceShutdown()
   })

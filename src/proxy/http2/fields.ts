@@ -182,7 +182,10 @@ function add(flat: string[], name: string, value: string, kind: number | undefin
   if (kind === once || kind === crumbs) {
     const at = indexOf(flat, name)
     if (at >= 0) {
-      flat[at + 1] += (kind === crumbs ? '; ' : ', ') + value
+      const before = flat[at + 1]!
+      // Nothing is added for what is empty: a value that ends in a space is none (RFC 9113 8.2.1), and would be lost on the way.
+      if (before === '' || value === '') flat[at + 1] = before + value
+      else flat[at + 1] = before + (kind === crumbs ? '; ' : ', ') + value
       return
     }
   }

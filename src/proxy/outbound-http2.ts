@@ -5,6 +5,7 @@
 import type { Socket } from 'node:net'
 import { messageOf } from '../lib/errors.ts'
 import type { Logger } from '../lib/log.ts'
+import type { UpstreamPlan } from '../mesh/plan.ts'
 import type { Endpoint } from '../mesh/snapshot.ts'
 import type { ServedConnection } from './http1/connection.ts'
 import type { Outcome } from './http1/door.ts'
@@ -23,6 +24,8 @@ export class OutboundHttp2 implements Http2Door {
   readonly #requests: RequestTallies
   readonly #limits: Http2Limits
   readonly #logger: Logger
+  /** What the channels were last held against. */
+  #plan: UpstreamPlan
   #key: string
 
   constructor(upstream: Upstream, requests: RequestTallies, limits: Http2Limits, logger: Logger) {
@@ -30,6 +33,7 @@ export class OutboundHttp2 implements Http2Door {
     this.#requests = requests
     this.#limits = limits
     this.#logger = logger
+    this.#plan = upstream.plan
     this.#key = upstream.key
     this.channels = new Channels(
       {
@@ -63,6 +67,8 @@ export class OutboundHttp2 implements Http2Door {
     const upstream = this.#upstream
     if (upstream.key !== this.#key) this.channels.rekey()
     this.#key = upstream.key
+    if (upstream.plan === this.#plan) return
+    this.#plan = upstream.plan
     this.channels.retire((stream, endpoint: Endpoint) => {
       if (!upstream.accepts(stream)) return 'close'
       return upstream.hasEndpoint(endpoint) ? 'keep' : 'drain'

@@ -21,7 +21,10 @@ export interface Http2Door {
 export interface DoorRequest {
   /** Why it goes nowhere, if it does not. */
   readonly refused: Refused | undefined
-  /** Instead of `limits.requestTimeoutMs`; 0 is no limit. */
+  /**
+   * Instead of `limits.requestTimeoutMs`; 0 is no limit. As Envoy's route timeout it holds for the whole response, a stream's too, once the
+   * request has ended; a `grpc-timeout` is between the caller and the app, and passes.
+   */
   readonly timeoutMs: number | undefined
   /** Asked again when the plan changed. */
   stillAllowed(): boolean

@@ -60,6 +60,8 @@ export class Exchange {
   private request: DoorRequest = brokenRequest
   private channel: Channel | undefined
   private upstream: ClientHttp2Stream | undefined
+  /** Since when it waits for a stream. */
+  private connectingAt = 0
   /** The outcome is settled; what is left is to write what was said. */
   private settled = false
   private requestEnded: boolean
@@ -87,7 +89,7 @@ export class Exchange {
     this.fields = fields
     this.hasBody = hasBody
     this.requestEnded = !hasBody
-    this.startedAt = this.movedAt = host.nowMs()
+    this.startedAt = this.connectingAt = this.movedAt = host.nowMs()
     client.on('aborted', () => this.clientGone())
     client.on('close', () => this.clientClosed())
   }
@@ -138,7 +140,7 @@ export class Exchange {
     }
     if (this.settled) {
       if (nowMs - this.movedAt >= this.limits.bodyIdleTimeoutMs) this.client.close(NGHTTP2_CANCEL)
-    } else if (this.upstream === undefined && nowMs - this.startedAt >= this.door.channels.waitMs) {
+    } else if (this.upstream === undefined && nowMs - this.connectingAt >= this.door.channels.waitMs) {
       this.fail(503, resetText('overflow'), 'upstream', 'overflow', NGHTTP2_CANCEL)
     } else if ((this.deadline > 0 && nowMs >= this.deadline) || nowMs - this.movedAt >= this.limits.bodyIdleTimeoutMs) {
       this.channel?.suspect()
@@ -160,6 +162,7 @@ export class Exchange {
     }
     // Until there is somewhere to write to, the rest of the body waits in the stream's window.
     if (this.hasBody) this.client.pause()
+    this.connectingAt = this.host.nowMs()
     void got.then(channel => this.start(channel))
   }
 

@@ -3,6 +3,7 @@
  * other listeners of the proxy go on, and this one appears when the port is free.
  */
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net'
+import { socketBuffer } from './dial.ts'
 import { Backoff } from '../lib/backoff.ts'
 import { messageOf } from '../lib/errors.ts'
 import type { Logger } from '../lib/log.ts'
@@ -84,7 +85,7 @@ export class Listener {
     const fields = { purpose, address: path ?? address, port: path === undefined ? port : undefined }
     try {
       // Half-open: the end of a request must not end its answer.
-      const make = () => createServer({ allowHalfOpen: true, noDelay: true }, onConnection)
+      const make = () => createServer({ allowHalfOpen: true, noDelay: true, ...socketBuffer }, onConnection)
       const server = await this.#sockets.listen(purpose, { address, port, path, mode: modeOf(socketMode) }, make)
       if (this.#closed || this.#sockets.stopped) this.#sockets.release(server)
       else this.#listens(server, fields)

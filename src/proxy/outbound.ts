@@ -8,16 +8,17 @@ import { messageOf } from '../lib/errors.ts'
 import type { Logger } from '../lib/log.ts'
 import type { Affinity, Hashable } from '../mesh/balance/request-hash.ts'
 import type { SidecarBinding } from './binding.ts'
-import { serveHttp1 } from './http1/connection.ts'
+import { serveHttp1, type ServedConnection } from './http1/connection.ts'
 import type { ConnectFailure, HttpDoor, Opened, Outcome, Refused, UpstreamStream } from './http1/door.ts'
 import type { RequestHead, ResponseHead } from './http1/head.ts'
 import { defaultHttp1Limits, type Http1Limits } from './http1/limits.ts'
+import { defaultHttp2Limits, type Http2Limits } from './http2/limits.ts'
 import { Listener } from './listener.ts'
 import type { ListeningSockets } from './listening-sockets.ts'
 import { recordRequest, type ProxyMetrics, type RequestTallies, type Tally } from './metrics.ts'
-import { resetText } from './http1/writer.ts'
-import { ClientContexts } from './tls.ts'
-import { Call, overflow } from './traffic.ts'
+import { OutboundHttp2 } from './outbound-http2.ts'
+import { ClientContexts, isHttp2 } from './tls.ts'
+import { Call, tooMany } from './traffic.ts'
 import { openTunnel } from './tunnel.ts'
 import { Upstream } from './upstream.ts'
 import { xfccHeader } from './xfcc.ts'
@@ -30,12 +31,13 @@ export interface OutboundOptions {
   metrics: ProxyMetrics
   logger: Logger
   sockets: ListeningSockets
-  limits?: Partial<Http1Limits>
+  limits?: Partial<Http1Limits & Http2Limits>
 }
 
 /** One upstream with its listener and what came in through it. */
 interface Entry {
   upstream: Upstream
+  http2: OutboundHttp2 | undefined
   listener: Listener
   /** Listener and protocol; when one changes, the entry is made anew. */
   shape: string
@@ -48,11 +50,13 @@ export class Outbound {
   readonly #entries = new Map<string, Entry>()
   readonly #accepted: Tally
   readonly #limits: Http1Limits
+  readonly #http2Limits: Http2Limits
   #draining = false
 
   constructor(options: OutboundOptions) {
     this.#options = options
     this.#limits = { ...defaultHttp1Limits, ...options.limits }
+    this.#http2Limits = { ...defaultHttp2Limits, ...options.limits }
     this.#accepted = options.metrics.connections('outbound')
     options.metrics.gauges.open.set('outbound', () => [...this.#entries.values()].reduce((sum, entry) => sum + entry.connections.size, 0))
   }
@@ -82,6 +86,7 @@ export class Outbound {
       const entry = this.#entries.get(name)
       if (entry) {
         entry.upstream.update(upstreamPlan, identity)
+        entry.http2?.update()
         for (const connection of entry.connections.values()) connection.replan(entry.upstream)
         continue
       }
@@ -105,18 +110,24 @@ export class Outbound {
     const { metrics, logger, sockets } = this.#options
     const { resource } = upstream.plan
     const requests = metrics.requests('outbound', name)
+    const http2 = isHttp2(resource.protocol) ? new OutboundHttp2(upstream, requests, this.#http2Limits, logger) : undefined
     const connections: Entry['connections'] = new Map()
     const accept = (socket: Socket) => {
       this.#accepted.count += 1
       socket.on('error', () => {})
       socket.once('close', () => connections.delete(socket))
-      const isHttp = resource.protocol === 'http'
-      const served = isHttp ? this.#serveHttp(socket, upstream, requests) : serveBytes(socket, upstream)
+      const { protocol } = resource
+      const served =
+        http2 !== undefined
+          ? serving(http2.serve(socket))
+          : protocol === 'http'
+            ? this.#serveHttp(socket, upstream, requests)
+            : serveBytes(socket, upstream)
       connections.set(socket, served)
       if (this.#draining) served.drain()
     }
     const listener = new Listener({ at: resource.listen, purpose: `upstream ${name}`, logger, sockets, onConnection: accept })
-    const entry: Entry = { upstream, listener, shape: shapeOf(resource), connections }
+    const entry: Entry = { upstream, http2, listener, shape: shapeOf(resource), connections }
     this.#entries.set(name, entry)
     return entry
   }
@@ -124,17 +135,20 @@ export class Outbound {
   #remove(name: string, entry: Entry): void {
     this.#entries.delete(name)
     entry.listener.close()
+    entry.http2?.close()
     entry.upstream.close()
     for (const socket of entry.connections.keys()) socket.destroy()
   }
 
   #serveHttp(socket: Socket, upstream: Upstream, requests: RequestTallies): { drain(): void; replan(): void } {
-    const served = serveHttp1(socket, new OutboundHttp(upstream, requests, this.#options.logger, socket.remoteAddress ?? ''), this.#limits)
-    return { drain: () => served.drain(), replan: () => served.reauthorize() }
+    const door = new OutboundHttp(upstream, requests, this.#options.logger, socket.remoteAddress ?? '')
+    return serving(serveHttp1(socket, door, this.#limits))
   }
 }
 
-const tooMany: Refused = { ok: false, status: 503, body: resetText(overflow.reset), reason: overflow.reset }
+function serving(served: ServedConnection): { drain(): void; replan(): void } {
+  return { drain: () => served.drain(), replan: () => served.reauthorize() }
+}
 
 /** One connection of the app. Requests are not judged here: whom an app may call is for the other side to say. */
 class OutboundHttp implements HttpDoor {
@@ -208,7 +222,7 @@ function serveBytes(socket: Socket, upstream: Upstream): { drain(): void; replan
   const affinity: Affinity = { hash: undefined, setCookie: '' }
   upstream.plan.hash?.of(nothing, socket.remoteAddress ?? '', affinity)
   socket.pause()
-  void upstream.dial(affinity.hash).then(dialed => {
+  void upstream.dial(undefined, affinity.hash).then(dialed => {
     if (!dialed.ok) return void socket.resetAndDestroy()
     const { stream, endpoint } = dialed
     if (socket.destroyed) return void stream.destroy()

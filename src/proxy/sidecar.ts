@@ -6,6 +6,7 @@ import type { SidecarPlan } from '../mesh/plan.ts'
 import { bindSidecar, type SidecarBinding } from './binding.ts'
 import { Expose } from './expose.ts'
 import type { Http1Limits } from './http1/limits.ts'
+import type { Http2Limits } from './http2/limits.ts'
 import { Inbound } from './inbound.ts'
 import { Listener } from './listener.ts'
 import { Outbound } from './outbound.ts'
@@ -15,7 +16,7 @@ import { sidecarView } from './views.ts'
 import type { ProxyIdentity } from './tls.ts'
 
 export interface SidecarOptions extends ProxyOptions {
-  limits?: Partial<Http1Limits>
+  limits?: Partial<Http1Limits & Http2Limits>
 }
 
 export interface RunningSidecar extends RunningProxy {

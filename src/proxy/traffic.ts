@@ -10,11 +10,14 @@ import type { Affinity } from '../mesh/balance/request-hash.ts'
 import { RetryBudget } from '../mesh/balance/retry-budget.ts'
 import type { UpstreamPlan } from '../mesh/plan.ts'
 import { addressOf, type Endpoint } from '../mesh/snapshot.ts'
-import type { ConnectFailure, Outcome, Retry, RetryCause } from './http1/door.ts'
+import type { ConnectFailure, Outcome, Refused, Retry, RetryCause } from './http1/door.ts'
+import { resetText } from './http1/writer.ts'
 import type { CircuitLimit, ProxyMetrics, RetryOutcome, Tally } from './metrics.ts'
 
 /** Envoy's word (and response flag UO) for what is over a circuit limit. */
 export const overflow: ConnectFailure = { reset: 'overflow' }
+/** The same for a request that is not even begun. */
+export const tooMany: Refused = { ok: false, status: 503, body: resetText(overflow.reset), reason: overflow.reset }
 
 export class Traffic {
   readonly circuit: Circuit

@@ -16,7 +16,7 @@ import { readBundle } from './permit.ts'
 import { Probes } from './probes.ts'
 import { StreamPool } from './pool.ts'
 import { Sessions } from './sessions.ts'
-import { muxProtocol, type ClientContexts, type ProxyIdentity } from './tls.ts'
+import { isHttp2, muxProtocol, type ClientContexts, type ProxyIdentity } from './tls.ts'
 import { overflow, Traffic, type Call } from './traffic.ts'
 
 /** Endpoints tried for one stream. */
@@ -83,6 +83,11 @@ export class Upstream {
     return this.#sessions.count
   }
 
+  /** What sessions opened now are tied to: the own leaf, the roots and the name asked for. */
+  get key(): string {
+    return this.#key
+  }
+
   /** Takes over a new plan or leaf. */
   update(plan: UpstreamPlan, identity: ProxyIdentity): void {
     const { key, target } = this.#bind(plan, identity)
@@ -118,6 +123,21 @@ export class Upstream {
     return this.#plan.endpoints.some(each => addressOf(each) === address)
   }
 
+  /** The endpoint whose turn it is. */
+  pick(): Endpoint | undefined {
+    return this.#pick(nobody, undefined)
+  }
+
+  /** It failed lately: only a new connection tells whether it is back. */
+  doubts(endpoint: Endpoint): boolean {
+    return this.traffic.outlier.doubts(endpoint)
+  }
+
+  /** A connection to it was there and died without a word. */
+  lost(endpoint: Endpoint): void {
+    this.#failed(endpoint)
+  }
+
   /** A stream for one request, at once where a session or an idle stream is there. `fresh`: nothing may have been sent on it before. */
   connect(fresh: boolean, call: Call): UpstreamStream | ConnectFailure | Promise<UpstreamStream | ConnectFailure> {
     const endpoint = (fresh ? this.#pick(call.tried, call.hash) : undefined) ?? this.#pick(nobody, call.hash)
@@ -128,11 +148,11 @@ export class Upstream {
     return stream
   }
 
-  /** A connection of its own, for a tunnel; `hash` is what connections that belong together share. */
-  dial(hash?: number): Promise<Dialled> {
+  /** A connection of its own. `first` is an endpoint that was picked already; `hash` is what connections that belong together share. */
+  dial(first?: Endpoint, hash?: number): Promise<Dialled> {
     const { traffic } = this
     if (!traffic.circuit.beginConnection()) return Promise.resolve({ ok: false, failure: traffic.over('connections') })
-    return this.#dial(undefined, this.#alpn, hash)
+    return this.#dial(first, this.#alpn, hash)
   }
 
   close(): void {
@@ -146,7 +166,7 @@ export class Upstream {
   /** What connections of this upstream speak: requests of HTTP/1.1 ride sessions where they can. */
   get #alpn(): readonly string[] {
     const { protocol } = this.#plan.resource
-    return protocol === 'http' ? [muxProtocol, 'http/1.1'] : protocol === 'http2' || protocol === 'grpc' ? ['h2'] : []
+    return protocol === 'http' ? [muxProtocol, 'http/1.1'] : isHttp2(protocol) ? ['h2'] : []
   }
 
   #take(endpoint: Endpoint, fresh: boolean): UpstreamStream | undefined {
@@ -292,8 +312,7 @@ export class Upstream {
 
   /** One attempt, and what it says of the endpoint. */
   async #reach(endpoint: Endpoint, target: TlsTarget, alpn: readonly string[]): Promise<Dialed<TLSSocket>> {
-    const { connectTimeoutMs } = this.#plan.resource
-    const dialled = await dialTls(endpoint, target, alpn, connectTimeoutMs)
+    const dialled = await dialTls(endpoint, target, alpn, this.#plan.resource.connectTimeoutMs)
     if (dialled.ok) {
       this.#dials.ok.count += 1
       this.traffic.outlier.reached(addressOf(endpoint))
@@ -301,9 +320,13 @@ export class Upstream {
     }
     if (dialled.reason === 'identity') this.#dials.identity.count += 1
     else this.#dials.failed.count += 1
-    this.traffic.failed(addressOf(endpoint))
-    this.#probes.later(connectTimeoutMs)
+    this.#failed(endpoint)
     return dialled
+  }
+
+  #failed(endpoint: Endpoint): void {
+    this.traffic.failed(addressOf(endpoint))
+    this.#probes.later(this.#plan.resource.connectTimeoutMs)
   }
 
   /** A connection that was begun counts until it is closed. */

@@ -1,5 +1,6 @@
 // Through a sidecar with real sockets: circuit limits, ejections and their end, retries, and who goes where.
 import { request } from 'node:http'
+import { connect as connectHttp2 } from 'node:http2'
 import { createServer, type AddressInfo, type Socket } from 'node:net'
 import { createServer as createTlsServer } from 'node:tls'
 import t, { type Test } from 'tap'
@@ -364,4 +365,23 @@ t.test('a server that never finishes a handshake fills the limit of connections 
   const server = await serve()
   await tell([server.port])
   t.equal(await ask(), String(server.port))
+})
+
+t.test('one HTTP/2 request too many is answered at once', async t => {
+  const { web, agent, metric } = await start(t, { limits: CircuitLimits.parse({ maxConcurrentRequests: 0 }) }, 'http2')
+  const client = connectHttp2(`http://127.0.0.1:${web.port(upstreamName)!}`)
+  t.teardown(() => client.destroy())
+  const ask = () =>
+    new Promise<string>((resolve, reject) => {
+      let answer = ''
+      const stream = client.request({ ':path': '/' }).setEncoding('utf8')
+      stream.on('response', headers => (answer = `${headers[':status']} `))
+      stream.on('data', text => (answer += String(text)))
+      stream.on('end', () => resolve(answer))
+      stream.on('error', reject)
+    })
+  t.equal(await ask(), `503 ${overflowed}`)
+  t.equal(await metric('overflow_total', 'limit="requests"'), 1)
+  agent.tell(proxyId, [['upstream', upstreamName, upstreamOf('api', 'http2', apiSni, apiId)]])
+  await until(async () => (await ask()) === '503 no healthy upstream')
 })

@@ -68,8 +68,13 @@ async function benchHop(hop: Hop, scenarios: readonly Scenario[], ground: Ground
     }
     const reports: ScenarioReport[] = []
     for (const scenario of scenarios) {
-      const results = await runRounds(scenario, standings, { ...wish, directory: ground.directory })
-      const report = scenarioReport(scenario, standings, results)
+      const { results, failed } = await runRounds(scenario, standings, { ...wish, directory: ground.directory })
+      failed.forEach((reason, name) => missing({ name: `${name} (${scenario.name})`, reason }))
+      const report = scenarioReport(
+        scenario,
+        standings.filter(({ name }) => results.has(name)),
+        results,
+      )
       reports.push(report)
       wish.done(report)
     }

@@ -2,6 +2,7 @@
  * Runs scenarios in rounds: in each round every contender once, in an order that turns, so that a machine that gets slower or busier
  * does so for all of them. What counts is CPU time of the pair's processes over requests that were answered in that time.
  */
+import { messageOf } from '../../src/lib/errors.ts'
 import { cpuMicros } from '../machine/process.ts'
 import type { Loaded } from './load.ts'
 import type { Pair } from './pair.ts'
@@ -31,18 +32,41 @@ export interface Plan {
   progress(text: string): void
 }
 
-export async function runRounds(scenario: Scenario, standings: readonly Standing[], plan: Plan): Promise<Rounds> {
-  const results: Rounds = new Map(standings.map(({ name }) => [name, []]))
-  // Code has to be compiled and connections opened before anything counts.
-  for (const { pair } of standings) await scenario.run(pair.port, plan.seconds, plan.directory)
+/** Long enough for a JIT to have seen all of a request's path, and for every connection's handshakes. */
+const warmUpSeconds = 3
+
+/** A contender that does not answer at all is left out from there on; `failed` says why. */
+export async function runRounds(
+  scenario: Scenario,
+  all: readonly Standing[],
+  plan: Plan,
+): Promise<{ results: Rounds; failed: Map<string, string> }> {
+  const results: Rounds = new Map()
+  const failed = new Map<string, string>()
+  const attempt = async <T>(name: string, run: () => Promise<T>): Promise<T | undefined> => {
+    try {
+      return await run()
+    } catch (error) {
+      failed.set(name, messageOf(error))
+      results.delete(name)
+      return undefined
+    }
+  }
+  for (const { name, pair } of all) {
+    plan.progress(`${scenario.name}: ${name} warms up`)
+    const seconds = pair.processes.length > 0 ? Math.max(plan.seconds, warmUpSeconds) : 1
+    if (await attempt(name, () => scenario.run(pair.port, seconds, plan.directory))) results.set(name, [])
+  }
   for (let round = 0; round < plan.rounds; round++) {
+    const standings = all.filter(({ name }) => results.has(name))
     for (let i = 0; i < standings.length; i++) {
       const { name, pair } = standings[(i + round) % standings.length]!
-      results.get(name)!.push(await measure(scenario, pair, plan))
+      const measured = await attempt(name, () => measure(scenario, pair, plan))
+      if (measured) results.get(name)!.push(measured)
     }
     plan.progress(`${scenario.name}: round ${round + 1} of ${plan.rounds}`)
   }
-  return results
+  return { results, failed }
 }
 
 async function measure(scenario: Scenario, pair: Pair, plan: Plan): Promise<Round> {
@@ -50,7 +74,7 @@ async function measure(scenario: Scenario, pair: Pair, plan: Plan): Promise<Roun
   const before = [...pair.processes, ...beside].map(({ pid }) => cpuMicros(pid))
   const loaded = await scenario.run(pair.port, plan.seconds, plan.directory)
   const used = [...pair.processes, ...beside].map(({ pid }, i) => cpuMicros(pid) - before[i]!)
-  if (loaded.requests === 0) throw new Error(`${scenario.name}: not one request was answered (${loaded.errors} errors)`)
+  if (loaded.requests === 0) throw new Error(`not one request was answered in ${plan.seconds} s (${loaded.errors} errors)`)
   const perRequest = (i: number) => used[i]! / loaded.requests
   const cpu = Object.fromEntries(pair.processes.map(({ role }, i) => [role, perRequest(i)]))
   return {

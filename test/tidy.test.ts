@@ -60,6 +60,7 @@ const table: Row[] = [
   { at: 'src/agent/config.ts', src: everyMesh, packages: ['node:*', 'yaml', 'zod'], why: 'the keys of the agent' },
   { at: 'src/agent', src: [...everyMesh, 'src/wire', 'src/agent'], packages: ['node:*'], why: 'agent.ts, the wiring diagram' },
   { at: 'src/proxy/http1', src: everyMesh, packages: ['node:*'], why: 'the codec and one connection: the hot path' },
+  { at: 'src/proxy/mux', src: ['src/lib'], packages: ['node:*'], why: 'streams over one connection: knows no HTTP and no plan' },
   {
     at: 'src/proxy',
     src: [...everyMesh, 'src/wire', 'src/proxy'],

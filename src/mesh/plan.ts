@@ -34,6 +34,8 @@ export interface RootsPlan {
 export interface EndpointsPlan {
   endpoints: readonly Endpoint[]
   picker: Picker
+  /** Healthy instances behind endpoints that are gateways, where that is known. */
+  instances?: number | undefined
 }
 
 export interface UpstreamPlan extends EndpointsPlan {
@@ -221,7 +223,7 @@ class Compiler {
     const found = valueOf(this.#resources, 'endpoints', name)
     return this.#memo.part<EndpointsPlan & { picker: RoundRobin }>(`endpoints/${name}`, found?.version ?? '', before => {
       const endpoints = found?.value.endpoints ?? []
-      return { endpoints, picker: new RoundRobin(endpoints, before?.picker) }
+      return { endpoints, picker: new RoundRobin(endpoints, before?.picker), instances: found?.value.instances }
     })
   }
 
@@ -243,8 +245,7 @@ class Compiler {
           trustDomain: owner?.trustDomain ?? '',
           spiffeIds: new Set(problem === undefined ? value.spiffeIds : []),
           rootPems: owner?.pems ?? [],
-          endpoints: source.endpoints,
-          picker: source.picker,
+          ...source,
           version: session,
         })),
       )

@@ -81,7 +81,11 @@ export const Endpoint = z.object({
 export type Endpoint = z.infer<typeof Endpoint>
 
 /** Where a name is reached. Resource name: chosen by the producer, referred to by the others. */
-export const Endpoints = z.object({ endpoints: z.array(Endpoint) })
+export const Endpoints = z.object({
+  endpoints: z.array(Endpoint),
+  /** Where the endpoints are gateways: how many healthy instances are known to be behind them. */
+  instances: z.number().int().optional(),
+})
 export type Endpoints = z.infer<typeof Endpoints>
 
 /** One row of a gateway's table: this SNI goes to those endpoints. Matching ignores case. Resource name: the SNI; for `imported` the upstream's name. */

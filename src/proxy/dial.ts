@@ -39,16 +39,20 @@ export interface TlsTarget {
   spiffeIds: ReadonlySet<string>
   roots: readonly X509Certificate[]
   context: SecureContext
-  alpn: readonly string[]
 }
 
-export function dialTls(endpoint: { address: string; port: number }, target: TlsTarget, timeoutMs: number): Promise<Dialed<TLSSocket>> {
+export function dialTls(
+  endpoint: { address: string; port: number },
+  target: TlsTarget,
+  alpn: readonly string[],
+  timeoutMs: number,
+): Promise<Dialed<TLSSocket>> {
   const options: ConnectionOptions & { allowHalfOpen: boolean } = {
     host: endpoint.address,
     port: endpoint.port,
     servername: target.sni,
     secureContext: target.context,
-    ALPNProtocols: [...target.alpn],
+    ALPNProtocols: [...alpn],
     allowHalfOpen: true,
     rejectUnauthorized: true,
     // Leaves carry no host name; identity is the URI, judged below.

@@ -5,6 +5,7 @@
  */
 import type { Socket } from 'node:net'
 import { createServer, type Server, type TLSSocket } from 'node:tls'
+import type { ByteStream } from '../lib/byte-stream.ts'
 import { messageOf } from '../lib/errors.ts'
 import type { Logger } from '../lib/log.ts'
 import type { Decision, Principal } from '../mesh/authorize.ts'
@@ -15,9 +16,11 @@ import type { HttpDoor } from './http1/door.ts'
 import { defaultHttp1Limits, type Http1Limits } from './http1/limits.ts'
 import { InboundHttp } from './inbound-http.ts'
 import { type DecisionLabel, type ProxyMetrics, type RefusalReason, type RequestTallies, type Tally } from './metrics.ts'
+import { MuxSession } from './mux/session.ts'
+import type { MuxStream } from './mux/stream.ts'
 import { permitOf, presentedChain, type Permit } from './permit.ts'
 import { StreamPool } from './pool.ts'
-import { chooseAlpn, contextKey, contextOptions } from './tls.ts'
+import { chooseAlpn, contextKey, contextOptions, muxProtocol } from './tls.ts'
 import { openTunnel, type Tunnel } from './tunnel.ts'
 
 export const inboundLimits = {
@@ -67,6 +70,9 @@ export class Inbound {
   readonly #decisions: Record<DecisionLabel, Tally>
   readonly #requests: Record<DecisionLabel | 'none', RequestTallies>
   readonly #limits: Http1Limits
+  /** Open multiplexed sessions, and the streams in them. */
+  #sessions = 0
+  #streams = 0
   #contextKey = ''
   #context: SidecarBinding | undefined
   #appAddress = ''
@@ -93,7 +99,7 @@ export class Inbound {
       requestCert: true,
       rejectUnauthorized: true,
       handshakeTimeout: inboundLimits.handshakeMs,
-      ALPNCallback: ({ protocols }) => chooseAlpn(protocols),
+      ALPNCallback: ({ protocols }) => chooseAlpn(protocols, options.binding()?.plan.self.protocol ?? ''),
     })
     this.#server.on('secureConnection', socket => {
       try {
@@ -119,6 +125,10 @@ export class Inbound {
 
   get app(): StreamPool {
     return this.#app
+  }
+
+  get sessions(): number {
+    return this.#sessions
   }
 
   /** 1. A connection arrives. */
@@ -175,15 +185,55 @@ export class Inbound {
     this.#accepted.count += 1
     const { permit } = made
     const { protocol } = binding.plan.self
-    const served = protocol === 'http' ? this.#serveHttp(socket, permit) : this.#serveBytes(socket, permit)
+    const served = this.#serve(socket, permit, protocol)
     const connection: Connection = { socket, permit, protocol, served }
     this.#connections.add(connection)
     socket.once('close', () => this.#connections.delete(connection))
     if (binding.plan.self.draining) connection.served.drain()
   }
 
+  #serve(socket: TLSSocket, permit: Permit, protocol: string): Served {
+    if (protocol !== 'http') return this.#serveBytes(socket, permit)
+    return socket.alpnProtocol === muxProtocol ? this.#serveMux(socket, permit) : this.#serveHttp(socket, permit)
+  }
+
+  /** Many streams, each of which is served as a connection of its own and counts as one. */
+  #serveMux(socket: TLSSocket, permit: Permit): Served {
+    const streams = new Map<MuxStream, Served>()
+    const session = new MuxSession(socket, {
+      role: 'server',
+      onStream: stream => {
+        const { maxInboundConnections } = this.#options.binding()!.plan.self
+        if (maxInboundConnections > 0 && this.#sockets.size + this.#streams >= maxInboundConnections) {
+          this.#refused('limit')
+          return void stream.destroy()
+        }
+        this.#streams += 1
+        streams.set(stream, this.#serveHttp(stream, permit))
+        stream.once('close', () => {
+          this.#streams -= 1
+          streams.delete(stream)
+        })
+      },
+      onClose: () => {
+        this.#sessions -= 1
+        if (session.fault !== '') this.#options.logger.warn({ fault: session.fault, caller: permit.uri }, 'a multiplexed session was ended')
+      },
+    })
+    this.#sessions += 1
+    return {
+      reauthorize: () => {
+        for (const served of streams.values()) served.reauthorize()
+      },
+      drain: () => {
+        session.goAway()
+        for (const served of streams.values()) served.drain()
+      },
+    }
+  }
+
   /** 4a. Requests: each is judged by the door, against the binding of its own moment. */
-  #serveHttp(socket: TLSSocket, permit: Permit): Served {
+  #serveHttp(socket: ByteStream, permit: Permit): Served {
     const door: HttpDoor = new InboundHttp({
       permit,
       binding: () => this.#options.binding()!,

@@ -48,7 +48,7 @@ export class ProxyMetrics {
     snapshotAgeSeconds: (): number => 0,
     agentConnected: (): number => 0,
     open: new Map<Door, () => number>(),
-    pool: { idle: (): number => 0, busy: (): number => 0 },
+    pool: { idle: (): number => 0, busy: (): number => 0, sessions: (): number => 0 },
   }
 
   constructor(component: string) {
@@ -74,6 +74,7 @@ export class ProxyMetrics {
     gauge('isthmus_proxy_agent_connected', '1 while the agent is connected.', () => gauges.agentConnected())
     gauge('isthmus_proxy_pool_idle_streams', 'Idle pooled streams.', () => gauges.pool.idle())
     gauge('isthmus_proxy_pool_busy_streams', 'Pooled streams in use.', () => gauges.pool.busy())
+    gauge('isthmus_proxy_mux_sessions', 'Connections that carry many streams, both ways.', () => gauges.pool.sessions())
     const open = new Gauge({
       name: 'isthmus_proxy_connections_open',
       help: 'Connections open now.',

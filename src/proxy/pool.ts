@@ -4,7 +4,7 @@
  * changes, idle streams go at once and busy ones are not taken back. The pool never reads: the HTTP code, whose listeners stay on a
  * stream, destroys one that says anything while idle, because it is out of step.
  */
-import type { Duplex } from 'node:stream'
+import type { ByteStream } from '../lib/byte-stream.ts'
 import type { Endpoint } from '../mesh/snapshot.ts'
 import type { UpstreamStream } from './http1/door.ts'
 
@@ -16,10 +16,13 @@ export interface PoolLimits {
   /** Age at which a stream is no longer reused; each stream's own is up to 20 % less, so that they do not all go at once. */
   maxAgeMs: number
 }
+/** What becomes of something open when the plan changes. */
+export type Verdict = 'keep' | 'drain' | 'close'
+
 export const poolLimits: PoolLimits = { maxIdle: 128, idleMs: 30_000, maxAgeMs: 300_000 }
 
 interface Pooled {
-  stream: Duplex
+  stream: ByteStream
   endpoint: Endpoint
   address: string
   key: string
@@ -68,7 +71,7 @@ export class StreamPool {
   }
 
   /** Takes a new stream in, in use. `key` is what it was opened under. */
-  add(stream: Duplex, endpoint: Endpoint, key: string): UpstreamStream {
+  add(stream: ByteStream, endpoint: Endpoint, key: string): UpstreamStream {
     const endsMs = performance.now() + this.#limits.maxAgeMs * (1 - Math.random() * 0.2)
     const pooled: Pooled = { stream, endpoint, address: addressOf(endpoint), key, endsMs, idleSinceMs: 0, busy: true }
     this.#all.add(pooled)
@@ -85,7 +88,7 @@ export class StreamPool {
   }
 
   /** Closes what may no longer be used: idle streams at once, busy ones at once as well or when their message has ended. */
-  retire(verdict: (stream: Duplex, endpoint: Endpoint) => 'keep' | 'drain' | 'close'): void {
+  retire(verdict: (stream: ByteStream, endpoint: Endpoint) => Verdict): void {
     for (const pooled of this.#all) {
       const outcome = verdict(pooled.stream, pooled.endpoint)
       if (outcome === 'keep') continue

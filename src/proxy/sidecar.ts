@@ -15,6 +15,7 @@ import { Inbound } from './inbound.ts'
 import { Listener } from './listener.ts'
 import { ProxyMetrics } from './metrics.ts'
 import { Outbound } from './outbound.ts'
+import type { Upstream } from './upstream.ts'
 import { certsView, sidecarView } from './views.ts'
 import type { ProxyIdentity } from './tls.ts'
 
@@ -81,9 +82,12 @@ class Sidecar implements RunningSidecar {
       metrics,
       onChange: (plan, identity) => this.#change(plan as SidecarPlan, identity),
     })
-    const pools = () => [this.#inbound.app, ...this.#outbound.upstreams.map(upstream => upstream.pool)]
-    metrics.gauges.pool.idle = () => pools().reduce((sum, pool) => sum + pool.idleCount, 0)
-    metrics.gauges.pool.busy = () => pools().reduce((sum, pool) => sum + pool.busyCount, 0)
+    const { app } = this.#inbound
+    const { pool } = metrics.gauges
+    const sum = (count: (upstream: Upstream) => number) => this.#outbound.upstreams.reduce((total, upstream) => total + count(upstream), 0)
+    pool.idle = () => app.idleCount + sum(upstream => upstream.idleStreams)
+    pool.busy = () => app.busyCount + sum(upstream => upstream.busyStreams)
+    pool.sessions = () => this.#inbound.sessions + sum(upstream => upstream.sessions)
   }
 
   get admin(): { port: number } | undefined {

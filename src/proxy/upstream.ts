@@ -1,31 +1,42 @@
 /**
- * One upstream of a sidecar: its endpoints, its TLS target and its pooled streams. Choosing an endpoint, reusing a stream and going
- * on to the next endpoint when one cannot be reached are here; nothing was sent before a stream is handed out, so that is always safe.
- * A new leaf or new roots open new streams; what is already open is closed as soon as the server on it would not be accepted any more.
+ * One upstream of a sidecar: its endpoints, its TLS target and its streams, which ride sessions where the other side is one of us and
+ * connections of their own elsewhere. Choosing an endpoint, reusing a stream and going on to the next endpoint when one cannot be
+ * reached are here; nothing was sent before a stream is handed out, so that is always safe. A new leaf or new roots open new
+ * connections; what is already open is closed as soon as the server on it would not be accepted any more.
  */
 import { TLSSocket } from 'node:tls'
-import type { Duplex } from 'node:stream'
+import type { ByteStream } from '../lib/byte-stream.ts'
 import type { Endpoint } from '../mesh/snapshot.ts'
 import type { UpstreamPlan } from '../mesh/plan.ts'
 import { dialTls, serverPermit, type DialFailure, type TlsTarget } from './dial.ts'
 import type { ConnectFailure, UpstreamStream } from './http1/door.ts'
 import type { ProxyMetrics } from './metrics.ts'
+import { MuxStream } from './mux/stream.ts'
 import { readBundle } from './permit.ts'
 import { Ejections } from './ejections.ts'
 import { addressOf, StreamPool } from './pool.ts'
-import type { ClientContexts, ProxyIdentity } from './tls.ts'
+import { Sessions } from './sessions.ts'
+import { muxProtocol, type ClientContexts, type ProxyIdentity } from './tls.ts'
 
 /** Endpoints tried for one stream. */
 const maxAttempts = 3
+/** Sessions to a gateway, at least: it pins each of them to one instance, and an importer does not see instances. */
+const gatewaySessions = 4
 
 const noEndpoint: ConnectFailure = { reset: 'no healthy upstream', status: 503, body: 'no healthy upstream' }
+const nobody: ReadonlySet<string> = new Set()
 
 export class Upstream {
   readonly #contexts: ClientContexts
   readonly #pool = new StreamPool()
+  readonly #sessions = new Sessions({ dial: endpoint => void this.#openSession(endpoint) })
   readonly #dials: { ok: { count: number }; failed: { count: number }; identity: { count: number } }
   /** Connection failures only: what an app answers never ejects a gateway. */
   readonly #ejections = new Ejections()
+  /** Endpoints being dialled: a session that comes of it is for all who wait. */
+  readonly #dialling = new Map<string, Promise<unknown>>()
+  /** Endpoints that do not multiplex: everybody dials for himself. */
+  readonly #plain = new Set<string>()
   #plan: UpstreamPlan
   #target: TlsTarget
   #key: string
@@ -37,6 +48,8 @@ export class Upstream {
     this.#key = key
     this.#target = target
     this.#pool.rekey(key)
+    this.#sessions.rekey(key)
+    this.#sessions.want(sessionsFor(plan))
     const { name } = plan
     this.#dials = {
       ok: metrics.dials(name, 'ok'),
@@ -49,8 +62,16 @@ export class Upstream {
     return this.#plan
   }
 
-  get pool(): StreamPool {
-    return this.#pool
+  get idleStreams(): number {
+    return this.#pool.idleCount + this.#sessions.idleCount
+  }
+
+  get busyStreams(): number {
+    return this.#pool.busyCount + this.#sessions.busyCount
+  }
+
+  get sessions(): number {
+    return this.#sessions.count
   }
 
   /** Takes over a new plan or leaf. */
@@ -62,19 +83,25 @@ export class Upstream {
     if (key !== this.#key) {
       this.#key = key
       this.#pool.rekey(key)
+      this.#sessions.rekey(key)
     }
     if (samePlan) return
     const addresses = new Set(plan.endpoints.map(addressOf))
     this.#ejections.keep(addresses)
-    this.#pool.retire((stream, endpoint) => {
+    for (const address of this.#plain) if (!addresses.has(address)) this.#plain.delete(address)
+    this.#sessions.want(sessionsFor(plan))
+    const verdict = (stream: ByteStream | TLSSocket, endpoint: Endpoint) => {
       if (!this.accepts(stream)) return 'close'
       return addresses.has(addressOf(endpoint)) ? 'keep' : 'drain'
-    })
+    }
+    this.#pool.retire(verdict)
+    this.#sessions.retire(verdict)
   }
 
   /** True while the server on this stream is one that the plan of now would accept. */
-  accepts(stream: Duplex): boolean {
-    return !(stream instanceof TLSSocket) || serverPermit(stream, this.#target) !== undefined
+  accepts(stream: ByteStream | TLSSocket): boolean {
+    const socket = stream instanceof MuxStream ? stream.session.socket : stream
+    return !(socket instanceof TLSSocket) || serverPermit(socket, this.#target) !== undefined
   }
 
   hasEndpoint(endpoint: Endpoint): boolean {
@@ -82,20 +109,70 @@ export class Upstream {
     return this.#plan.endpoints.some(each => addressOf(each) === address)
   }
 
-  /** A stream for one request: a pooled one at once, unless `fresh`; else a new one. */
+  /** A stream for one request, at once where a session or an idle stream is there. `fresh`: nothing may have been sent on it before. */
   connect(fresh: boolean): UpstreamStream | ConnectFailure | Promise<UpstreamStream | ConnectFailure> {
-    if (!fresh) {
-      const endpoint = this.#pick(new Set())
-      if (!endpoint) return noEndpoint
-      const pooled = this.#ejections.doubts(endpoint) ? undefined : this.#pool.take(endpoint)
-      if (pooled) return pooled
-      return this.#open(endpoint)
+    const endpoint = this.#pick(nobody)
+    if (!endpoint) return noEndpoint
+    if (!this.#ejections.doubts(endpoint)) {
+      const stream = this.#sessions.take(endpoint, fresh) ?? (fresh ? undefined : this.#pool.take(endpoint))
+      if (stream) return stream
     }
-    return this.#open(undefined)
+    return this.#open(endpoint)
   }
 
-  /** A stream of its own, for a tunnel; `first` is an endpoint that was picked already. */
-  async dial(first?: Endpoint): Promise<{ ok: true; stream: TLSSocket; endpoint: Endpoint } | { ok: false; failure: ConnectFailure }> {
+  /** A connection of its own, for a tunnel; `first` is an endpoint that was picked already. */
+  dial(first?: Endpoint): Promise<Dialled> {
+    const { protocol } = this.#plan.resource
+    return this.#dial(first, protocol === 'http' ? ['http/1.1'] : protocol === 'http2' || protocol === 'grpc' ? ['h2'] : [])
+  }
+
+  close(): void {
+    this.#pool.close()
+    this.#sessions.close()
+  }
+
+  /** Whoever needs an endpoint that is being dialled waits for the session that may come of it. */
+  async #open(first: Endpoint): Promise<UpstreamStream | ConnectFailure> {
+    const address = addressOf(first)
+    const dialling = this.#dialling.get(address)
+    if (dialling !== undefined && !this.#plain.has(address)) {
+      await dialling
+      const stream = this.#sessions.take(first, false)
+      if (stream) return stream
+    }
+    const opened = this.#openOne(first)
+    if (!this.#dialling.has(address)) {
+      this.#dialling.set(address, opened)
+      void opened.finally(() => this.#dialling.delete(address))
+    }
+    return opened
+  }
+
+  async #openOne(first: Endpoint): Promise<UpstreamStream | ConnectFailure> {
+    const key = this.#key
+    const dialled = await this.#dial(first, [muxProtocol, 'http/1.1'])
+    if (!dialled.ok) return dialled.failure
+    const { stream, endpoint } = dialled
+    if (stream.alpnProtocol === muxProtocol) return this.#sessions.add(stream, endpoint, key) ?? { reset: 'remote connection failure' }
+    this.#plain.add(addressOf(endpoint))
+    return this.#pool.add(stream, endpoint, key)
+  }
+
+  /** One more session beside others; nobody waits for it. */
+  async #openSession(endpoint: Endpoint): Promise<void> {
+    const key = this.#key
+    const target = this.#target
+    const dialled = await dialTls(endpoint, target, [muxProtocol, 'http/1.1'], this.#plan.resource.connectTimeoutMs)
+    if (dialled.ok && dialled.stream.alpnProtocol === muxProtocol && (target === this.#target || this.accepts(dialled.stream))) {
+      this.#dials.ok.count += 1
+      this.#sessions.add(dialled.stream, endpoint, key)?.release()
+      return
+    }
+    if (dialled.ok) dialled.stream.destroy()
+    this.#sessions.failed(endpoint)
+  }
+
+  async #dial(first: Endpoint | undefined, alpn: readonly string[]): Promise<Dialled> {
     const plan = this.#plan
     const target = this.#target
     const tried = new Set<string>()
@@ -105,31 +182,21 @@ export class Upstream {
       if (!endpoint) break
       const address = addressOf(endpoint)
       tried.add(address)
-      const dialed = await dialTls(endpoint, target, plan.resource.connectTimeoutMs)
-      if (dialed.ok) {
+      const dialled = await dialTls(endpoint, target, alpn, plan.resource.connectTimeoutMs)
+      if (dialled.ok) {
         this.#dials.ok.count += 1
         this.#ejections.reached(address)
         // The plan may have changed meanwhile; then this server may be nobody's any more.
-        if (target === this.#target || this.accepts(dialed.stream)) return { ok: true, stream: dialed.stream, endpoint }
-        dialed.stream.destroy()
+        if (target === this.#target || this.accepts(dialled.stream)) return { ok: true, stream: dialled.stream, endpoint }
+        dialled.stream.destroy()
         continue
       }
-      failure = dialed
-      if (dialed.reason === 'identity') this.#dials.identity.count += 1
+      failure = dialled
+      if (dialled.reason === 'identity') this.#dials.identity.count += 1
       else this.#dials.failed.count += 1
       this.#ejections.failed(address)
     }
     return { ok: false, failure: failure ? { reset: failure.reset } : noEndpoint }
-  }
-
-  close(): void {
-    this.#pool.close()
-  }
-
-  async #open(first: Endpoint | undefined): Promise<UpstreamStream | ConnectFailure> {
-    const key = this.#key
-    const dialed = await this.dial(first)
-    return dialed.ok ? this.#pool.add(dialed.stream, dialed.endpoint, key) : dialed.failure
   }
 
   #pick(tried: ReadonlySet<string>): Endpoint | undefined {
@@ -138,16 +205,23 @@ export class Upstream {
 
   #bind(plan: UpstreamPlan, identity: ProxyIdentity): { key: string; target: TlsTarget } {
     const { key, context } = this.#contexts.get(identity, plan.rootPems)
-    const { protocol, sni } = plan.resource
-    const alpn = protocol === 'http' ? ['http/1.1'] : protocol === 'http2' || protocol === 'grpc' ? ['h2'] : []
+    const { sni } = plan.resource
     const target: TlsTarget = {
       sni,
       trustDomain: plan.trustDomain,
       spiffeIds: plan.spiffeIds,
       roots: readBundle(plan.rootPems),
       context,
-      alpn,
     }
     return { key: `${key}/${sni}`, target }
   }
+}
+
+type Dialled = { ok: true; stream: TLSSocket; endpoint: Endpoint } | { ok: false; failure: ConnectFailure }
+
+/** Sessions to each endpoint. A peer's endpoints are gateways, ours are the instances themselves. */
+function sessionsFor({ resource, endpoints, instances }: UpstreamPlan): number {
+  if (resource.peer === '') return 1
+  const healthy = endpoints.filter(endpoint => endpoint.healthy).length
+  return Math.max(gatewaySessions, Math.ceil((instances ?? 0) / Math.max(1, healthy)))
 }

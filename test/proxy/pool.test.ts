@@ -1,13 +1,14 @@
 /** The pool: what is used again, what is not, and what is closed when the plan or the leaf changes. */
-import { PassThrough, type Duplex } from 'node:stream'
+import { PassThrough } from 'node:stream'
 import t from 'tap'
+import type { UpstreamStream } from '../../src/proxy/http1/door.ts'
 import { StreamPool } from '../../src/proxy/pool.ts'
 import { endpointAt } from '../support/proxy-scene.ts'
 
 const [one, two] = [endpointAt(1), endpointAt(2)]
 const limits = { maxIdle: 2, idleMs: 40, maxAgeMs: 10_000 }
 
-function open(pool: StreamPool, endpoint = one, key = 'k'): { stream: Duplex; release(): void; destroy(): void } {
+function open(pool: StreamPool, endpoint = one, key = 'k'): UpstreamStream {
   return pool.add(new PassThrough(), endpoint, key)
 }
 
@@ -54,9 +55,9 @@ t.test('an idle stream that closes is forgotten, and one with bytes nobody asked
   const [idle, chatty] = [open(pool), open(pool)]
   idle.release()
   idle.stream.destroy()
-  await new Promise(resolve => idle.stream.once('close', resolve))
+  await new Promise<void>(resolve => idle.stream.once('close', resolve))
   t.equal(pool.idleCount, 0)
-  chatty.stream.write('unasked')
+  chatty.stream.write(Buffer.from('unasked'))
   chatty.release()
   t.equal(chatty.stream.destroyed, true)
 })

@@ -67,7 +67,8 @@ function gatherPeered(
   // Else the peer's gateways, as the synthetic proxies that it sent carry them: their WAN addresses and their health.
   const local = gatewayMode(upstream, proxy, client, global?.meshGateway.mode) === 'local'
   const endpoints = local ? lanEndpoints(gathering.read(context.tables.gateways())) : wanEndpoints(instances)
-  gathering.add('endpoints', name, hasNoInstance(service, peer, gathering, context) ? allDown(endpoints) : endpoints)
+  if (hasNoInstance(service, peer, gathering, context)) gathering.add('endpoints', name, allDown(endpoints))
+  else gathering.add('endpoints', name, { ...endpoints, instances: healthyInstances(service, peer, gathering, context) })
 }
 
 /** What the peer says of the name; undefined while it says nothing usable. */
@@ -86,6 +87,10 @@ export function peerMetaOf(instances: readonly CheckServiceNode[]): PeerMeta | u
 export function hasNoInstance(service: string, peer: string, gathering: Gathering, context: SnapshotContext): boolean {
   const instances = gathering.read(context.tables.instances(service, peer))
   return instances.length > 0 && instances.every(({ checks }) => isDown(aggregateStatus(checks)))
+}
+
+function healthyInstances(service: string, peer: string, gathering: Gathering, context: SnapshotContext): number {
+  return gathering.read(context.tables.instances(service, peer)).filter(({ checks }) => !isDown(aggregateStatus(checks))).length
 }
 
 function listenOf(upstream: Upstream): { address: string; port: number; socketPath?: string; socketMode?: string } {

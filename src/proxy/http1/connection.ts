@@ -4,10 +4,10 @@
  * brought is held back, and the client is not read.
  */
 import { Socket } from 'node:net'
-import type { Duplex } from 'node:stream'
+import type { ByteStream } from '../../lib/byte-stream.ts'
 import { TLSSocket } from 'node:tls'
 import { CR, LF } from './chars.ts'
-import { Deadlines, sharedDeadlines, type Watched } from './deadlines.ts'
+import { Deadlines, sharedDeadlines, type Watched } from '../../lib/deadlines.ts'
 import type { HttpDoor, UpstreamStream } from './door.ts'
 import { Exchange, type Host } from './exchange.ts'
 import type { Http1Limits } from './limits.ts'
@@ -20,7 +20,7 @@ import { reply } from './writer.ts'
 export type { ConnectFailure, HttpDoor, Opened, Outcome, Refused, UpstreamStream } from './door.ts'
 export type { RequestHead, ResponseHead } from './head.ts'
 export { defaultHttp1Limits, type Http1Limits } from './limits.ts'
-export { Deadlines } from './deadlines.ts'
+export { Deadlines } from '../../lib/deadlines.ts'
 
 /** A connection that is being served. It ends with its stream. */
 export interface ServedConnection {
@@ -37,7 +37,7 @@ export interface ServedConnection {
  * should be made with `allowHalfOpen`, or a half-closed tunnel loses what still comes the other way.
  */
 export function serveHttp1(
-  downstream: Duplex,
+  downstream: ByteStream,
   door: HttpDoor,
   limits: Http1Limits,
   deadlines: Deadlines = sharedDeadlines,
@@ -57,7 +57,7 @@ const gone = 5
 const leadingLines = 4
 
 class Connection implements ServedConnection, Host, Watched {
-  readonly stream: Duplex
+  readonly stream: ByteStream
   draining = false
   private readonly door: HttpDoor
   private readonly limits: Http1Limits
@@ -79,7 +79,7 @@ class Connection implements ServedConnection, Host, Watched {
   private headAt = 0
   private leading = 0
 
-  constructor(stream: Duplex, door: HttpDoor, limits: Http1Limits, deadlines: Deadlines) {
+  constructor(stream: ByteStream, door: HttpDoor, limits: Http1Limits, deadlines: Deadlines) {
     this.stream = stream
     this.door = door
     this.limits = limits

@@ -3,7 +3,7 @@
  * connection; requests of a connection are answered one after another, so `open` and `finished` strictly alternate and a door
  * may keep the current request in fields and return the same object each time.
  */
-import type { Duplex } from 'node:stream'
+import type { ByteStream } from '../../lib/byte-stream.ts'
 import type { RequestHead, ResponseHead } from './head.ts'
 
 export interface HttpDoor {
@@ -60,7 +60,7 @@ export interface ConnectFailure {
  * that an idle stream is gone (bytes that arrive on an idle stream destroy it).
  */
 export interface UpstreamStream {
-  stream: Duplex
+  stream: ByteStream
   /** It came from the pool: it has carried a request before, so it may have died in the meantime. */
   reusable: boolean
   /** Both messages ended cleanly and the upstream keeps the connection: it may carry another request. */

@@ -3,7 +3,7 @@
  * Invariants: the upstream stream is given back exactly once, by `release` only when both messages ended cleanly and nothing came after
  * them; the client gets exactly one final response, or its connection is broken so that it cannot mistake a part for the whole.
  */
-import type { Duplex } from 'node:stream'
+import type { ByteStream } from '../../lib/byte-stream.ts'
 import { BodyReader } from './body.ts'
 import type { ConnectFailure, HttpDoor, Opened, Outcome, Refused, UpstreamStream } from './door.ts'
 import { RequestHead, type ResponseHead } from './head.ts'
@@ -15,7 +15,7 @@ import { part, reply, resetText, writeHead } from './writer.ts'
 
 /** What the exchange needs of the connection that it belongs to. */
 export interface Host {
-  readonly stream: Duplex
+  readonly stream: ByteStream
   readonly draining: boolean
   nowMs(): number
   /** Bytes moved. */

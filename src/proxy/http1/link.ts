@@ -2,7 +2,7 @@
  * The listeners on one upstream stream, attached once for its life. A pooled stream changes its owner with each request; an idle one has
  * none, and whatever arrives then (a late or unasked-for response) destroys it, so that it can never answer somebody else.
  */
-import type { Duplex } from 'node:stream'
+import type { ByteStream } from '../../lib/byte-stream.ts'
 
 export interface UpstreamOwner {
   upstreamData(chunk: Buffer): void
@@ -18,7 +18,7 @@ export class Link {
   /** The upstream has ended its side. */
   ended = false
 
-  private constructor(stream: Duplex) {
+  private constructor(stream: ByteStream) {
     this.ended = stream.readableEnded
     stream.on('data', (chunk: Buffer) => {
       if (this.owner === undefined) stream.destroy()
@@ -38,8 +38,8 @@ export class Link {
     stream.on('drain', () => this.owner?.upstreamDrain())
   }
 
-  static of(stream: Duplex): Link {
-    const holder = stream as Duplex & { [slot]?: Link }
+  static of(stream: ByteStream): Link {
+    const holder = stream as ByteStream & { [slot]?: Link }
     return (holder[slot] ??= new Link(stream))
   }
 }

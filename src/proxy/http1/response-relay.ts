@@ -3,7 +3,7 @@
  * Invariant: a head is written only after all of it, and the body bytes that came with it, were found good; what the client
  * is told about the length of the body is how the body is then written.
  */
-import type { Duplex } from 'node:stream'
+import type { ByteStream } from '../../lib/byte-stream.ts'
 import { BodyReader } from './body.ts'
 import { ResponseHead, type RequestHead } from './head.ts'
 import type { Http1Limits } from './limits.ts'
@@ -34,14 +34,14 @@ export class ResponseRelay {
   private readonly body: BodyReader
   private readonly partial = new Pending()
   private readonly request: RequestHead
-  private readonly client: Duplex
+  private readonly client: ByteStream
   private readonly awaiting: Awaiting
   private readonly limits: Http1Limits
   /** An until-close body that is chunked for the client. */
   private rechunk = false
   private interims = 0
 
-  constructor(request: RequestHead, client: Duplex, awaiting: Awaiting, limits: Http1Limits) {
+  constructor(request: RequestHead, client: ByteStream, awaiting: Awaiting, limits: Http1Limits) {
     this.request = request
     this.client = client
     this.awaiting = awaiting
@@ -69,7 +69,7 @@ export class ResponseRelay {
   }
 
   /** Bytes of the upstream, which is paused when the client takes no more. */
-  data(chunk: Buffer, upstream: Duplex): void {
+  data(chunk: Buffer, upstream: ByteStream): void {
     if (this.headDone) {
       this.forward(chunk, 0, chunk.length, upstream)
       return
@@ -91,7 +91,7 @@ export class ResponseRelay {
   }
 
   /** Reads heads up to the final one. */
-  private heads(buffer: Buffer, upstream: Duplex): void {
+  private heads(buffer: Buffer, upstream: ByteStream): void {
     const { head } = this
     const end = buffer.length
     let at = 0
@@ -127,7 +127,7 @@ export class ResponseRelay {
   }
 
   /** The final head, with the body bytes that came with it, in one write. */
-  private final(buffer: Buffer, base: number, start: number, upstream: Duplex): void {
+  private final(buffer: Buffer, base: number, start: number, upstream: ByteStream): void {
     const { head, body, client } = this
     const end = buffer.length
     const old = this.request.version === 0
@@ -164,7 +164,7 @@ export class ResponseRelay {
     this.forward(buffer, at, end, upstream)
   }
 
-  private forward(buffer: Buffer, start: number, end: number, upstream: Duplex): void {
+  private forward(buffer: Buffer, start: number, end: number, upstream: ByteStream): void {
     const { body, client } = this
     let at = start
     while (at < end && !body.done) {

@@ -1,12 +1,12 @@
 /** After a 101 the two streams are joined byte for byte, with backpressure and half-close both ways. Nothing of either is ever reused. */
-import type { Duplex } from 'node:stream'
+import type { ByteStream } from '../../lib/byte-stream.ts'
 import type { UpstreamStream } from './door.ts'
 import type { Link, UpstreamOwner } from './link.ts'
 
 export class Tunnel implements UpstreamOwner {
   clientBytes = 0
   upstreamBytes = 0
-  private readonly client: Duplex
+  private readonly client: ByteStream
   private readonly upstream: UpstreamStream
   private readonly touched: () => void
   private readonly closed: (reason: string) => void
@@ -15,7 +15,7 @@ export class Tunnel implements UpstreamOwner {
   private upstreamEnded = false
 
   /** `touched` is called for every byte that moves, `closed` once, when the tunnel is gone and its upstream destroyed; 'ok' when both sides ended. */
-  constructor(client: Duplex, upstream: UpstreamStream, link: Link, touched: () => void, closed: (reason: string) => void) {
+  constructor(client: ByteStream, upstream: UpstreamStream, link: Link, touched: () => void, closed: (reason: string) => void) {
     this.client = client
     this.upstream = upstream
     this.touched = touched

@@ -1,5 +1,5 @@
 /** What this program itself writes: whole replies, heads with the first bytes of their body, chunks. One write wherever the bytes are at hand. */
-import type { Duplex } from 'node:stream'
+import type { ByteStream } from '../../lib/byte-stream.ts'
 import { latin1 } from './chars.ts'
 
 const phrases: Record<number, string> = {
@@ -34,7 +34,7 @@ export function resetText(reset: string): string {
 }
 
 /** Writes a head and the body bytes [from, to). Up to `coalesce` bytes are copied behind the head, which is cheaper than a second buffer in a write. */
-export function writeHead(stream: Duplex, head: string, buffer: Buffer, from: number, to: number, coalesce: number): boolean {
+export function writeHead(stream: ByteStream, head: string, buffer: Buffer, from: number, to: number, coalesce: number): boolean {
   if (to === from) return stream.write(head, 'latin1')
   if (to - from <= coalesce) return stream.write(head + latin1(buffer, from, to), 'latin1')
   stream.cork()
@@ -45,7 +45,7 @@ export function writeHead(stream: Duplex, head: string, buffer: Buffer, from: nu
 }
 
 /** Writes one chunk of a chunked body. */
-export function writeChunk(stream: Duplex, buffer: Buffer, from: number, to: number): boolean {
+export function writeChunk(stream: ByteStream, buffer: Buffer, from: number, to: number): boolean {
   stream.cork()
   stream.write(`${(to - from).toString(16)}\r\n`, 'latin1')
   stream.write(part(buffer, from, to))

@@ -2,7 +2,7 @@
  * One timer for many connections: requests set a number, and a tick looks at all of them. A request therefore arms and
  * cancels nothing; what expires does so up to one tick late.
  */
-import { systemClock, type Clock, type Timer } from '../../lib/clock.ts'
+import { systemClock, type Clock, type Timer } from './clock.ts'
 
 export interface Watched {
   check(nowMs: number): void

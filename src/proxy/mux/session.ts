@@ -1,0 +1,385 @@
+/**
+ * Many streams over one connection (yamux framing), for either side. Invariants: a stream's frames stay in order; what one turn of the
+ * event loop writes leaves as one write; what breaks the framing or a limit ends the session and with it every stream, and nothing
+ * that the other side says makes this side hold more than its windows.
+ */
+import type { Duplex } from 'node:stream'
+import { sharedDeadlines, type Deadlines, type Watched } from '../../lib/deadlines.ts'
+import { Batch } from './batch.ts'
+import { flag, frame, goAway, headerBytes, readNumber, writeHeader } from './frames.ts'
+import { defaultMuxLimits, type MuxLimits } from './limits.ts'
+import { MuxStream } from './stream.ts'
+
+export interface MuxOptions {
+  /** The side that dialled opens streams; the other accepts them. */
+  role: 'client' | 'server'
+  onStream?: (stream: MuxStream) => void
+  /** The other side takes no new streams. */
+  onGoAway?: () => void
+  /** Once; every stream is gone. */
+  onClose?: () => void
+  limits?: Partial<MuxLimits>
+  deadlines?: Deadlines
+}
+
+/** Why a session ended by a fault, for a log; a constant. */
+export type MuxFault = 'protocol' | 'window exceeded' | 'flood' | 'silent' | ''
+
+const maxStreamId = 0xffff_fffd
+/** The value of the ping that follows a go-away. */
+const goAwayPing = 1
+/** A window that is opened by less than this is of no use to anybody. */
+const smallWindow = 4096
+
+export class MuxSession implements Watched {
+  readonly socket: Duplex
+  /** The connection below has more unsent bytes than it should: writers wait. */
+  congested = false
+  fault: MuxFault = ''
+  /** The other side said go-away, or we did. */
+  leaving = false
+  /** Both sides know: no stream is opened any more. */
+  private understood = false
+  private readonly options: MuxOptions
+  private readonly limits: MuxLimits
+  private readonly deadlines: Deadlines
+  private readonly streams = new Map<number, MuxStream>()
+  private nextId: number
+  private batch: Batch | undefined
+  private flushing = false
+  private readonly waiting = new Set<MuxStream>()
+  /** The header at hand while it is not all there. */
+  private readonly partial = Buffer.alloc(headerBytes)
+  private partialLength = 0
+  /** Of the data frame at hand: what is still to come, and whose it is (nobody's when that stream is gone). */
+  private left = 0
+  private current: MuxStream | undefined
+  private endsCurrent = false
+  private heardAt: number
+  private heard = true
+  private pingedAt = 0
+  private idleFrames = 0
+  private idleSince = 0
+  private unusedSince: number
+  private closed = false
+
+  constructor(socket: Duplex, options: MuxOptions) {
+    this.socket = socket
+    this.options = options
+    this.limits = { ...defaultMuxLimits, ...options.limits }
+    this.deadlines = options.deadlines ?? sharedDeadlines
+    this.nextId = options.role === 'client' ? 1 : 2
+    this.heardAt = this.unusedSince = this.deadlines.clock.monotonicMs()
+    socket.on('data', (chunk: Buffer) => this.read(chunk))
+    socket.on('drain', () => this.drained())
+    socket.on('end', () => this.destroy())
+    // `close` follows and says it all.
+    socket.on('error', () => {})
+    socket.on('close', () => this.ended())
+    if (socket.destroyed) process.nextTick(() => this.ended())
+    else this.deadlines.add(this)
+  }
+
+  /** Streams that are open. */
+  get size(): number {
+    return this.streams.size
+  }
+
+  get isClosed(): boolean {
+    return this.closed
+  }
+
+  /** A new stream; undefined when this session takes no more. The other side hears of it with the first bytes. */
+  open(): MuxStream | undefined {
+    if (this.closed || this.leaving || this.nextId > maxStreamId || this.streams.size >= this.limits.maxStreams) return undefined
+    const stream = new MuxStream(this, this.nextId, flag.syn)
+    this.nextId += 2
+    this.streams.set(stream.id, stream)
+    return stream
+  }
+
+  /**
+   * Tells the other side to open no more streams. Those that are open go on, and so do those that it opens before it hears of this: the
+   * answer to the ping behind the go-away says that it has. With the last stream the session ends.
+   */
+  goAway(): void {
+    if (this.closed || this.leaving) return
+    this.leaving = true
+    this.control(frame.goAway, 0, 0, goAway.normal)
+    if (this.options.role === 'client') this.understood = true
+    else this.control(frame.ping, flag.syn, 0, goAwayPing)
+    this.endIfUnused()
+  }
+
+  /** Ends it at once, with every stream. */
+  destroy(): void {
+    this.socket.destroy()
+    this.ended()
+  }
+
+  // What streams call.
+
+  sendData(stream: MuxStream, data: string | Buffer, start: number, end: number): void {
+    if (this.closed) return
+    let at = start
+    while (at < end) {
+      let batch = (this.batch ??= Batch.take())
+      if (batch.room < headerBytes + Math.min(end - at, 1024)) {
+        this.flush()
+        batch = this.batch = Batch.take()
+      }
+      const size = Math.min(end - at, batch.room - headerBytes)
+      writeHeader(batch.bytes, batch.length, frame.data, this.flagsOf(stream), stream.id, size)
+      const into = batch.length + headerBytes
+      if (typeof data !== 'string') data.copy(batch.bytes, into, at, at + size)
+      else writeLatin1(batch.bytes, at === 0 && size === data.length ? data : data.slice(at, at + size), into)
+      batch.length = into + size
+      at += size
+      if (batch.length >= this.limits.flushBytes) this.flush()
+    }
+    if (this.batch !== undefined) this.flushLater()
+  }
+
+  sendWindow(stream: MuxStream, delta: number): void {
+    this.control(frame.window, this.flagsOf(stream), stream.id, delta)
+  }
+
+  sendFin(stream: MuxStream): void {
+    this.control(frame.window, this.flagsOf(stream) | flag.fin, stream.id, 0)
+  }
+
+  /** A stream that the other side never heard of needs no reset. */
+  reset(stream: MuxStream): void {
+    if ((stream.firstFlags & flag.syn) === 0) this.control(frame.window, flag.rst, stream.id, 0)
+  }
+
+  awaitDrain(stream: MuxStream): void {
+    this.waiting.add(stream)
+  }
+
+  forget(stream: MuxStream): void {
+    this.waiting.delete(stream)
+    if (this.current === stream) this.current = undefined
+    this.streams.delete(stream.id)
+    if (this.streams.size > 0) return
+    this.unusedSince = this.deadlines.clock.monotonicMs()
+    this.endIfUnused()
+  }
+
+  /** Pings a silent connection, gives up a dead one, and closes one that nobody uses. */
+  check(nowMs: number): void {
+    const { pingAfterMs, pongWithinMs, unusedMs } = this.limits
+    if (this.heard) {
+      this.heard = false
+      this.heardAt = nowMs
+      this.pingedAt = 0
+    }
+    if (this.pingedAt > 0 && nowMs - this.pingedAt >= pongWithinMs) this.fail('silent')
+    else if (this.pingedAt === 0 && this.streams.size > 0 && nowMs - this.heardAt >= pingAfterMs) {
+      this.pingedAt = nowMs
+      this.control(frame.ping, flag.syn, 0, 0)
+    } else if (this.options.role === 'server' && this.streams.size === 0 && nowMs - this.unusedSince >= unusedMs) this.goAway()
+  }
+
+  private flagsOf(stream: MuxStream): number {
+    const flags = stream.firstFlags
+    stream.firstFlags = 0
+    return flags
+  }
+
+  private control(type: number, flags: number, streamId: number, length: number): void {
+    if (this.closed) return
+    if (this.batch !== undefined && this.batch.room < headerBytes) this.flush()
+    const batch = (this.batch ??= Batch.take())
+    writeHeader(batch.bytes, batch.length, type, flags, streamId, length)
+    batch.length += headerBytes
+    this.flushLater()
+  }
+
+  private flushLater(): void {
+    if (this.flushing) return
+    this.flushing = true
+    setImmediate(this.flushNow)
+  }
+
+  private readonly flushNow = (): void => {
+    this.flushing = false
+    this.flush()
+  }
+
+  private flush(): void {
+    const { batch } = this
+    if (batch === undefined || this.closed) return
+    this.batch = undefined
+    this.socket.write(batch.length === batch.bytes.length ? batch.bytes : batch.bytes.subarray(0, batch.length), () => batch.giveBack())
+    this.congested = this.socket.writableLength > this.limits.maxUnsentBytes
+  }
+
+  private drained(): void {
+    this.congested = false
+    if (this.waiting.size === 0) return
+    const waiting = [...this.waiting]
+    this.waiting.clear()
+    for (const stream of waiting) {
+      if (this.congested) this.waiting.add(stream)
+      else stream.drained()
+    }
+  }
+
+  private read(chunk: Buffer): void {
+    this.heard = true
+    const end = chunk.length
+    let at = 0
+    while (at < end && !this.closed) {
+      if (this.left > 0) {
+        const size = this.left < end - at ? this.left : end - at
+        this.left -= size
+        at += size
+        this.current?.take(chunk, at - size, at)
+        if (this.left === 0) this.frameDone()
+        continue
+      }
+      let header = chunk
+      let base = at
+      if (this.partialLength > 0 || end - at < headerBytes) {
+        const size = Math.min(headerBytes - this.partialLength, end - at)
+        chunk.copy(this.partial, this.partialLength, at, at + size)
+        this.partialLength += size
+        at += size
+        if (this.partialLength < headerBytes) return
+        this.partialLength = 0
+        header = this.partial
+        base = 0
+      } else at += headerBytes
+      this.frame(header, base)
+    }
+  }
+
+  private frame(header: Buffer, at: number): void {
+    const flags = header[at + 2]! * 256 + header[at + 3]!
+    const streamId = readNumber(header, at + 4)
+    const length = readNumber(header, at + 8)
+    if (header[at] !== 0) return this.fail('protocol')
+    switch (header[at + 1]) {
+      case frame.data:
+        return this.dataFrame(flags, streamId, length)
+      case frame.window:
+        return this.windowFrame(flags, streamId, length)
+      case frame.ping:
+        return this.pingFrame(flags, length)
+      case frame.goAway:
+        return this.goneAway(length)
+      default:
+        return this.fail('protocol')
+    }
+  }
+
+  private pingFrame(flags: number, value: number): void {
+    if (!this.mayBeIdle()) return
+    if ((flags & flag.syn) !== 0) this.control(frame.ping, flag.ack, 0, value)
+    else if (value === goAwayPing && this.leaving) {
+      this.understood = true
+      this.endIfUnused()
+    }
+  }
+
+  private dataFrame(flags: number, streamId: number, length: number): void {
+    if (length === 0 && !this.mayBeIdle()) return
+    const stream = this.streamOf(flags, streamId)
+    if (this.closed) return
+    if (stream !== undefined && !stream.admit(length)) return this.fail('window exceeded')
+    this.current = (flags & flag.rst) === 0 ? stream : undefined
+    this.left = length
+    this.endsCurrent = (flags & flag.fin) !== 0
+    if (length === 0) this.frameDone()
+    if ((flags & flag.rst) !== 0) stream?.gone()
+  }
+
+  private frameDone(): void {
+    const stream = this.current
+    this.current = undefined
+    if (this.endsCurrent) stream?.remoteEnd()
+  }
+
+  private windowFrame(flags: number, streamId: number, length: number): void {
+    if (length < smallWindow && !this.mayBeIdle()) return
+    const stream = this.streamOf(flags, streamId)
+    if (stream === undefined) return
+    if ((flags & flag.rst) !== 0) return stream.gone()
+    if (length > 0 && !stream.widen(length)) return this.fail('window exceeded')
+    if ((flags & flag.fin) !== 0) stream.remoteEnd()
+  }
+
+  /** The stream a frame is for, made when the frame opens it. Undefined: a late word to one that is gone, which is ordinary. */
+  private streamOf(flags: number, streamId: number): MuxStream | undefined {
+    const known = this.streams.get(streamId)
+    if ((flags & flag.syn) === 0) return known
+    const theirs = this.options.role === 'server' && streamId % 2 === 1
+    if (!theirs || known !== undefined) {
+      this.fail('protocol')
+      return undefined
+    }
+    if (this.understood || this.streams.size >= this.limits.maxStreams) {
+      if (this.mayBeIdle()) this.control(frame.window, flag.rst, streamId, 0)
+      return undefined
+    }
+    const stream = new MuxStream(this, streamId, flag.ack)
+    this.streams.set(streamId, stream)
+    this.options.onStream!(stream)
+    // Said at once: the reference implementation counts what is not acknowledged.
+    if (stream.firstFlags !== 0 && !stream.destroyed) this.sendWindow(stream, 0)
+    return stream
+  }
+
+  private goneAway(code: number): void {
+    if (code !== goAway.normal) return this.destroy()
+    this.leaving = this.understood = true
+    this.options.onGoAway?.()
+    this.endIfUnused()
+  }
+
+  /** Counts a frame that is of no use; too many of them are an attack. */
+  private mayBeIdle(): boolean {
+    const now = this.deadlines.clock.monotonicMs()
+    if (now - this.idleSince > 1000) {
+      this.idleSince = now
+      this.idleFrames = 0
+    }
+    if (++this.idleFrames <= this.limits.maxIdleFramesPerSecond) return true
+    this.fail('flood')
+    return false
+  }
+
+  private fail(fault: MuxFault): void {
+    if (this.closed) return
+    this.fault = fault
+    if (fault !== 'silent') {
+      this.control(frame.goAway, 0, 0, goAway.protocolError)
+      this.flush()
+    }
+    this.destroy()
+  }
+
+  /** Who said go-away, or heard it, closes with the last stream; what is still on its way goes first. */
+  private endIfUnused(): void {
+    if (!this.understood || this.closed || this.streams.size > 0) return
+    this.flush()
+    this.socket.end()
+  }
+
+  private ended(): void {
+    if (this.closed) return
+    this.closed = true
+    this.batch = undefined
+    this.deadlines.delete(this)
+    this.waiting.clear()
+    for (const stream of this.streams.values()) stream.gone()
+    this.streams.clear()
+    this.options.onClose?.()
+  }
+}
+
+/** What `write(…, 'latin1')` ends in, without its way there: this is called for every head. */
+function writeLatin1(into: Buffer, text: string, at: number): void {
+  ;(into as Buffer & { latin1Write(text: string, at: number, length: number): number }).latin1Write(text, at, text.length)
+}

@@ -8,6 +8,7 @@ import { availableParallelism } from 'node:os'
 import { delimiter, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { start, type Running } from '../../test/support/processes.ts'
+import { endsWithUs } from './scratch.ts'
 
 /** The root of this checkout's build, dist. */
 export const dist = dirname(dirname(dirname(fileURLToPath(import.meta.url))))
@@ -24,7 +25,7 @@ export function onCore(core: Core, command: string, args: string[]): [string, st
 
 /** Starts a program on a core; taskset becomes the program, so the process id is its own. */
 export function startOn(core: Core, command: string, args: string[], env: Record<string, string> = {}): Running {
-  return start(...onCore(core, command, args), env)
+  return endsWithUs(start(...onCore(core, command, args), env))
 }
 
 export interface Output {

@@ -24,6 +24,8 @@ export interface Certificates {
   rootPath: string
   web: Identity
   api: Identity
+  /** One more, for what is known by another name. */
+  leaf(service: string, dnsName: string): Promise<Identity>
 }
 
 export async function mintCertificates(directory: string): Promise<Certificates> {
@@ -34,10 +36,11 @@ export async function mintCertificates(directory: string): Promise<Certificates>
   const { root, key } = await newRoot({ clusterId, serial: 1, settings, nowMs })
   const rootPath = join(directory, 'root.pem')
   writeFileSync(rootPath, root.rootCert)
-  const leaf = async (service: string, serial: number): Promise<Identity> => {
+  let serial = 1
+  const leaf = async (service: string, dnsName: string): Promise<Identity> => {
+    serial += 1
     const own = await newPrivateKey({ type: 'ec', bits: 256 })
     const spiffeId = serviceId(trustDomain, 'dc1', service)
-    const dnsName = `${service}.bench.internal`
     const certificate = leafCertificate({
       serial,
       spiffeId,
@@ -56,5 +59,5 @@ export async function mintCertificates(directory: string): Promise<Certificates>
       writeFileSync(to, text, { mode: 0o600 })
     return identity
   }
-  return { trustDomain, rootPath, web: await leaf('web', 2), api: await leaf('api', 3) }
+  return { trustDomain, rootPath, web: await leaf('web', 'web.bench.internal'), api: await leaf('api', 'api.bench.internal'), leaf }
 }

@@ -55,7 +55,7 @@ export async function runRounds(
   for (const { name, pair } of all) {
     plan.progress(`${scenario.name}: ${name} warms up`)
     const seconds = pair.processes.length > 0 ? Math.max(plan.seconds, warmUpSeconds) : 1
-    if (await attempt(name, () => scenario.run(pair.port, seconds, plan.directory))) results.set(name, [])
+    if (await attempt(name, () => answered(scenario.run(pair.port, seconds, plan.directory)))) results.set(name, [])
   }
   for (let round = 0; round < plan.rounds; round++) {
     const standings = all.filter(({ name }) => results.has(name))
@@ -72,9 +72,8 @@ export async function runRounds(
 async function measure(scenario: Scenario, pair: Pair, plan: Plan): Promise<Round> {
   const beside = pair.beside ?? []
   const before = [...pair.processes, ...beside].map(({ pid }) => cpuMicros(pid))
-  const loaded = await scenario.run(pair.port, plan.seconds, plan.directory)
+  const loaded = await answered(scenario.run(pair.port, plan.seconds, plan.directory))
   const used = [...pair.processes, ...beside].map(({ pid }, i) => cpuMicros(pid) - before[i]!)
-  if (loaded.requests === 0) throw new Error(`not one request was answered in ${plan.seconds} s (${loaded.errors} errors)`)
   const perRequest = (i: number) => used[i]! / loaded.requests
   const cpu = Object.fromEntries(pair.processes.map(({ role }, i) => [role, perRequest(i)]))
   return {
@@ -83,4 +82,15 @@ async function measure(scenario: Scenario, pair: Pair, plan: Plan): Promise<Roun
     cpuMicros: Object.values(cpu).reduce((sum, each) => sum + each, 0),
     besideMicros: Object.fromEntries(beside.map(({ role }, i) => [role, perRequest(pair.processes.length + i)])),
   }
+}
+
+/** Requests that fail cost less than those that do not, so figures with more than a few of them are none. */
+const maxErrorShare = 0.01
+
+async function answered(run: Promise<Loaded>): Promise<Loaded> {
+  const loaded = await run
+  const { requests, errors, seconds } = loaded
+  if (requests === 0) throw new Error(`not one request was answered in ${seconds.toFixed(1)} s (${errors} errors)`)
+  if (errors > requests * maxErrorShare) throw new Error(`${errors} errors in ${requests} requests`)
+  return loaded
 }

@@ -155,11 +155,13 @@ export async function startEnvoy(envoy: string, path: string, config: unknown, p
   return running
 }
 
-export async function startEnvoyPair(envoy: string, ground: Ground, upstreams?: UpstreamWish[]): Promise<Pair> {
+/** `further` are upstreams that the caller has besides. */
+export async function startEnvoyPair(envoy: string, ground: Ground, further = 0): Promise<Pair> {
   const [port, between] = (await freePorts(2)) as [number, number]
   const path = (name: string) => join(ground.directory, `envoy-${port}-${name}.json`)
   const inbound = await startEnvoy(envoy, path('inbound'), inboundConfig(ground, between), between)
-  const all = [{ name: 'api', port, next: between }, ...(upstreams ?? [])]
+  const ports = await freePorts(further)
+  const all = [{ name: 'api', port, next: between }, ...ports.map((each, i) => ({ name: `service-${i}`, port: each, next: between }))]
   const outbound = await startEnvoy(envoy, path('outbound'), outboundConfig(ground, all), port)
   return {
     port,

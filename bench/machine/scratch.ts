@@ -1,0 +1,34 @@
+/**
+ * What a benchmark must not leave behind, however it ends: processes that it started and its directory of configuration and keys.
+ * An interrupted one ends its processes itself, because a signal to npm alone would leave them running.
+ */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Running } from '../../test/support/processes.ts'
+
+const running = new Set<Running>()
+const directories = new Set<string>()
+
+process.on('exit', () => {
+  for (const { child } of running) if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL')
+  for (const directory of directories) rmSync(directory, { recursive: true, force: true })
+})
+for (const [signal, code] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+] as const)
+  process.once(signal, () => process.exit(code))
+
+/** Ends with this process at the latest. */
+export function endsWithUs(started: Running): Running {
+  running.add(started)
+  started.child.once('exit', () => running.delete(started))
+  return started
+}
+
+export function scratchDirectory(): string {
+  const directory = mkdtempSync(join(tmpdir(), 'isthmus-bench-'))
+  directories.add(directory)
+  return directory
+}

@@ -27,6 +27,17 @@ export function endsWithUs(started: Running): Running {
   return started
 }
 
+/** What `run` started ends again when it fails: a pair is there whole or not at all. */
+export async function wholly<T>(run: () => Promise<T>): Promise<T> {
+  const before = new Set(running)
+  try {
+    return await run()
+  } catch (error) {
+    await Promise.all([...running].filter(each => !before.has(each)).map(each => each.stop()))
+    throw error
+  }
+}
+
 export function scratchDirectory(): string {
   const directory = mkdtempSync(join(tmpdir(), 'isthmus-bench-'))
   directories.add(directory)

@@ -1,8 +1,9 @@
 /** One run over the chosen scenarios: starts what each hop needs, measures in rounds, and stops it again. */
 import { messageOf } from '../../src/lib/errors.ts'
-import { scratchDirectory } from '../machine/scratch.ts'
+import { scratchDirectory, wholly } from '../machine/scratch.ts'
 import { startBackend } from './backend.ts'
 import { mintCertificates } from './certificates.ts'
+import { measureMemory } from './memory.ts'
 import { fieldOf, type Wish as FieldWish } from './contenders.ts'
 import type { Absent, Ground } from './pair.ts'
 import { scenarioReport, thisMachine, type Report, type ScenarioReport } from './report.ts'
@@ -11,6 +12,8 @@ import type { Hop, Scenario } from './scenarios.ts'
 
 export interface Wish extends FieldWish {
   scenarios: readonly Scenario[]
+  /** Measure resident memory too. */
+  memory: boolean
   rounds: number
   seconds: number
   progress(text: string): void
@@ -36,11 +39,20 @@ export async function benchPath(wish: Wish): Promise<Report> {
       scenarios: [],
       memory: [],
     }
+    const missing: Missing = (name, reason) => {
+      if (report.absent.some(each => each.name === name)) return
+      report.absent.push({ name, reason })
+      wish.missing({ name, reason })
+    }
     for (const hop of ['http', 'grpc', 'gateway'] as const) {
       const mine = wish.scenarios.filter(each => each.hop === hop)
       if (mine.length === 0) continue
       const ground: Ground = { directory, certificates, backend, protocol: hop === 'grpc' ? 'grpc' : 'http' }
-      report.scenarios.push(...(await benchHop(hop, mine, ground, wish, report.absent)))
+      report.scenarios.push(...(await benchHop(hop, mine, ground, wish, missing)))
+    }
+    if (wish.memory) {
+      const ground: Ground = { directory, certificates, backend, protocol: 'http' }
+      report.memory = await measureMemory(ground, { ...wish, missing })
     }
     return report
   } finally {
@@ -48,12 +60,9 @@ export async function benchPath(wish: Wish): Promise<Report> {
   }
 }
 
-async function benchHop(hop: Hop, scenarios: readonly Scenario[], ground: Ground, wish: Wish, absent: Absent[]): Promise<ScenarioReport[]> {
-  const missing = (name: string, reason: string) => {
-    if (absent.some(each => each.name === name)) return
-    absent.push({ name, reason })
-    wish.missing({ name, reason })
-  }
+type Missing = (name: string, reason: string) => void
+
+async function benchHop(hop: Hop, scenarios: readonly Scenario[], ground: Ground, wish: Wish, missing: Missing): Promise<ScenarioReport[]> {
   const field = fieldOf(hop, wish)
   field.absent.forEach(({ name, reason }) => missing(name, reason))
   const standings: Standing[] = []
@@ -61,7 +70,7 @@ async function benchHop(hop: Hop, scenarios: readonly Scenario[], ground: Ground
     for (const contender of field.contenders) {
       wish.progress(`starting ${contender.name}`)
       try {
-        standings.push({ ...contender, pair: await contender.start(ground) })
+        standings.push({ ...contender, pair: await wholly(() => contender.start(ground)) })
       } catch (error) {
         missing(`${contender.name} (${hop})`, messageOf(error))
       }

@@ -68,23 +68,38 @@ class FieldOf implements Field {
   }
 
   /** One that needs a program, if it is wanted. */
-  other(name: Other, program: string | undefined, advice: string, start: (program: string, ground: Ground) => Promise<Pair>): void {
+  other(name: Other, program: string | undefined, advice: string, start: Starter, startLarge?: Starter): void {
     if (this.#wish.against && !this.#wish.against.includes(name)) return
     if (program === undefined) this.absent.push({ name, reason: advice })
-    else this.contenders.push({ name, version: versionOf(program, flags[name]), ours: false, start: ground => start(program, ground) })
+    else
+      this.contenders.push({
+        name,
+        version: versionOf(program, flags[name]),
+        ours: false,
+        start: ground => start(program, ground),
+        startLarge: startLarge && ((ground, upstreams) => startLarge(program, ground, upstreams)),
+      })
   }
 }
 
+type Starter = (program: string, ground: Ground, upstreams?: number) => Promise<Pair>
+
 function pairs(field: FieldOf, wish: Wish, hop: Hop): void {
   for (const { name, version, build } of builds(wish))
-    field.contenders.push({ name, version, ours: true, start: ground => startIsthmusPair(build, ground) })
+    field.contenders.push({
+      name,
+      version,
+      ours: true,
+      start: ground => startIsthmusPair(build, ground),
+      startLarge: (ground, upstreams) => startIsthmusPair(build, ground, upstreams),
+    })
   field.contenders.push({
     name: 'direct',
     version: '',
     ours: false,
     start: ({ backend, protocol }) => Promise.resolve({ port: backend[protocol], processes: [], stop: () => Promise.resolve() }),
   })
-  field.other('envoy', findEnvoy(), adviceForEnvoy, startEnvoyPair)
+  field.other('envoy', findEnvoy(), adviceForEnvoy, startEnvoyPair, startEnvoyPair)
   if (hop === 'grpc') return
   field.other('nginx', which('nginx'), 'install nginx', startNginxPair)
   field.other('haproxy', which('haproxy'), 'install haproxy', startHaproxyPair)

@@ -7,15 +7,16 @@ import { dirname } from 'node:path'
 import { parseArgs } from 'node:util'
 import { messageOf } from '../../src/lib/errors.ts'
 import { hasProc } from '../machine/process.ts'
+import { connectionsChart } from './chart.ts'
 import { benchPath, type Wish } from './bench.ts'
 import { others } from './contenders.ts'
-import { chosen, scenarios } from './scenarios.ts'
-import { heading, scenarioTable } from './table.ts'
+import { chosen, memory, scenarios } from './scenarios.ts'
+import { heading, memoryTable, missingLine, scenarioTable } from './table.ts'
 
 const usage = `npm run bench:path -- [--rounds 15] [--seconds 3] [--only small-64,open-1000] [--against nginx,haproxy,envoy]
     [--node PATH]... [--build DIST]... [--json FILE] [--svg FILE]
 
---only     scenarios: ${scenarios.map(({ name }) => name).join(', ')}; small* for all that begin so
+--only     scenarios: ${[...scenarios.map(({ name }) => name), memory].join(', ')}; small* for all that begin so
 --against  ${others.join(', ')}; all of them without
 --node     run isthmus with this Node; give it again to have several in the table
 --build    measure this dist folder of isthmus too`
@@ -47,7 +48,7 @@ function readArguments(): Arguments {
   const unknown = against?.filter(name => !others.some(other => other === name)) ?? []
   if (unknown.length > 0) throw new Error(`--against ${unknown.join(',')}: there are ${others.join(', ')}`)
   return {
-    scenarios: chosen(values.only?.split(',')),
+    ...chosen(values.only?.split(',')),
     rounds: positive('--rounds', values.rounds),
     seconds: positive('--seconds', values.seconds),
     against,
@@ -70,16 +71,18 @@ function write(path: string, text: string): void {
 }
 
 try {
-  const { json, ...wish } = readArguments()
+  const { json, svg, ...wish } = readArguments()
   if (!hasProc()) throw new Error('this reads CPU time from /proc: run it on Linux')
   const report = await benchPath({
     ...wish,
     progress: text => process.stderr.isTTY && process.stderr.write(`\r${text}\u001b[K`),
-    missing: ({ name, reason }) => console.error(`NOT MEASURED: ${name}: ${reason}`),
+    missing: each => console.error(missingLine(each)),
     done: each => console.log(scenarioTable(each)),
   })
-  console.log(`\n${heading(report)}`)
+  if (report.memory.length > 0) console.log(memoryTable(report.memory))
+  console.log(`\n${[heading(report), ...report.absent.map(missingLine)].join('\n')}`)
   if (json !== undefined) write(json, `${JSON.stringify(report, undefined, 2)}\n`)
+  if (svg !== undefined) write(svg, connectionsChart(report))
 } catch (error) {
   console.error(messageOf(error))
   process.exitCode = 1

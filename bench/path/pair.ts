@@ -31,7 +31,9 @@ export interface Contender {
   version: string
   /** Ratios are of these over all others. */
   ours: boolean
-  start(ground: Ground): Promise<Pair>
+  start: (ground: Ground) => Promise<Pair>
+  /** The same, where the caller has so many upstreams besides. */
+  startLarge?: (ground: Ground, upstreams: number) => Promise<Pair>
 }
 
 /** Why a contender does not run here, and what would help. */

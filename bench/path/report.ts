@@ -77,7 +77,7 @@ export function scenarioReport(scenario: Scenario, standings: readonly Standing[
     .filter(({ ours }) => ours)
     .flatMap(ours =>
       standings
-        .filter(other => other !== ours && other.pair.processes.length > 0)
+        .filter(other => !other.ours && other.pair.processes.length > 0)
         .map(other => ({ of: ours.name, over: other.name, ...pairedRatio(cpuOf(ours), cpuOf(other)) })),
     )
   return { name, what, hop, connections, open: scenario.open ?? false, measured, ratios }

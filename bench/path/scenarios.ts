@@ -63,13 +63,16 @@ export const scenarios: readonly Scenario[] = [
   body('gateway-download', 'GET of 1 MiB through a gateway', '/large', 16, undefined, 'gateway'),
 ]
 
+/** What is measured besides, once and not in rounds. */
+export const memory = 'memory'
+
 /** `only` names scenarios; the end of a name may be `*`. */
-export function chosen(only: readonly string[] | undefined): Scenario[] {
-  if (!only) return [...scenarios]
-  const matches = (scenario: Scenario, name: string) =>
-    name.endsWith('*') ? scenario.name.startsWith(name.slice(0, -1)) : scenario.name === name
-  const unknown = only.filter(name => !scenarios.some(scenario => matches(scenario, name)))
-  if (unknown.length > 0)
-    throw new Error(`no scenario ${unknown.join(', ')}; there are ${scenarios.map(({ name }) => name).join(', ')} and memory`)
-  return scenarios.filter(scenario => only.some(name => matches(scenario, name)))
+export function chosen(only: readonly string[] | undefined): { scenarios: Scenario[]; memory: boolean } {
+  if (!only) return { scenarios: [...scenarios], memory: true }
+  const matches = (name: string, wanted: string) => (wanted.endsWith('*') ? name.startsWith(wanted.slice(0, -1)) : name === wanted)
+  const names = [...scenarios.map(({ name }) => name), memory]
+  const unknown = only.filter(wanted => !names.some(name => matches(name, wanted)))
+  if (unknown.length > 0) throw new Error(`no scenario ${unknown.join(', ')}; there are ${names.join(', ')}`)
+  const isWanted = (name: string) => only.some(wanted => matches(name, wanted))
+  return { scenarios: scenarios.filter(({ name }) => isWanted(name)), memory: isWanted(memory) }
 }

@@ -1,15 +1,17 @@
 /** The report as text. Medians, with the middle half of the rounds in brackets; ratios with their 95 % interval. */
+import type { Absent } from './pair.ts'
 import type { Machine, Measured, MemoryReport, Report, ScenarioReport } from './report.ts'
 import type { Interval, Summary } from './statistics.ts'
 
 type Row = string[]
 
-export function heading({ machine, backend, rounds, seconds, absent }: Report): string {
-  return [
-    machineLine(machine),
-    `${rounds} rounds of ${seconds} s each, contenders in turn; app: ${backend}`,
-    ...absent.map(({ name, reason }) => `NOT MEASURED: ${name}: ${reason}`),
-  ].join('\n')
+export function heading({ machine, backend, rounds, seconds }: Report): string {
+  return `${machineLine(machine)}\n${rounds} rounds of ${seconds} s each, contenders in turn; app: ${backend}`
+}
+
+/** What a reader must not take for measured. */
+export function missingLine({ name, reason }: Absent): string {
+  return `NOT MEASURED: ${name}: ${reason}`
 }
 
 export function machineLine({ cpu, cores, kernel, node, pinned }: Machine): string {

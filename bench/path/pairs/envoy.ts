@@ -6,6 +6,7 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { freePorts } from '../../../test/support/free-ports.ts'
+import { bulkPorts } from '../../machine/bulk-ports.ts'
 import { startOn } from '../../machine/programs.ts'
 import type { Running } from '../../../test/support/processes.ts'
 import { listening } from '../listening.ts'
@@ -160,7 +161,7 @@ export async function startEnvoyPair(envoy: string, ground: Ground, further = 0)
   const [port, between] = (await freePorts(2)) as [number, number]
   const path = (name: string) => join(ground.directory, `envoy-${port}-${name}.json`)
   const inbound = await startEnvoy(envoy, path('inbound'), inboundConfig(ground, between), between)
-  const ports = await freePorts(further)
+  const ports = await bulkPorts(further)
   const all = [{ name: 'api', port, next: between }, ...ports.map((each, i) => ({ name: `service-${i}`, port: each, next: between }))]
   const outbound = await startEnvoy(envoy, path('outbound'), outboundConfig(ground, all), port)
   return {

@@ -76,23 +76,19 @@ backend foreign
 
 /** Two peered clusters: web's sidecar in east, the gateway and api's sidecar in west. */
 export async function startGatewayForIsthmus(build: Build, ground: Ground): Promise<Pair> {
-  const [west, east] = await Promise.all(['west', 'east'].map(each => Mesh.start(build, ground.directory, each)))
-  const stop = async () => void (await Promise.all([west!.stop(), east!.stop()]))
-  try {
-    const { PeeringToken } = (await west!.api('POST', '/v1/peering/token', { PeerName: importer })) as { PeeringToken: string }
-    await east!.api('POST', '/v1/peering/establish', { PeerName: 'west', PeeringToken })
-    await west!.serve('api', ground.backend.http, 'http', [{ Name: 'web', Peer: importer, Action: 'allow' }])
-    const { pid } = await exportThrough(west!, 'api')
-    const [port] = (await freePorts(1)) as [number]
-    await east!.calls([{ DestinationName: 'api', DestinationPeer: 'west', LocalBindPort: port }])
-    await west!.proxy('load', 'sidecar', '--for', 'api')
-    await east!.proxy('load', 'sidecar', '--for', 'web')
-    await answers(port)
-    return { port, processes: [{ role: 'gateway', pid }], beside: agentsOf(west!), stop }
-  } catch (error) {
-    await stop()
-    throw error
-  }
+  const west = await Mesh.start(build, ground.directory, 'west')
+  const east = await Mesh.start(build, ground.directory, 'east')
+  const { PeeringToken } = (await west.api('POST', '/v1/peering/token', { PeerName: importer })) as { PeeringToken: string }
+  await east.api('POST', '/v1/peering/establish', { PeerName: 'west', PeeringToken })
+  await west.serve('api', ground.backend.http, 'http', [{ Name: 'web', Peer: importer, Action: 'allow' }])
+  const { pid } = await exportThrough(west, 'api')
+  const [port] = (await freePorts(1)) as [number]
+  await east.calls([{ DestinationName: 'api', DestinationPeer: 'west', LocalBindPort: port }])
+  await west.proxy('load', 'sidecar', '--for', 'api')
+  await east.proxy('load', 'sidecar', '--for', 'web')
+  await answers(port)
+  const stop = async () => void (await Promise.all([west.stop(), east.stop()]))
+  return { port, processes: [{ role: 'gateway', pid }], beside: agentsOf(west), stop }
 }
 
 async function exportThrough(mesh: Mesh, service: string): Promise<{ port: number; pid: number }> {

@@ -6,6 +6,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { freePorts } from '../../../test/support/free-ports.ts'
 import { call, until, type Running } from '../../../test/support/processes.ts'
+import { bulkPorts } from '../../machine/bulk-ports.ts'
 import { dist, startOn, type Core } from '../../machine/programs.ts'
 import type { Ground, Pair } from '../pair.ts'
 
@@ -33,7 +34,7 @@ export class Mesh {
   }
 
   static async start(build: Build, directory: string, datacenter: string, core: Core = 'load'): Promise<Mesh> {
-    const [http, dns, grpcTls, sidecarMin] = (await freePorts(4)) as [number, number, number, number]
+    const [http, dns, grpcTls] = (await freePorts(3)) as [number, number, number]
     const path = join(directory, `${datacenter}-${http}.json`)
     const config = {
       datacenter,
@@ -42,7 +43,7 @@ export class Mesh {
       bind_addr: '127.0.0.1',
       default_intention_policy: 'deny',
       log_level: 'warn',
-      ports: { http, dns, grpc_tls: grpcTls, sidecar_min_port: sidecarMin, sidecar_max_port: sidecarMin + 200 },
+      ports: { http, dns, grpc_tls: grpcTls },
     }
     writeFileSync(path, JSON.stringify(config))
     const mesh = new Mesh(build, { http, dns }, startOn(core, build.node, [mainOf(build), 'agent', '--config-file', path]))
@@ -76,13 +77,28 @@ export class Mesh {
   async serve(service: string, port: number, protocol: string, sources: unknown[]): Promise<void> {
     await this.api('PUT', '/v1/config', { Kind: 'service-defaults', Name: service, Protocol: protocol })
     await this.api('PUT', '/v1/config', { Kind: 'service-intentions', Name: service, Sources: sources })
-    await this.api('PUT', '/v1/agent/service/register', { Name: service, Port: port, Connect: { SidecarService: {} } })
+    const [Port] = await freePorts(1)
+    await this.api('PUT', '/v1/agent/service/register', { Name: service, Port: port, Connect: { SidecarService: { Port } } })
   }
 
   /** The caller `web`, who listens for each upstream. */
   async calls(upstreams: { DestinationName: string; DestinationPeer?: string; LocalBindPort: number }[]): Promise<void> {
-    const sidecar = { Proxy: { Upstreams: upstreams } }
+    const [Port] = await freePorts(1)
+    const sidecar = { Port, Proxy: { Upstreams: upstreams } }
     await this.api('PUT', '/v1/agent/service/register', { Name: 'web', Port: 9, Connect: { SidecarService: sidecar } })
+  }
+
+  /** Services on another node, each with a sidecar. */
+  async fill(services: number, protocol: string): Promise<void> {
+    if (services === 0) return
+    await this.api('PUT', '/v1/config', { Kind: 'proxy-defaults', Name: 'global', Config: { protocol } })
+    const node = { Node: 'elsewhere', Address: '127.0.0.1' }
+    for (let i = 0; i < services; i++) {
+      const name = `service-${i}`
+      const proxy = { Kind: 'connect-proxy', Service: `${name}-proxy`, Port: 9, Proxy: { DestinationServiceName: name } }
+      await this.api('PUT', '/v1/catalog/register', { ...node, Service: { Service: name, Port: 9 } })
+      await this.api('PUT', '/v1/catalog/register', { ...node, Service: proxy })
+    }
   }
 
   async stop(): Promise<void> {
@@ -98,26 +114,24 @@ function mainOf(build: Build): string {
   return join(build.dist, 'src', 'cli', 'main.js')
 }
 
-export async function startIsthmusPair(build: Build, ground: Ground, further: string[] = []): Promise<Pair> {
+/** `further` are upstreams that the caller has besides. */
+export async function startIsthmusPair(build: Build, ground: Ground, further = 0): Promise<Pair> {
   const mesh = await Mesh.start(build, ground.directory, 'dc1')
-  try {
-    const [port, ...more] = (await freePorts(1 + further.length)) as [number, ...number[]]
-    await mesh.serve('api', ground.backend[ground.protocol], ground.protocol, [{ Name: 'web', Action: 'allow' }])
-    const upstreams = [{ DestinationName: 'api', LocalBindPort: port }]
-    await mesh.calls([...upstreams, ...further.map((DestinationName, i) => ({ DestinationName, LocalBindPort: more[i]! }))])
-    const inbound = await mesh.proxy('measured', 'sidecar', '--for', 'api')
-    const outbound = await mesh.proxy('measured', 'sidecar', '--for', 'web')
-    return {
-      port,
-      processes: [
-        { role: 'outbound', pid: outbound.child.pid! },
-        { role: 'inbound', pid: inbound.child.pid! },
-      ],
-      beside: [{ role: 'agent', pid: mesh.agent.child.pid! }],
-      stop: () => mesh.stop(),
-    }
-  } catch (error) {
-    await mesh.stop()
-    throw error
+  const [port] = (await freePorts(1)) as [number]
+  const more = await bulkPorts(further)
+  await mesh.serve('api', ground.backend[ground.protocol], ground.protocol, [{ Name: 'web', Action: 'allow' }])
+  await mesh.fill(further, ground.protocol)
+  const others = more.map((LocalBindPort, i) => ({ DestinationName: `service-${i}`, LocalBindPort }))
+  await mesh.calls([{ DestinationName: 'api', LocalBindPort: port }, ...others])
+  const inbound = await mesh.proxy('measured', 'sidecar', '--for', 'api')
+  const outbound = await mesh.proxy('measured', 'sidecar', '--for', 'web')
+  return {
+    port,
+    processes: [
+      { role: 'outbound', pid: outbound.child.pid! },
+      { role: 'inbound', pid: inbound.child.pid! },
+    ],
+    beside: [{ role: 'agent', pid: mesh.agent.child.pid! }],
+    stop: () => mesh.stop(),
   }
 }

@@ -75,11 +75,11 @@ export function inboundHttp(ground: Ground, port: number, server = ground.certif
   }`
 }
 
-export async function startNginxPair(nginx: string, ground: Ground, core: Core = 'measured'): Promise<Pair> {
+export async function startNginxPair(nginx: string, ground: Ground): Promise<Pair> {
   const [port, between] = (await freePorts(2)) as [number, number]
   const directory = join(ground.directory, `nginx-${port}`)
-  const inbound = await startNginx(nginx, core, join(directory, 'inbound'), inboundHttp(ground, between), between)
-  const outbound = await startNginx(nginx, core, join(directory, 'outbound'), outboundHttp(ground, port, between), port)
+  const inbound = await startNginx(nginx, 'measured', join(directory, 'inbound'), inboundHttp(ground, between), between)
+  const outbound = await startNginx(nginx, 'measured', join(directory, 'outbound'), outboundHttp(ground, port, between), port)
   return {
     port,
     processes: [

@@ -24,6 +24,7 @@ export class Connection {
   #done: ((outcome: Outcome) => void) | undefined
   #deadline: NodeJS.Timeout | undefined
   #startedMs = 0
+  #connected = false
 
   constructor(target: Target) {
     this.#target = target
@@ -50,6 +51,8 @@ export class Connection {
     const { host, port } = this.#target
     const socket = connect({ host, port, noDelay: true })
     this.#reader = new ResponseReader(this.#target.method)
+    this.#connected = false
+    socket.once('connect', () => (this.#connected = true))
     socket.on('data', chunk => this.#read(socket, chunk))
     socket.on('error', () => this.#lost(socket))
     socket.on('close', () => this.#lost(socket))
@@ -68,10 +71,9 @@ export class Connection {
 
   #lost(socket: Socket): void {
     if (socket !== this.#socket) return
-    const connected = socket.bytesRead > 0 || (!socket.connecting && socket.bytesWritten > 0)
     const head = this.#reader.end()
     this.#drop()
-    this.#finish(head?.status ?? (connected ? 'closed' : 'connect'))
+    this.#finish(head?.status ?? (this.#connected ? 'closed' : 'connect'))
   }
 
   #checkTime(): void {

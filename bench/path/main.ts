@@ -14,7 +14,7 @@ import { chosen, memory, scenarios } from './scenarios.ts'
 import { heading, memoryTable, missingLine, scenarioTable } from './table.ts'
 
 const usage = `npm run bench:path -- [--rounds 15] [--seconds 3] [--only small-64,open-1000] [--against nginx,haproxy,envoy]
-    [--node PATH]... [--build DIST]... [--json FILE] [--svg FILE]
+    [--node PATH]... [--build DIST]... [--json bench/results/path.json] [--svg FILE]
 
 --only     scenarios: ${[...scenarios.map(({ name }) => name), memory].join(', ')}; small* for all that begin so
 --against  ${others.join(', ')}; all of them without
@@ -22,7 +22,7 @@ const usage = `npm run bench:path -- [--rounds 15] [--seconds 3] [--only small-6
 --build    measure this dist folder of isthmus too`
 
 interface Arguments extends Omit<Wish, 'progress' | 'missing' | 'done'> {
-  json: string | undefined
+  json: string
   svg: string | undefined
 }
 
@@ -35,7 +35,7 @@ function readArguments(): Arguments {
       against: { type: 'string' },
       node: { type: 'string', multiple: true, default: [] },
       build: { type: 'string', multiple: true, default: [] },
-      json: { type: 'string' },
+      json: { type: 'string', default: 'bench/results/path.json' },
       svg: { type: 'string' },
       help: { type: 'boolean', short: 'h', default: false },
     },
@@ -81,7 +81,7 @@ try {
   })
   if (report.memory.length > 0) console.log(memoryTable(report.memory))
   console.log(`\n${[heading(report), ...report.absent.map(missingLine)].join('\n')}`)
-  if (json !== undefined) write(json, `${JSON.stringify(report, undefined, 2)}\n`)
+  write(json, `${JSON.stringify(report, undefined, 2)}\n`)
   if (svg !== undefined) write(svg, connectionsChart(report))
 } catch (error) {
   console.error(messageOf(error))

@@ -12,9 +12,10 @@ import type { ConnectFailure, HttpDoor, Opened, Outcome, UpstreamStream } from '
 import type { RequestHead } from './http1/head.ts'
 import { defaultHttp1Limits, type Http1Limits } from './http1/limits.ts'
 import { Listener } from './listener.ts'
+import type { ListeningSockets } from './listening-sockets.ts'
 import { recordRequest, type ProxyMetrics, type RequestTallies, type Tally } from './metrics.ts'
 import { ClientContexts } from './tls.ts'
-import { openTunnel, type Tunnel } from './tunnel.ts'
+import { openTunnel } from './tunnel.ts'
 import { Upstream } from './upstream.ts'
 import { xfccHeader } from './xfcc.ts'
 
@@ -25,6 +26,7 @@ const drain = { quietMs: 1000, limitMs: 10_000 } as const
 export interface OutboundOptions {
   metrics: ProxyMetrics
   logger: Logger
+  sockets: ListeningSockets
   limits?: Partial<Http1Limits>
 }
 
@@ -43,6 +45,7 @@ export class Outbound {
   readonly #entries = new Map<string, Entry>()
   readonly #accepted: Tally
   readonly #limits: Http1Limits
+  #draining = false
 
   constructor(options: OutboundOptions) {
     this.#options = options
@@ -85,13 +88,10 @@ export class Outbound {
     await Promise.all(tried)
   }
 
+  /** Says go-away to every connection of the app, new ones too. Tunnels, which cannot be told, are left to their end. */
   drain(): void {
+    this.#draining = true
     for (const { connections } of this.#entries.values()) for (const connection of connections.values()) connection.drain()
-  }
-
-  /** Stops accepting. */
-  closeListeners(): void {
-    for (const { listener } of this.#entries.values()) listener.close()
   }
 
   close(): void {
@@ -99,7 +99,7 @@ export class Outbound {
   }
 
   #add(name: string, upstream: Upstream): Entry {
-    const { metrics, logger } = this.#options
+    const { metrics, logger, sockets } = this.#options
     const { resource } = upstream.plan
     const requests = metrics.requests('outbound', name)
     const connections: Entry['connections'] = new Map()
@@ -108,9 +108,11 @@ export class Outbound {
       socket.on('error', () => {})
       socket.once('close', () => connections.delete(socket))
       const isHttp = resource.protocol === 'http'
-      connections.set(socket, isHttp ? this.#serveHttp(socket, upstream, requests) : serveBytes(socket, upstream))
+      const served = isHttp ? this.#serveHttp(socket, upstream, requests) : serveBytes(socket, upstream)
+      connections.set(socket, served)
+      if (this.#draining) served.drain()
     }
-    const listener = new Listener({ at: resource.listen, purpose: `upstream ${name}`, logger, onConnection: accept })
+    const listener = new Listener({ at: resource.listen, purpose: `upstream ${name}`, logger, sockets, onConnection: accept })
     const entry: Entry = { upstream, listener, shape: shapeOf(resource), connections }
     this.#entries.set(name, entry)
     return entry
@@ -177,20 +179,19 @@ class OutboundHttp implements HttpDoor {
 
 /** Bytes: a tunnel from the start. */
 function serveBytes(socket: Socket, upstream: Upstream): { drain(): void; replan(upstream: Upstream): void } {
-  let tunnel: Tunnel | undefined
   let check: (() => void) | undefined
   socket.pause()
   void upstream.dial().then(dialed => {
     if (!dialed.ok) return void socket.resetAndDestroy()
     const { stream, endpoint } = dialed
     if (socket.destroyed) return void stream.destroy()
-    const open = (tunnel = openTunnel(socket, stream, { idleMs: tunnelIdleMs }))
+    const open = openTunnel(socket, stream, { idleMs: tunnelIdleMs })
     check = () => {
       if (!upstream.accepts(stream)) open.destroy()
       else if (!upstream.hasEndpoint(endpoint)) open.drain(drain.quietMs, drain.limitMs)
     }
   })
-  return { drain: () => tunnel?.drain(drain.quietMs, drain.limitMs), replan: () => check?.() }
+  return { drain: () => {}, replan: () => check?.() }
 }
 
 function shapeOf(resource: { listen: object; protocol: string }): string {

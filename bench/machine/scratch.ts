@@ -5,13 +5,14 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { tree } from './process.ts'
 import type { Running } from '../../test/support/processes.ts'
 
 const running = new Set<Running>()
 const directories = new Set<string>()
 
 process.on('exit', () => {
-  for (const { child } of running) if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL')
+  for (const { child } of running) killAll(child.pid!)
   for (const directory of directories) rmSync(directory, { recursive: true, force: true })
 })
 for (const [signal, code] of [
@@ -19,6 +20,17 @@ for (const [signal, code] of [
   ['SIGTERM', 143],
 ] as const)
   process.once(signal, () => process.exit(code))
+
+/** With its children, which would serve on: nginx's workers, a supervisor's. */
+function killAll(pid: number): void {
+  for (const each of tree(pid)) {
+    try {
+      process.kill(each, 'SIGKILL')
+    } catch {
+      // It was gone by itself.
+    }
+  }
+}
 
 /** Ends with this process at the latest. */
 export function endsWithUs(started: Running): Running {

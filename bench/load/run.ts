@@ -79,14 +79,12 @@ export async function openLoop(
     if (open === 0) settled()
   }
 
-  const startMs = nowMs()
   await source({ rate, durationMs }, intendedMs => {
     late.add(nowMs() - intendedMs)
     const connection = idle.pop()
     if (connection) send(connection, intendedMs)
     else waiting.push(intendedMs)
   })
-  const seconds = (nowMs() - startMs) / 1000
   if (open > 0 || first < waiting.length) {
     await new Promise<void>(resolve => {
       const timer = setTimeout(resolve, settleMs)
@@ -99,5 +97,5 @@ export async function openLoop(
   const unanswered = open + (waiting.length - first)
   for (let i = 0; i < unanswered; i++) recorder.record('unanswered', 0)
   all.forEach(each => each.close())
-  return recorder.report({ mode: 'open', connections, rate, seconds, lateMs: late.latency() })
+  return recorder.report({ mode: 'open', connections, rate, seconds: durationMs / 1000, lateMs: late.latency() })
 }

@@ -73,11 +73,13 @@ export function scenarioReport(scenario: Scenario, standings: readonly Standing[
   const direct = results.get('direct')
   const measured = standings.map(standing => measuredOf(standing, results.get(standing.name)!, direct))
   const cpuOf = (standing: Standing) => results.get(standing.name)!.map(each => each.cpuMicros)
+  // Of builds of ours (--node, --build) the first is compared with the rest; the gateway's two kinds of traffic are no builds.
+  const isOtherBuild = (one: Standing, other: Standing) => hop !== 'gateway' && one === standings[0] && other !== one
   const ratios = standings
     .filter(({ ours }) => ours)
     .flatMap(ours =>
       standings
-        .filter(other => !other.ours && other.pair.processes.length > 0)
+        .filter(other => (other.ours ? isOtherBuild(ours, other) : other.pair.processes.length > 0))
         .map(other => ({ of: ours.name, over: other.name, ...pairedRatio(cpuOf(ours), cpuOf(other)) })),
     )
   return { name, what, hop, connections, open: scenario.open ?? false, measured, ratios }

@@ -6,7 +6,7 @@
 import { existsSync, writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { measure, type Case, type Measurement } from './measure.ts'
-import { casesOf, sizes } from './mesh.ts'
+import { casesOf, sizes, worstCases } from './mesh.ts'
 
 /** The codec's cases, where they are built. */
 async function codecCases(): Promise<Case[]> {
@@ -24,7 +24,7 @@ function table(measurements: readonly Measurement[]): string {
   return [`${'case'.padEnd(width)}  ${'ns'.padStart(10)}  ${'spread'.padStart(7)}`, ...rows].join('\n')
 }
 
-const cases = [...sizes.flatMap(casesOf), ...(await codecCases())]
+const cases = [...sizes.flatMap(casesOf), ...worstCases(), ...(await codecCases())]
 const measurements: Measurement[] = []
 for (const each of cases) measurements.push(await measure(each))
 console.log(table(measurements))

@@ -3,7 +3,7 @@ import type { Decision, HttpFacts } from '../../src/mesh/authorize.ts'
 import type { SidecarPlan } from '../../src/mesh/plan.ts'
 import { names } from '../../src/mesh/snapshot.ts'
 import type { Case } from './measure.ts'
-import { callerOf, planOf } from './plans.ts'
+import { callerOf, crowded, crowdedCaller, planOf, planWith } from './plans.ts'
 
 /** Numbers of intentions. What a decision costs must be the same for all of them. */
 export const sizes = [10, 1000, 10_000] as const
@@ -50,4 +50,19 @@ function routing(plan: SidecarPlan): Case['run'] {
     for (let i = 0; i < times; i++) ports += plan.upstreams.get(wanted[i % wanted.length]!)!.picker.pick()!.port
     return ports
   }
+}
+
+/**
+ * What an intention may cost at worst: the caller's own source, among ten thousand exact ones and two `*`, has fifty permissions by
+ * prefix and header of which only the last holds; beside the smallest thing there is, ten plain sources.
+ */
+export function worstCases(): Case[] {
+  const request: HttpFacts = { method: 'GET', path: '/v1/items/42', headers: [...headers, 'x-tenant', 'blue'] }
+  return [
+    { name: 'authorize: 10 plain sources', run: deciding(planOf(10, 1), [callerOf(1)], request) },
+    {
+      name: 'authorize: 10000 sources and 50 permissions, the last one holds',
+      run: deciding(planWith(crowded()), [callerOf(crowdedCaller)], request),
+    },
+  ]
 }

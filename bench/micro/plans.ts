@@ -9,15 +9,37 @@ const own = 'aaaaaaaa-0000-0000-0000-000000000001.consul'
 const east = 'bbbbbbbb-0000-0000-0000-000000000002.consul'
 
 /** Half of the sources are local, half of them a peer's; the last ones that a scan would reach have L7 permissions. */
-export function resourcesOf(intentions: number, upstreams: number): Resources {
-  const sources = Array.from({ length: intentions }, (_, i) => ({
+function sourcesOf(intentions: number): unknown[] {
+  return Array.from({ length: intentions }, (_, i) => sourceOf(i, i >= intentions - 2 ? permissions : undefined))
+}
+
+function sourceOf(i: number, permissions?: unknown[]): unknown {
+  return {
     name: `service-${i}`,
     destination: 'api',
     type: 'consul',
     precedence: 9,
     ...(i % 2 === 1 ? { peer: 'east' } : {}),
-    ...(i >= intentions - 2 ? { permissions } : { action: i % 3 === 0 ? 'deny' : 'allow' }),
-  }))
+    ...(permissions ? { permissions } : { action: i % 3 === 0 ? 'deny' : 'allow' }),
+  }
+}
+
+/** The caller whose source has the permissions of `crowded`: a peer's. */
+export const crowdedCaller = 9_997
+
+/** Ten thousand exact sources, local and a peer's, and a `*` of each; one of them has fifty permissions by prefix and by header. */
+export function crowded(): unknown[] {
+  const many = Array.from({ length: 50 }, (_, i) =>
+    i % 2 === 0
+      ? { action: 'deny', http: { pathPrefix: `/v1/forbidden-${i}/` } }
+      : { action: 'allow', http: { pathPrefix: '/v1/', header: [{ name: 'x-tenant', exact: i === 49 ? 'blue' : `tenant-${i}` }] } },
+  )
+  const exact = Array.from({ length: 10_000 }, (_, i) => sourceOf(i, i === crowdedCaller ? many : undefined))
+  const everyone = ['', 'east'].map(peer => ({ name: '*', destination: 'api', type: 'consul', precedence: 8, peer, action: 'deny' }))
+  return [...exact, ...everyone]
+}
+
+function resourcesOf(sources: unknown[], upstreams: number): Resources {
   const list: unknown[] = [
     { kind: 'self', name: 'api-sidecar-proxy', value: selfOf() },
     { kind: 'roots', name: names.localRoots, value: { trustDomain: own, peer: '', exportedPartition: '', pems: [] } },
@@ -36,7 +58,11 @@ const permissions = [
 ]
 
 export function planOf(intentions: number, upstreams: number): SidecarPlan {
-  const plan = compile(resourcesOf(intentions, upstreams))
+  return planWith(sourcesOf(intentions), upstreams)
+}
+
+export function planWith(sources: unknown[], upstreams = 1): SidecarPlan {
+  const plan = compile(resourcesOf(sources, upstreams))
   if (plan?.kind !== 'sidecar' || plan.problems.length > 0) throw new Error(`the plan is wrong: ${plan?.problems.join(', ')}`)
   return plan
 }

@@ -4,8 +4,8 @@
  * silent holds none.
  */
 
-/** What one read of a socket brings (64 KiB) fits whole behind some smaller frames. */
-const size = 80 * 1024
+/** More than `flushBytes` of limits.ts by what some frames of a turn need. */
+const size = 272 * 1024
 /** Free buffers that are kept for the next turn. */
 const maxFree = 32
 

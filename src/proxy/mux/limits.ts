@@ -19,8 +19,8 @@ export interface MuxLimits {
 
 export const defaultMuxLimits: Readonly<MuxLimits> = {
   maxStreams: 256,
-  maxUnsentBytes: 256 * 1024,
-  flushBytes: 64 * 1024,
+  maxUnsentBytes: 512 * 1024,
+  flushBytes: 256 * 1024,
   pingAfterMs: 5000,
   pongWithinMs: 5000,
   maxIdleFramesPerSecond: 10_000,

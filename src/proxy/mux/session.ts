@@ -40,6 +40,8 @@ export class MuxSession implements Watched {
   leaving = false
   /** Both sides know: no stream is opened any more. */
   private understood = false
+  /** Our side of the connection is ended: nothing is said any more. */
+  private ending = false
   private readonly options: MuxOptions
   private readonly limits: MuxLimits
   private readonly deadlines: Deadlines
@@ -72,11 +74,14 @@ export class MuxSession implements Watched {
     this.heardAt = this.unusedSince = this.deadlines.clock.monotonicMs()
     socket.on('data', (chunk: Buffer) => this.read(chunk))
     socket.on('drain', () => this.drained())
-    socket.on('end', () => this.destroy())
+    socket.on('end', () => {
+      this.ended(false)
+      socket.destroy()
+    })
     // `close` follows and says it all.
     socket.on('error', () => {})
-    socket.on('close', () => this.ended())
-    if (socket.destroyed) process.nextTick(() => this.ended())
+    socket.on('close', () => this.ended(false))
+    if (socket.destroyed) process.nextTick(() => this.ended(false))
     else this.deadlines.add(this)
   }
 
@@ -104,7 +109,7 @@ export class MuxSession implements Watched {
    */
   goAway(): void {
     if (this.closed || this.leaving) return
-    this.leaving = true
+    this.leave()
     this.control(frame.goAway, 0, 0, goAway.normal)
     if (this.options.role === 'client') this.understood = true
     else this.control(frame.ping, flag.syn, 0, goAwayPing)
@@ -114,7 +119,7 @@ export class MuxSession implements Watched {
   /** Ends it at once, with every stream. */
   destroy(): void {
     this.socket.destroy()
-    this.ended()
+    this.ended(true)
   }
 
   // What streams call.
@@ -168,7 +173,9 @@ export class MuxSession implements Watched {
 
   /** Pings a silent connection, gives up a dead one, and closes one that nobody uses. */
   check(nowMs: number): void {
-    const { pingAfterMs, pongWithinMs, unusedMs } = this.limits
+    const { pingAfterMs, pongWithinMs, unusedMs, farewellMs } = this.limits
+    const unusedFor = this.streams.size > 0 ? 0 : nowMs - this.unusedSince
+    if (this.leaving && unusedFor >= farewellMs) return this.destroy()
     if (this.heard) {
       this.heard = false
       this.heardAt = nowMs
@@ -178,7 +185,7 @@ export class MuxSession implements Watched {
     else if (this.pingedAt === 0 && this.streams.size > 0 && nowMs - this.heardAt >= pingAfterMs) {
       this.pingedAt = nowMs
       this.control(frame.ping, flag.syn, 0, 0)
-    } else if (this.options.role === 'server' && this.streams.size === 0 && nowMs - this.unusedSince >= unusedMs) this.goAway()
+    } else if (this.options.role === 'server' && unusedFor >= unusedMs) this.goAway()
   }
 
   private flagsOf(stream: MuxStream): number {
@@ -188,7 +195,7 @@ export class MuxSession implements Watched {
   }
 
   private control(type: number, flags: number, streamId: number, length: number): void {
-    if (this.closed) return
+    if (this.closed || this.ending) return
     if (this.batch !== undefined && this.batch.room < headerBytes) this.flush()
     const batch = (this.batch ??= Batch.take())
     writeHeader(batch.bytes, batch.length, type, flags, streamId, length)
@@ -284,15 +291,19 @@ export class MuxSession implements Watched {
   }
 
   private dataFrame(flags: number, streamId: number, length: number): void {
-    if (length === 0 && !this.mayBeIdle()) return
+    const resets = (flags & flag.rst) !== 0
+    if ((length === 0 || resets) && !this.mayBeIdle()) return
     const stream = this.streamOf(flags, streamId)
     if (this.closed) return
-    if (stream !== undefined && !stream.admit(length)) return this.fail('window exceeded')
-    this.current = (flags & flag.rst) === 0 ? stream : undefined
     this.left = length
     this.endsCurrent = (flags & flag.fin) !== 0
+    if (stream === undefined) return
+    if (!stream.admit(length)) return this.fail('window exceeded')
+    // It said that no more would come.
+    if (length > 0 && stream.remoteEnded) return this.fail('protocol')
+    if (resets) return stream.lost()
+    this.current = stream
     if (length === 0) this.frameDone()
-    if ((flags & flag.rst) !== 0) stream?.gone()
   }
 
   private frameDone(): void {
@@ -302,10 +313,11 @@ export class MuxSession implements Watched {
   }
 
   private windowFrame(flags: number, streamId: number, length: number): void {
-    if (length < smallWindow && !this.mayBeIdle()) return
+    const resets = (flags & flag.rst) !== 0
     const stream = this.streamOf(flags, streamId)
+    if ((stream === undefined || resets || length < smallWindow) && !this.mayBeIdle()) return
     if (stream === undefined) return
-    if ((flags & flag.rst) !== 0) return stream.gone()
+    if (resets) return stream.lost()
     if (length > 0 && !stream.widen(length)) return this.fail('window exceeded')
     if ((flags & flag.fin) !== 0) stream.remoteEnd()
   }
@@ -326,16 +338,27 @@ export class MuxSession implements Watched {
     const stream = new MuxStream(this, streamId, flag.ack)
     this.streams.set(streamId, stream)
     this.options.onStream!(stream)
+    if (stream.destroyed) return undefined
     // Said at once: the reference implementation counts what is not acknowledged.
-    if (stream.firstFlags !== 0 && !stream.destroyed) this.sendWindow(stream, 0)
+    if (stream.firstFlags !== 0) this.sendWindow(stream, 0)
     return stream
   }
 
   private goneAway(code: number): void {
+    if (!this.mayBeIdle()) return
     if (code !== goAway.normal) return this.destroy()
-    this.leaving = this.understood = true
+    this.leave()
+    this.understood = true
     this.options.onGoAway?.()
     this.endIfUnused()
+  }
+
+  /** What was opened before is under way, even where the other side has not heard of it: it hears of it before anything else. */
+  private leave(): void {
+    if (this.leaving) return
+    this.leaving = true
+    this.unusedSince = this.deadlines.clock.monotonicMs()
+    for (const stream of this.streams.values()) if (stream.firstFlags !== 0) this.sendWindow(stream, 0)
   }
 
   /** Counts a frame that is of no use; too many of them are an attack. */
@@ -362,18 +385,23 @@ export class MuxSession implements Watched {
 
   /** Who said go-away, or heard it, closes with the last stream; what is still on its way goes first. */
   private endIfUnused(): void {
-    if (!this.understood || this.closed || this.streams.size > 0) return
+    if (!this.understood || this.closed || this.ending || this.streams.size > 0) return
     this.flush()
+    this.ending = true
     this.socket.end()
   }
 
-  private ended(): void {
+  /** `hard`: by our own will, so that what streams still hold goes as well. */
+  private ended(hard: boolean): void {
     if (this.closed) return
     this.closed = true
     this.batch = undefined
     this.deadlines.delete(this)
     this.waiting.clear()
-    for (const stream of this.streams.values()) stream.gone()
+    for (const stream of this.streams.values()) {
+      if (hard) stream.gone()
+      else stream.lost()
+    }
     this.streams.clear()
     this.options.onClose?.()
   }

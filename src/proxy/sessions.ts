@@ -64,6 +64,7 @@ export class Sessions implements Watched {
   /** Sessions wanted for each endpoint. */
   #wanted = 1
   #watched = false
+  #isClosed = false
 
   constructor(options: SessionsOptions) {
     this.#options = options
@@ -99,6 +100,8 @@ export class Sessions implements Watched {
 
   /** Takes a new session in and lends its first stream. `key` is what it was opened under. */
   add(socket: TLSSocket, endpoint: Endpoint, key: string): UpstreamStream | undefined {
+    // Its dial was under way when everything was closed.
+    if (this.#isClosed) return void socket.destroy()
     const address = addressOf(endpoint)
     let place = this.#places.get(address)
     if (!place) this.#places.set(address, (place = { address, sessions: [], next: 0, dialling: false, retryAtMs: 0 }))
@@ -120,6 +123,7 @@ export class Sessions implements Watched {
     if (!place) return
     place.dialling = false
     place.retryAtMs = this.#deadlines.clock.monotonicMs() + this.#limits.retryMs
+    this.#forgetIfEmpty(place)
   }
 
   /** From now on sessions are of this key; those of another are used until there is one of it. */
@@ -139,6 +143,7 @@ export class Sessions implements Watched {
   }
 
   close(): void {
+    this.#isClosed = true
     for (const session of this.#all()) session.mux.destroy()
   }
 
@@ -192,6 +197,10 @@ export class Sessions implements Watched {
   #closed(place: Place, session: Session): void {
     const at = place.sessions.indexOf(session)
     if (at >= 0) place.sessions.splice(at, 1)
+    this.#forgetIfEmpty(place)
+  }
+
+  #forgetIfEmpty(place: Place): void {
     if (place.sessions.length > 0 || place.dialling) return
     this.#places.delete(place.address)
     this.#byEndpoint = new WeakMap()

@@ -92,10 +92,10 @@ export interface Hand {
   streams: MuxStream[]
   events: string[]
   /** What the other side says, in one read each. */
-  hear(...chunks: Buffer[]): Promise<void>
+  hear: (...chunks: Buffer[]) => Promise<void>
   /** Frames said since the last look, once the turn is over. */
-  said(): Promise<string[]>
-  frames(): Promise<Frame[]>
+  said: () => Promise<string[]>
+  frames: () => Promise<Frame[]>
 }
 
 export function hand(role: 'client' | 'server', options: Partial<MuxOptions> = {}): Hand {
@@ -138,7 +138,7 @@ export function hand(role: 'client' | 'server', options: Partial<MuxOptions> = {
 }
 
 /** What a stream hands out, in order: text, `end`, `drain`, `close`. */
-export function listen(stream: MuxStream): { log: string[]; text(): string; bytes(): number } {
+export function listen(stream: MuxStream): { log: string[]; text: () => string; bytes: () => number } {
   const log: string[] = []
   const chunks: Buffer[] = []
   stream.on('data', (chunk: Buffer) => {

@@ -216,7 +216,7 @@ export class MuxStream extends EventEmitter implements ByteStream {
   /** The consumer takes these bytes: half a window of them is told at once. */
   private grant(length: number): void {
     this.taken += length
-    if (this.taken < initialWindow / 2) return
+    if (this.taken < initialWindow / 2 || this.remoteEnded) return
     this.receiveWindow += this.taken
     this.session.sendWindow(this, this.taken)
     this.taken = 0

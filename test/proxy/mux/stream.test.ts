@@ -184,6 +184,14 @@ t.test('the end waits for the bytes before it, in both directions, and its callb
   server.streams[0]!.resume()
   await settle()
   t.strictSame(events.log, ['data', 'end'])
+
+  await server.hear(window(syn, 3))
+  server.streams[1]!.pause()
+  await server.hear(data(fin, 3, filled(initialWindow)))
+  await server.said()
+  listen(server.streams[1]!)
+  server.streams[1]!.resume()
+  t.strictSame(await server.said(), [], 'who has ended is granted nothing more')
 })
 
 t.test('a reset closes without an end, and destroying says so once', async t => {

@@ -38,6 +38,8 @@ export const sessionLimits: Readonly<SessionLimits> = {
 export interface SessionsOptions {
   /** One more session to this endpoint is wanted; `add` or `failed` answers. */
   dial: (endpoint: Endpoint) => void
+  /** A session ended because nothing was heard of this endpoint any more; told before its streams are. */
+  silent?: (endpoint: Endpoint) => void
   limits?: Partial<SessionLimits>
   deadlines?: Deadlines
 }
@@ -110,8 +112,7 @@ export class Sessions implements Watched {
     const session = new Session(socket, endpoint, key, endsMs, () => this.#closed(place, session))
     session.old = key !== this.#key
     place.sessions.push(session)
-    // What it replaces has done its duty.
-    if (!session.old) for (const each of place.sessions) if (each.old) each.retire()
+    retireReplaced(place)
     if (!this.#watched) this.#deadlines.add(this)
     this.#watched = true
     return session.lend(false)
@@ -151,6 +152,7 @@ export class Sessions implements Watched {
   check(nowMs: number): void {
     const sessions = this.#all()
     for (const session of sessions) session.age(nowMs, this.#limits)
+    for (const place of this.#places.values()) retireReplaced(place)
     if (sessions.length > 0) return
     this.#watched = false
     this.#deadlines.delete(this)
@@ -197,6 +199,7 @@ export class Sessions implements Watched {
   #closed(place: Place, session: Session): void {
     const at = place.sessions.indexOf(session)
     if (at >= 0) place.sessions.splice(at, 1)
+    if (session.mux.fault === 'silent') this.#options.silent?.(session.endpoint)
     this.#forgetIfEmpty(place)
   }
 
@@ -205,6 +208,11 @@ export class Sessions implements Watched {
     this.#places.delete(place.address)
     this.#byEndpoint = new WeakMap()
   }
+}
+
+/** What is old has done its duty when there is one that is not. A gateway counts who leaves, so the successor comes to the same instance. */
+function retireReplaced({ sessions }: Place): void {
+  if (sessions.some(session => !session.old && !session.retired)) for (const session of sessions) if (session.old) session.retire()
 }
 
 class Session {
@@ -252,7 +260,7 @@ class Session {
 
   age(nowMs: number, limits: SessionLimits): void {
     if (nowMs >= this.#endsMs) return this.retire()
-    // While the old one serves, its successor is opened.
+    // While it still serves, or another one does, its successor is opened.
     if (nowMs >= this.#endsMs - limits.maxAgeMs * 0.05) this.old = true
     for (const lease of this.idle) if (lease.idleSinceMs === 0) lease.idleSinceMs = nowMs
     while (this.idle.length > 0 && nowMs - this.idle[0]!.idleSinceMs > limits.idleStreamMs) this.idle.shift()!.stream.destroy()

@@ -29,12 +29,16 @@ const nobody: ReadonlySet<string> = new Set()
 export class Upstream {
   readonly #contexts: ClientContexts
   readonly #pool = new StreamPool()
-  readonly #sessions = new Sessions({ dial: endpoint => void this.#openSession(endpoint) })
+  readonly #sessions = new Sessions({
+    dial: endpoint => void this.#openSession(endpoint),
+    // What it had under way is tried again elsewhere, and not against the same silence.
+    silent: endpoint => this.#ejections.failed(addressOf(endpoint)),
+  })
   readonly #dials: { ok: { count: number }; failed: { count: number }; identity: { count: number } }
   /** Connection failures only: what an app answers never ejects a gateway. */
   readonly #ejections = new Ejections()
   /** Endpoints being dialled: a session that comes of it is for all who wait. */
-  readonly #dialling = new Map<string, Promise<unknown>>()
+  readonly #dialling = new Map<string, Promise<UpstreamStream | ConnectFailure>>()
   /** Endpoints that do not multiplex: everybody dials for himself. */
   readonly #plain = new Set<string>()
   #plan: UpstreamPlan
@@ -131,16 +135,20 @@ export class Upstream {
     this.#sessions.close()
   }
 
-  /** Whoever needs an endpoint that is being dialled waits for the session that may come of it. */
+  /** Whoever needs an endpoint that is being dialled waits for what comes of it: a session is for all, and so is a failure. */
   async #open(first: Endpoint): Promise<UpstreamStream | ConnectFailure> {
-    const address = addressOf(first)
-    const dialling = this.#dialling.get(address)
-    if (dialling !== undefined && !this.#plain.has(address)) {
-      await dialling
-      const stream = this.#sessions.take(first, false)
+    let endpoint = first
+    for (;;) {
+      const dialling = this.#dialling.get(addressOf(endpoint))
+      if (dialling === undefined || this.#plain.has(addressOf(endpoint))) break
+      const made = await dialling
+      if (!('stream' in made)) return made
+      if (this.#ejections.doubts(endpoint)) endpoint = this.#pick(nobody) ?? endpoint
+      const stream = this.#sessions.take(endpoint, false)
       if (stream) return stream
     }
-    const opened = this.#openOne(first)
+    const address = addressOf(endpoint)
+    const opened = this.#openOne(endpoint)
     if (!this.#dialling.has(address)) {
       this.#dialling.set(address, opened)
       void opened.finally(() => this.#dialling.delete(address))
@@ -153,7 +161,10 @@ export class Upstream {
     const dialled = await this.#dial(first, [muxProtocol, 'http/1.1'])
     if (!dialled.ok) return dialled.failure
     const { stream, endpoint } = dialled
-    if (stream.alpnProtocol === muxProtocol) return this.#sessions.add(stream, endpoint, key) ?? { reset: 'remote connection failure' }
+    if (stream.alpnProtocol === muxProtocol) {
+      this.#plain.delete(addressOf(endpoint))
+      return this.#sessions.add(stream, endpoint, key) ?? { reset: 'remote connection failure' }
+    }
     this.#plain.add(addressOf(endpoint))
     return this.#pool.add(stream, endpoint, key)
   }

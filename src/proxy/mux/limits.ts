@@ -13,6 +13,8 @@ export interface MuxLimits {
   pongWithinMs: number
   /** Frames that carry neither bytes nor a window worth the name (pings, resets, ends, go-aways, windows of streams that are gone) that the other side may send in one second. */
   maxIdleFramesPerSecond: number
+  /** Frames that we answer with while the other side takes nothing; one more is an attack. */
+  maxUntakenFrames: number
   /** A session that has no stream for so long is closed by the side that accepted it. */
   unusedMs: number
   /** After a go-away: how long the connection may stay when there is no stream left. The other side may never end its half of it. */
@@ -26,6 +28,7 @@ export const defaultMuxLimits: Readonly<MuxLimits> = {
   pingAfterMs: 5000,
   pongWithinMs: 5000,
   maxIdleFramesPerSecond: 10_000,
+  maxUntakenFrames: 16_384,
   unusedMs: 300_000,
   farewellMs: 5000,
 }

@@ -30,6 +30,8 @@ const maxStreamId = 0xffff_fffd
 const goAwayPing = 1
 /** A window that is opened by less than this is of no use to anybody. */
 const smallWindow = 4096
+/** Up to here a batch is copied when it cannot leave at once. */
+const smallBatch = 8 * 1024
 
 export class MuxSession implements Watched {
   readonly socket: Duplex
@@ -57,6 +59,8 @@ export class MuxSession implements Watched {
   private left = 0
   private current: MuxStream | undefined
   private endsCurrent = false
+  /** Frames of our own in answer to the other side while it takes nothing. */
+  private untaken = 0
   private heardAt: number
   private heard = true
   private pingedAt = 0
@@ -75,13 +79,14 @@ export class MuxSession implements Watched {
     socket.on('data', (chunk: Buffer) => this.read(chunk))
     socket.on('drain', () => this.drained())
     socket.on('end', () => {
-      this.ended(false)
+      // Whoever accepted has nobody to answer any more.
+      this.ended(options.role === 'server')
       socket.destroy()
     })
     // `close` follows and says it all.
     socket.on('error', () => {})
-    socket.on('close', () => this.ended(false))
-    if (socket.destroyed) process.nextTick(() => this.ended(false))
+    socket.on('close', () => this.ended(true))
+    if (socket.destroyed) process.nextTick(() => this.ended(true))
     else this.deadlines.add(this)
   }
 
@@ -201,6 +206,7 @@ export class MuxSession implements Watched {
     writeHeader(batch.bytes, batch.length, type, flags, streamId, length)
     batch.length += headerBytes
     this.flushLater()
+    if (this.congested && ++this.untaken > this.limits.maxUntakenFrames) this.fail('flood')
   }
 
   private flushLater(): void {
@@ -218,12 +224,18 @@ export class MuxSession implements Watched {
     const { batch } = this
     if (batch === undefined || this.closed) return
     this.batch = undefined
-    this.socket.write(batch.length === batch.bytes.length ? batch.bytes : batch.bytes.subarray(0, batch.length), () => batch.giveBack())
-    this.congested = this.socket.writableLength > this.limits.maxUnsentBytes
+    const { socket } = this
+    if (batch.length <= smallBatch && socket.writableLength > 0) {
+      // It has to wait, and would keep much more than its bytes.
+      socket.write(Buffer.from(batch.bytes.subarray(0, batch.length)))
+      batch.giveBack()
+    } else socket.write(batch.length === batch.bytes.length ? batch.bytes : batch.bytes.subarray(0, batch.length), () => batch.giveBack())
+    this.congested = socket.writableLength > this.limits.maxUnsentBytes
   }
 
   private drained(): void {
     this.congested = false
+    this.untaken = 0
     if (this.waiting.size === 0) return
     const waiting = [...this.waiting]
     this.waiting.clear()
@@ -374,7 +386,7 @@ export class MuxSession implements Watched {
   }
 
   private fail(fault: MuxFault): void {
-    if (this.closed) return
+    if (this.closed || this.fault !== '') return
     this.fault = fault
     if (fault !== 'silent') {
       this.control(frame.goAway, 0, 0, goAway.protocolError)
@@ -391,7 +403,7 @@ export class MuxSession implements Watched {
     this.socket.end()
   }
 
-  /** `hard`: by our own will, so that what streams still hold goes as well. */
+  /** `hard`: what streams still hold goes as well, because the connection broke or may no longer be used. */
   private ended(hard: boolean): void {
     if (this.closed) return
     this.closed = true

@@ -105,8 +105,8 @@ export class MuxStream extends EventEmitter implements ByteStream {
   take(chunk: Buffer, from: number, to: number): void {
     const bytes = from === 0 && to === chunk.length ? chunk : chunk.subarray(from, to)
     if (this.paused || this.resuming || this.received.length > 0) return this.hold(bytes)
-    this.grant(bytes.length)
     this.emit('data', bytes)
+    this.grant(bytes.length)
   }
 
   /** A data frame of that length begins; false when it is more than its window. */
@@ -200,8 +200,8 @@ export class MuxStream extends EventEmitter implements ByteStream {
       const bytes = this.received.shift()!
       if (this.received.length === 0) this.block = undefined
       this.readableLength -= bytes.length
-      this.grant(bytes.length)
       this.emit('data', bytes)
+      this.grant(bytes.length)
     }
     if (this.remoteEnded && this.received.length === 0 && !this.paused && !this.destroyed) this.emitEnd()
   }
@@ -213,10 +213,10 @@ export class MuxStream extends EventEmitter implements ByteStream {
     this.finished()
   }
 
-  /** The consumer takes these bytes: half a window of them is told at once. */
+  /** The consumer took these bytes: half a window of them is told at once. */
   private grant(length: number): void {
     this.taken += length
-    if (this.taken < initialWindow / 2 || this.remoteEnded) return
+    if (this.taken < initialWindow / 2 || this.remoteEnded || this.destroyed) return
     this.receiveWindow += this.taken
     this.session.sendWindow(this, this.taken)
     this.taken = 0

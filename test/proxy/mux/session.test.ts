@@ -238,6 +238,24 @@ t.test('a huge frame for nobody is read to nowhere', async t => {
   t.strictSame([server.session.fault, server.streams.length, await server.said()], ['', 0, []])
 })
 
+t.test('a peer that asks and never takes an answer costs little, and is ended', async t => {
+  const server = hand('server')
+  await server.hear(window(syn, 1))
+  await server.said()
+  server.socket.blocked = true
+  const before = process.memoryUsage().arrayBuffers
+  for (let i = 0; i < 2000; i += 1) await server.hear(ping(syn, i))
+  const grown = process.memoryUsage().arrayBuffers - before
+  t.ok(grown < 16 * 1024 * 1024, `${grown} bytes for 2000 answers of 12`)
+  let asked = 2000
+  for (; server.session.fault === '' && asked < 100_000; asked += 5000) {
+    await server.hear(Buffer.concat(Array.from({ length: 5000 }, (_, i) => ping(syn, i))))
+    await server.clock.advance(1001)
+  }
+  t.strictSame([server.session.fault, server.events], ['flood', ['closed']])
+  t.ok(asked < 60_000, `after ${asked} pings`)
+})
+
 const floods: Record<string, (i: number) => Buffer> = {
   pings: () => ping(syn, 1),
   'answers to no ping': () => ping(ack, 1),

@@ -242,6 +242,19 @@ t.test('what was ended before a reset, or before the end of the session, is stil
   }
 })
 
+t.test('whoever accepted a stream has nobody to answer when the session ends: nothing is handed out any more', async t => {
+  const server = hand('server')
+  await server.hear(window(syn, 1))
+  const events = listen(server.streams[0]!)
+  server.streams[0]!.pause()
+  await server.hear(data(fin, 1, 'GET / HTTP/1.1'))
+  server.socket.push(null)
+  await settle()
+  server.streams[0]!.resume()
+  await settle()
+  t.strictSame(events.log, ['close'])
+})
+
 t.test('what was not ended is cut off with its session, and so is everything when the session is destroyed here', async t => {
   const client = hand('client')
   const [open, ended] = [client.session.open()!, client.session.open()!]

@@ -78,6 +78,7 @@ export class Inbound {
   #appAddress = ''
   #hasThrown = false
   readonly #expiry: NodeJS.Timeout
+  #draining = false
   #closed = false
 
   constructor(options: InboundOptions) {
@@ -189,7 +190,7 @@ export class Inbound {
     const connection: Connection = { socket, permit, protocol, served }
     this.#connections.add(connection)
     socket.once('close', () => this.#connections.delete(connection))
-    if (binding.plan.self.draining) connection.served.drain()
+    if (this.#draining || binding.plan.self.draining) connection.served.drain()
   }
 
   #serve(socket: TLSSocket, permit: Permit, protocol: string): Served {
@@ -333,8 +334,9 @@ export class Inbound {
     }
   }
 
-  /** Says go-away to every caller. */
+  /** Says go-away to every caller, also to those whose handshake is still under way. */
   drain(): void {
+    this.#draining = true
     for (const connection of this.#connections) connection.served.drain()
   }
 

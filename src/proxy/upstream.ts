@@ -20,6 +20,8 @@ import { muxProtocol, type ClientContexts, type ProxyIdentity } from './tls.ts'
 
 /** Endpoints tried for one stream. */
 const maxAttempts = 3
+/** After a stream was lost: how long until another is taken. By then it is known what else broke with it, such as other sessions to that instance. */
+const retryAfterMs = 10
 /** Sessions to a gateway, at least: it pins each of them to one instance, and an importer does not see instances. */
 const gatewaySessions = 4
 
@@ -113,8 +115,18 @@ export class Upstream {
     return this.#plan.endpoints.some(each => addressOf(each) === address)
   }
 
-  /** A stream for one request, at once where a session or an idle stream is there. `fresh`: nothing may have been sent on it before. */
+  /**
+   * A stream for one request, at once where a session or an idle stream is there. `fresh`: after a stream that was lost; nothing may
+   * have been sent on this one before.
+   */
   connect(fresh: boolean): UpstreamStream | ConnectFailure | Promise<UpstreamStream | ConnectFailure> {
+    if (!fresh) return this.#take(false)
+    return new Promise(resolve => {
+      setTimeout(() => resolve(this.#take(true)), retryAfterMs)
+    })
+  }
+
+  #take(fresh: boolean): UpstreamStream | ConnectFailure | Promise<UpstreamStream | ConnectFailure> {
     const endpoint = this.#pick(nobody)
     if (!endpoint) return noEndpoint
     if (!this.#ejections.doubts(endpoint)) {

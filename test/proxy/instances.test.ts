@@ -7,6 +7,7 @@ import { sessionLimits, type SessionLimits } from '../../src/proxy/sessions.ts'
 import { endpointAt, Load, metricOf, sidecarSelf, startInstance, startScene, until } from '../support/proxy-scene.ts'
 
 const count = 10
+t.setTimeout(120_000)
 
 t.test('ten instances behind one gateway', async t => {
   // Renewals within the test: three for each session.

@@ -2,14 +2,17 @@
 import { Agent, createServer as createHttpServer, request as requestHttp } from 'node:http'
 import { createServer as createHttpsServer } from 'node:https'
 import { connect, createServer as createTcpServer, type AddressInfo, type Server, type Socket } from 'node:net'
+import { connect as connectTls } from 'node:tls'
 import t, { type Test } from 'tap'
 import { silentLogger } from '../../src/lib/log.ts'
 import { internalSni } from '../../src/mesh/sni.ts'
 import { names, type UpstreamResource } from '../../src/mesh/snapshot.ts'
 import { serviceId } from '../../src/mesh/spiffe.ts'
+import { frame } from '../../src/proxy/mux/frames.ts'
 import { defaultMuxLimits, type MuxLimits } from '../../src/proxy/mux/limits.ts'
 import { sessionLimits, type SessionLimits } from '../../src/proxy/sessions.ts'
 import { startSidecar, type RunningSidecar } from '../../src/proxy/sidecar.ts'
+import { muxProtocol } from '../../src/proxy/tls.ts'
 import {
   apiId,
   apiSni,
@@ -30,6 +33,8 @@ import {
   westResources,
   type Scene,
 } from '../support/proxy-scene.ts'
+
+t.setTimeout(180_000)
 
 const sessionsOf = (proxy: RunningSidecar) => metricOf(proxy, 'isthmus_proxy_mux_sessions')
 const apiPort = (scene: Scene) => scene.web.port('api?peer=west')!
@@ -247,6 +252,47 @@ t.test('an instance that says go-away is left for another, and no request fails'
   t.strictSame(load.statuses, { 200: load.answers.length })
   t.equal(await sessionsOf(scene.api), 0)
   t.ok(app.callers.length > 0)
+})
+
+t.test('an instance that drains is empty soon, one that is killed is replaced, and no request fails', async t => {
+  const { scene } = await start(t)
+  const apps = await Promise.all([1, 2, 3].map(i => startApp(t, `app${i}`)))
+  const instances = await Promise.all(apps.map((app, i) => startInstance(scene, `api${i}`, app.port)))
+  t.teardown(() => Promise.all(instances.map(instance => instance.close())))
+  const endpoints = instances.map(each => endpointAt(each.port('public')!))
+  scene.west.tell('gateway', [['endpoints', 'api', { endpoints }]])
+  // The one that was there from the start.
+  await scene.api.close()
+  const load = new Load(() => apiPort(scene), 20)
+  t.teardown(() => load.stop())
+  await until(() => [1, 2, 3].every(i => load.answers.some(({ body }) => body === `app${i}`)))
+  const began = performance.now()
+  await instances[0]!.drain(5000)
+  t.ok(performance.now() - began < 1500, `${Math.round(performance.now() - began)} ms`)
+  t.strictSame(load.statuses, { 200: load.answers.length })
+  await until(() => load.answers.slice(-100).every(({ body }) => body !== 'app1'))
+  await until(async () => (await sessionsOf(scene.web)) === 4)
+  await instances[1]!.close()
+  await until(() => load.answers.slice(-100).every(({ body }) => body === 'app3'))
+  await new Promise(resolve => setTimeout(resolve, 300))
+  await load.stop()
+  t.strictSame(load.statuses, { 200: load.answers.length })
+})
+
+t.test('a caller whose handshake was under way when the sidecar began to drain is told to go as well', async t => {
+  const { scene } = await start(t)
+  const raw = connect({ port: scene.api.port('public')!, host: '127.0.0.1' })
+  await new Promise(resolve => raw.once('connect', resolve))
+  await until(async () => (await metricOf(scene.api, 'isthmus_proxy_connections_open')) > 0)
+  const drained = scene.api.drain(3000)
+  const leaf = await scene.mint.leaf(scene.eastRoot, { san: `URI:${webId}` })
+  const identity = { cert: leaf.certPem, key: leaf.keyPem, ca: scene.westRoot.certPem, checkServerIdentity: () => undefined }
+  const socket = connectTls({ socket: raw, ALPNProtocols: [muxProtocol], ...identity })
+  t.teardown(() => socket.destroy())
+  const first = await new Promise<Buffer>((resolve, reject) => socket.once('data', resolve).once('error', reject))
+  t.equal(first[1], frame.goAway)
+  socket.destroy()
+  await drained
 })
 
 t.test('an endpoint that is removed keeps what is under way and gets nothing new', async t => {

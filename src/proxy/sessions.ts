@@ -25,6 +25,8 @@ export interface SessionLimits {
   maxSessions: number
   /** After a session that was wanted beside others could not be opened: how long until the next attempt. */
   retryMs: number
+  /** How long a session that was given up counts as one: its successor should not come to the gateway before it has gone. */
+  leavingMs: number
 }
 export const sessionLimits: Readonly<SessionLimits> = {
   maxAgeMs: 300_000,
@@ -33,6 +35,7 @@ export const sessionLimits: Readonly<SessionLimits> = {
   busyStreams: 128,
   maxSessions: 32,
   retryMs: 1000,
+  leavingMs: 1000,
 }
 
 export interface SessionsOptions {
@@ -182,14 +185,19 @@ export class Sessions implements Watched {
 
   /** Opens a session more where there are fewer than wanted, or all of them are busy. */
   #grow(place: Place, endpoint: Endpoint): void {
-    let count = 0
-    let busy = 0
+    const { maxSessions, busyStreams, leavingMs } = this.#limits
+    let [count, leaving, busy] = [0, 0, 0]
     for (const session of place.sessions) {
-      if (session.old || session.retired) continue
-      count += 1
-      busy += session.busy
+      if (session.retired) {
+        const now = this.#deadlines.clock.monotonicMs()
+        if (now - (session.leftAtMs ||= now) < leavingMs) leaving += 1
+      } else if (!session.old) {
+        count += 1
+        busy += session.busy
+      }
     }
-    if (count >= this.#limits.maxSessions || (count >= this.#wanted && busy < count * this.#limits.busyStreams)) return
+    const enough = count >= this.#wanted || (count > 0 && count + leaving >= this.#wanted)
+    if (count >= maxSessions || (enough && busy < count * busyStreams)) return
     if (place.retryAtMs > 0 && this.#deadlines.clock.monotonicMs() < place.retryAtMs) return
     place.dialling = true
     place.retryAtMs = 0
@@ -226,6 +234,8 @@ class Session {
   /** Used only while there is none that is better. */
   old = false
   retired = false
+  /** Set by the first look at it after it was retired. */
+  leftAtMs = 0
   readonly #endsMs: number
   #emptySinceMs = 0
 

@@ -65,8 +65,7 @@ t.test('ten instances behind one gateway', async t => {
 
   await t.test('and so it stays while sessions grow old and are renewed', async t => {
     const before = await metricOf(scene.web, 'isthmus_proxy_dials_total')
-    const answers = await during(6000)
-    spread(t, answers, count)
+    for (let i = 0; i < 3; i += 1) spread(t, await during(2000), count)
     const dials = (await metricOf(scene.web, 'isthmus_proxy_dials_total')) - before
     t.ok(dials >= 2 * count, `${dials} sessions were renewed`)
   })

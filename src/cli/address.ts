@@ -2,7 +2,7 @@
 import { InvalidArgumentError } from 'commander'
 import { createServer } from 'node:net'
 import { CliError } from './context.ts'
-import { hostPort } from '../lib/address.ts'
+import { hostPort, isLoopbackHost } from '../lib/address.ts'
 
 export interface HostPort {
   host: string
@@ -15,6 +15,13 @@ export function parseHostPort(text: string): HostPort {
   const port = Number(match?.[3])
   if (!match || port > 65_535) throw new InvalidArgumentError('write it as host:port.')
   return { host: (match[1] ?? match[2])!, port }
+}
+
+/** The same, of this machine only. */
+export function parseLoopback(text: string): HostPort {
+  const address = parseHostPort(text)
+  if (!isLoopbackHost(address.host)) throw new InvalidArgumentError('the admin door is for loopback only.')
+  return address
 }
 
 /** Ends the command when nothing can listen there now; what would otherwise be registered would only mislead others. */

@@ -1,12 +1,10 @@
 /** `isthmus gateway`: registers a mesh gateway and runs it; takes the registration back when it ends in order. */
 import type { Command } from 'commander'
 import { hostPort } from '../lib/address.ts'
-import { createLogger } from '../lib/log.ts'
 import { checkListenable, parseHostPort, type HostPort } from './address.ts'
 import { agentCommand, doing } from './command.ts'
 import type { CliContext } from './context.ts'
-import { untilSignal } from './running.ts'
-import { sayWhenReady, withProxyFlags, type ProxyFlags } from './sidecar.ts'
+import { runProxy, withProxyFlags, type ProxyFlags } from './proxy-process.ts'
 
 interface GatewayFlags extends ProxyFlags {
   address: HostPort
@@ -34,30 +32,23 @@ export function registerGateway(program: Command, context: CliContext): void {
         DeregisterCriticalServiceAfter: '6h',
       },
     }
-    // Loaded here, so that a command of the API does not wait for it.
-    const { startGateway } = await import('../index.ts')
-    await untilSignal(async () => {
-      // Before the registration: a second gateway of this name would take the first one's and, when it ends, take it away.
-      await checkListenable(address, '--address')
-      await doing(`registering ${name}`, client.call('PUT', '/v1/agent/service/register', { body: registration }))
-      const proxy = await startGateway({
-        proxyId: name,
-        agent: client.endpoint,
-        admin: flags.admin,
-        cacheDir: flags.cacheDir,
-        logger: createLogger({ level: flags.logLevel }),
-        lanOnWan: flags.lanOnWan ?? false,
-      })
-      const admin = proxy.admin ? `, admin on port ${proxy.admin.port}` : ''
-      sayWhenReady(context, proxy, `==> gateway ${name} is running on ${hostPort(address.host, address.port)}${admin}`)
-      return {
-        async stop() {
-          // First out of the catalogs, ours and the peers', then the tunnels.
-          await client.call('PUT', `/v1/agent/service/deregister/${encodeURIComponent(name)}`, {}, [404]).catch(() => undefined)
-          await proxy.drain()
-          await proxy.close()
-        },
-      }
+    await runProxy(context, flags, {
+      name: `gateway ${name} on ${hostPort(address.host, address.port)}`,
+      async begin(inherited) {
+        // Before the registration: a second gateway of this name would take the first one's and, when it ends, take it away.
+        if (!inherited.has('gateway lan')) await checkListenable(address, '--address')
+        await doing(`registering ${name}`, client.call('PUT', '/v1/agent/service/register', { body: registration }))
+      },
+      async finish() {
+        // First out of the catalogs, ours and the peers', then the tunnels.
+        await client.call('PUT', `/v1/agent/service/deregister/${encodeURIComponent(name)}`, {}, [404]).catch(() => undefined)
+      },
+      async start(sockets, admin, logger) {
+        // Loaded here, so that a command of the API does not wait for it.
+        const { startGateway } = await import('../proxy/mesh-gateway.ts')
+        const { cacheDir, lanOnWan = false } = flags
+        return startGateway({ proxyId: name, agent: client.endpoint, admin, cacheDir, sockets, logger, lanOnWan })
+      },
     })
   })
   withProxyFlags(

@@ -3,28 +3,53 @@
 export interface Staying {
   /** Ends gracefully. */
   stop(): Promise<void>
+  /** SIGUSR2: puts another process in this one's place. Answers how this one leaves, or undefined when it has to go on. */
+  replace?(): Promise<(() => Promise<void>) | undefined>
 }
 
-export async function untilSignal(start: () => Promise<Staying>): Promise<void> {
+type Leave = () => Promise<void>
+
+export async function untilSignal(start: () => Promise<Staying>, restarts = false): Promise<void> {
   // Asked for before the start, so that a signal during it is not lost.
-  const asked = new Promise<void>(resolve => {
+  const asked = new Promise<undefined>(resolve => {
     const signals = ['SIGINT', 'SIGTERM'] as const
     let first = true
     for (const signal of signals) {
       process.on(signal, () => {
         if (!first) process.exit(1)
         first = false
-        resolve()
+        resolve(undefined)
       })
     }
   })
+  let staying: Staying | undefined
+  const replaced = restarts ? onRestart(() => staying) : new Promise<Leave>(() => {})
   // Doors and timers of the parts may be unref'ed; this keeps the process.
   const awake = setInterval(() => undefined, 2 ** 30)
   try {
-    const staying = await start()
-    await asked
-    await staying.stop()
+    staying = await start()
+    const leave = await Promise.race([asked, replaced])
+    const left = leave?.().then(() => 'left' as const)
+    if ((await Promise.race([left ?? asked, asked])) !== 'left') await staying.stop()
   } finally {
     clearInterval(awake)
   }
+}
+
+/** Resolves once another process has taken over. What comes while one is being started, or before there is anything to replace, is nothing new. */
+function onRestart(staying: () => Staying | undefined): Promise<Leave> {
+  return new Promise(resolve => {
+    // Windows has no such signal.
+    if (process.platform === 'win32') return
+    let busy = false
+    process.on('SIGUSR2', () => {
+      const replacing = busy ? undefined : staying()?.replace?.()
+      if (!replacing) return
+      busy = true
+      void replacing.then(leave => {
+        if (leave) resolve(leave)
+        else busy = false
+      })
+    })
+  })
 }

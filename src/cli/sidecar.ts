@@ -1,30 +1,13 @@
 /** `isthmus sidecar`: runs the proxy that is registered beside a service. */
-import { InvalidArgumentError, type Command } from 'commander'
-import { createLogger } from '../lib/log.ts'
-import { parseHostPort, type HostPort } from './address.ts'
+import type { Command } from 'commander'
 import type { AgentClient } from './client.ts'
-import { agentCommand, doing, say } from './command.ts'
+import { agentCommand, doing } from './command.ts'
 import { CliError, type CliContext } from './context.ts'
-import { untilSignal } from './running.ts'
-import { isLoopbackHost } from '../lib/address.ts'
-
-export interface ProxyFlags {
-  admin?: HostPort
-  cacheDir?: string
-  logLevel: string
-}
+import { runProxy, withProxyFlags, type ProxyFlags } from './proxy-process.ts'
 
 interface SidecarFlags extends ProxyFlags {
   for?: string
   id?: string
-}
-
-/** The flags of both kinds of proxy. */
-export function withProxyFlags(command: Command): Command {
-  return command
-    .option('--admin <address>', 'readiness, metrics and the plan, on this loopback host:port', parseLoopback)
-    .option('--cache-dir <dir>', 'keep the last plan and the leaf with its key here (mode 0600), for a restart while the agent is down')
-    .option('--log-level <level>', 'trace, debug, info, warn or err', 'info')
 }
 
 export function registerSidecar(program: Command, context: CliContext): void {
@@ -35,37 +18,18 @@ export function registerSidecar(program: Command, context: CliContext): void {
     context,
     async ({ client, flags }) => {
       const proxyId = await proxyIdOf(client, flags)
-      // Loaded here, so that a command of the API does not wait for it.
-      const { startSidecar } = await import('../index.ts')
-      await untilSignal(async () => {
-        const proxy = await startSidecar({
-          proxyId,
-          agent: client.endpoint,
-          admin: flags.admin,
-          cacheDir: flags.cacheDir,
-          logger: createLogger({ level: flags.logLevel }),
-        })
-        sayWhenReady(context, proxy, `==> sidecar ${proxyId} is running${proxy.admin ? `, admin on port ${proxy.admin.port}` : ''}`)
-        return {
-          async stop() {
-            await proxy.drain()
-            await proxy.close()
-          },
-        }
+      await runProxy(context, flags, {
+        name: `sidecar ${proxyId}`,
+        async start(sockets, admin, logger) {
+          // Loaded here, so that a command of the API does not wait for it.
+          const { startSidecar } = await import('../proxy/sidecar.ts')
+          return startSidecar({ proxyId, agent: client.endpoint, admin, cacheDir: flags.cacheDir, sockets, logger })
+        },
       })
     },
   )
   withProxyFlags(
     command.option('--for <service-id>', 'id of the service that it stands beside').option('--id <proxy-id>', 'id of the proxy itself'),
-  )
-}
-
-/** A proxy that still waits for its agent, its leaf or its port is not running; its log says what it waits for. */
-export function sayWhenReady(context: CliContext, proxy: { ready(): Promise<void> }, text: string): void {
-  proxy.ready().then(
-    () => say(context, text),
-    // It was ended before it was ready.
-    () => undefined,
   )
 }
 
@@ -90,10 +54,4 @@ async function proxyIdOf(client: AgentClient, flags: SidecarFlags): Promise<stri
       ? `No sidecar proxy registered for ${flags.for}; register the service with "connect": {"sidecar_service": {}} first`
       : `More than one sidecar proxy registered for ${flags.for}: choose one with --id (${found.map(each => each.ID).join(', ')})`,
   )
-}
-
-function parseLoopback(text: string): HostPort {
-  const address = parseHostPort(text)
-  if (!isLoopbackHost(address.host)) throw new InvalidArgumentError('the admin door is for loopback only.')
-  return address
 }

@@ -12,6 +12,8 @@ export interface ByteStream {
   readonly readableEnded: boolean
   /** Bytes that came and were not handed out yet. */
   readonly readableLength: number
+  /** Bytes that were written and have not left yet. */
+  readonly writableLength: number
   /** A write answered false and `drain` has not come yet. */
   readonly writableNeedDrain: boolean
   isPaused(): boolean

@@ -82,9 +82,11 @@ export class ProxyCache {
   #write(what: string, text: string): void {
     const path = this.#path(what)
     try {
-      writeFileSync(`${path}.new`, text, { mode: 0o600 })
-      chmodSync(`${path}.new`, 0o600)
-      renameSync(`${path}.new`, path)
+      // Several processes may write at a time: workers, or a successor and the one it replaces.
+      const passing = `${path}.${process.pid}.new`
+      writeFileSync(passing, text, { mode: 0o600 })
+      chmodSync(passing, 0o600)
+      renameSync(passing, path)
     } catch (error) {
       this.#logger.warn(
         { what, error: messageOf(error) },

@@ -20,6 +20,12 @@ const refused: DialFailure = { ok: false, reason: 'refused', reset: 'remote conn
 const timedOut: DialFailure = { ok: false, reason: 'timeout', reset: 'connection timeout' }
 const wrongIdentity: DialFailure = { ok: false, reason: 'identity', reset: 'remote connection failure' }
 
+/**
+ * Bytes that wait in this process for one socket before its writer must pause. Above what one read brings (64 KiB), or every read of a
+ * long body would pause its source although the system took all of it at once.
+ */
+export const socketBuffer = { highWaterMark: 128 * 1024 } as const
+
 export interface PlainTarget {
   address: string
   port: number
@@ -28,7 +34,7 @@ export interface PlainTarget {
 
 export function dialPlain(target: PlainTarget, timeoutMs: number): Promise<Dialed<Socket>> {
   const options = target.socketPath ? { path: target.socketPath } : { host: target.address, port: target.port }
-  const socket = opened(() => connectTcp({ ...options, allowHalfOpen: true, noDelay: true }))
+  const socket = opened(() => connectTcp({ ...options, allowHalfOpen: true, noDelay: true, ...socketBuffer }))
   return socket ? settle(socket, 'connect', timeoutMs, () => ({ ok: true, stream: socket })) : Promise.resolve(refused)
 }
 
@@ -54,6 +60,7 @@ export function dialTls(
     secureContext: target.context,
     ALPNProtocols: [...alpn],
     allowHalfOpen: true,
+    ...socketBuffer,
     rejectUnauthorized: true,
     // Leaves carry no host name; identity is the URI, judged below.
     checkServerIdentity: () => undefined,

@@ -8,6 +8,7 @@ import type { Logger } from '../lib/log.ts'
 import type { Self } from '../mesh/snapshot.ts'
 import { httpProxy } from './http-proxy.ts'
 import { Listener } from './listener.ts'
+import { ListeningSockets } from './listening-sockets.ts'
 import { xfccHeader } from './xfcc.ts'
 
 const limits = { maxConnections: 256, requestMs: 15_000, headersMs: 5000 } as const
@@ -20,10 +21,12 @@ interface Entry {
 
 export class Expose {
   readonly #logger: Logger
+  readonly #sockets: ListeningSockets
   readonly #entries = new Map<string, Entry>()
 
-  constructor(logger: Logger) {
+  constructor(logger: Logger, sockets = new ListeningSockets()) {
     this.#logger = logger
+    this.#sockets = sockets
   }
 
   /** Brings the listeners in line with the plan. */
@@ -95,6 +98,7 @@ export class Expose {
       at,
       purpose: `exposed path ${path}`,
       logger: this.#logger,
+      sockets: this.#sockets,
       onConnection: socket => {
         socket.on('error', () => {})
         if (open >= limits.maxConnections) return void socket.destroy()

@@ -11,6 +11,7 @@ import type { Endpoint } from '../mesh/snapshot.ts'
 import { dialPlain } from './dial.ts'
 import { Ejections } from './ejections.ts'
 import { Listener } from './listener.ts'
+import type { ListeningSockets } from './listening-sockets.ts'
 import type { ProxyMetrics, RefusalReason, Tally } from './metrics.ts'
 import { addressOf } from './pool.ts'
 import { maxHelloBytes, peekServerName } from './sni-peek.ts'
@@ -52,6 +53,7 @@ interface Passage {
 }
 
 export interface GatewayOptions {
+  sockets?: ListeningSockets
   metrics: ProxyMetrics
   logger: Logger
   limits?: Partial<GatewayLimits>
@@ -107,11 +109,6 @@ export class Gateway {
     await Promise.all(tried)
   }
 
-  drain(): void {
-    for (const { listener } of this.#listeners.values()) listener.close()
-    for (const passage of this.#passages) this.#drainPassage(passage)
-  }
-
   close(): void {
     for (const table of ['lan', 'wan'] as const) this.#stop(table)
     for (const socket of this.#sockets) socket.destroy()
@@ -122,7 +119,7 @@ export class Gateway {
     const shape = `${at.address}:${at.port}`
     if (this.#listeners.get(table)?.shape === shape || (table === 'wan' && this.#wanElsewhere === shape)) return
     this.#stop(table)
-    const { logger } = this.#options
+    const { logger, sockets } = this.#options
     const onFailure = (code: string) => {
       if (table === 'lan' || code !== 'EADDRNOTAVAIL') return true
       this.#wanElsewhere = shape
@@ -134,7 +131,7 @@ export class Gateway {
       return false
     }
     const onConnection = (socket: Socket) => this.#accept(socket, table)
-    const listener = new Listener({ at, purpose: `gateway ${table}`, logger, onConnection, onFailure })
+    const listener = new Listener({ at, purpose: `gateway ${table}`, logger, ...(sockets ? { sockets } : {}), onConnection, onFailure })
     this.#listeners.set(table, { shape, listener })
     listener.whenListening(onListening)
     await listener.tried()

@@ -9,18 +9,23 @@ import type { ByteStream } from '../lib/byte-stream.ts'
 import { messageOf } from '../lib/errors.ts'
 import type { Logger } from '../lib/log.ts'
 import type { Decision, Principal } from '../mesh/authorize.ts'
+import { isHttpLike } from '../mesh/config-entry.ts'
 import type { SidecarBinding } from './binding.ts'
 import { dialPlain } from './dial.ts'
 import { serveHttp1 } from './http1/connection.ts'
-import type { HttpDoor } from './http1/door.ts'
 import { defaultHttp1Limits, type Http1Limits } from './http1/limits.ts'
+import type { Channels } from './http2/channels.ts'
+import { serveHttp2 } from './http2/connection.ts'
+import { defaultHttp2Limits, type Http2Limits } from './http2/limits.ts'
 import { InboundHttp } from './inbound-http.ts'
+import { appChannels, InboundHttp2 } from './inbound-http2.ts'
+import { InboundJudge } from './inbound-judge.ts'
 import { type DecisionLabel, type ProxyMetrics, type RefusalReason, type RequestTallies, type Tally } from './metrics.ts'
 import { MuxSession } from './mux/session.ts'
 import type { MuxStream } from './mux/stream.ts'
 import { permitOf, presentedChain, type Permit } from './permit.ts'
 import { StreamPool } from './pool.ts'
-import { chooseAlpn, contextKey, contextOptions, muxProtocol } from './tls.ts'
+import { chooseAlpn, contextKey, contextOptions, isHttp2, muxProtocol } from './tls.ts'
 import { openTunnel, type Tunnel } from './tunnel.ts'
 
 export const inboundLimits = {
@@ -53,7 +58,7 @@ export interface InboundOptions {
   binding: () => SidecarBinding | undefined
   metrics: ProxyMetrics
   logger: Logger
-  limits?: Partial<Http1Limits>
+  limits?: Partial<Http1Limits & Http2Limits>
 }
 
 export class Inbound {
@@ -65,6 +70,7 @@ export class Inbound {
   /** Those in their handshake, the oldest first, by where they come from: the TLS socket does not tell which raw one it is on. */
   readonly #handshakes = new Map<string, Socket>()
   readonly #app = new StreamPool()
+  readonly #appChannels: Channels
   readonly #refused: (reason: RefusalReason) => void
   readonly #accepted: Tally
   readonly #decisions: Record<DecisionLabel, Tally>
@@ -73,6 +79,7 @@ export class Inbound {
   /** Open multiplexed sessions, and the streams in them. */
   #sessions = 0
   #streams = 0
+  readonly #http2Limits: Http2Limits
   #contextKey = ''
   #context: SidecarBinding | undefined
   #appAddress = ''
@@ -85,6 +92,8 @@ export class Inbound {
     const { metrics } = options
     this.#options = options
     this.#limits = { ...defaultHttp1Limits, ...options.limits }
+    this.#http2Limits = { ...defaultHttp2Limits, ...options.limits }
+    this.#appChannels = appChannels(options.binding, this.#http2Limits)
     this.#refused = reason => {
       metrics.refused('inbound', reason).count += 1
     }
@@ -100,7 +109,7 @@ export class Inbound {
       requestCert: true,
       rejectUnauthorized: true,
       handshakeTimeout: inboundLimits.handshakeMs,
-      ALPNCallback: ({ protocols }) => chooseAlpn(protocols, options.binding()?.plan.self.protocol ?? ''),
+      ALPNCallback: ({ protocols }) => chooseAlpn(protocols, this.#context?.plan.self.protocol ?? ''),
     })
     this.#server.on('secureConnection', socket => {
       try {
@@ -186,16 +195,21 @@ export class Inbound {
     this.#accepted.count += 1
     const { permit } = made
     const { protocol } = binding.plan.self
-    const served = this.#serve(socket, permit, protocol)
+    const served = isHttpLike(protocol) ? this.#serveRequests(socket, permit, protocol) : this.#serveBytes(socket, permit)
     const connection: Connection = { socket, permit, protocol, served }
     this.#connections.add(connection)
     socket.once('close', () => this.#connections.delete(connection))
     if (this.#draining || binding.plan.self.draining) connection.served.drain()
   }
 
-  #serve(socket: TLSSocket, permit: Permit, protocol: string): Served {
-    if (protocol !== 'http') return this.#serveBytes(socket, permit)
+  /** 4a. Requests: each is judged by the door, against the binding of its own moment. */
+  #serveRequests(socket: TLSSocket, permit: Permit, protocol: string): Served {
+    if (isHttp2(protocol)) return this.#serveHttp2(socket, permit)
     return socket.alpnProtocol === muxProtocol ? this.#serveMux(socket, permit) : this.#serveHttp(socket, permit)
+  }
+
+  #serveHttp(stream: ByteStream, permit: Permit): Served {
+    return serveHttp1(stream, new InboundHttp({ ...this.#doorOf(permit), app: this.#app }), this.#limits)
   }
 
   /** Many streams, each of which is served as a connection of its own and counts as one. */
@@ -233,23 +247,19 @@ export class Inbound {
     }
   }
 
-  /** 4a. Requests: each is judged by the door, against the binding of its own moment. */
-  #serveHttp(socket: ByteStream, permit: Permit): Served {
-    const door: HttpDoor = new InboundHttp({
-      permit,
-      binding: () => this.#options.binding()!,
-      app: this.#app,
-      requests: this.#requests,
-      decided: decision => this.#decided(decision),
-      threw: error => this.#threw(error),
-    })
-    return serveHttp1(socket, door, this.#limits)
+  #serveHttp2(socket: TLSSocket, permit: Permit): Served {
+    const flooded = () => this.#refused('limit')
+    return serveHttp2(socket, new InboundHttp2({ ...this.#doorOf(permit), app: this.#appChannels, flooded }), this.#http2Limits)
   }
 
-  /**
-   * 4b. Bytes: a caller who is allowed reaches the app at once, so that either side may speak first; the others' first byte closes.
-   * http2 and grpc come here too: their requests are not read yet, so a source with permissions per request is denied altogether.
-   */
+  /** What the doors of both codecs have in common. */
+  #doorOf(permit: Permit) {
+    const binding = () => this.#options.binding()!
+    const judge = new InboundJudge({ permit, binding, decided: decision => this.#decided(decision) })
+    return { judge, binding, requests: this.#requests, threw: (error: unknown) => this.#threw(error) }
+  }
+
+  /** 4b. Bytes: a caller who is allowed reaches the app at once, so that either side may speak first; the others' first byte closes. */
   #serveBytes(socket: TLSSocket, permit: Permit): Served {
     let tunnel: Tunnel | undefined
     let state: 'waiting' | 'dialling' | 'open' = 'waiting'
@@ -323,7 +333,10 @@ export class Inbound {
     this.#context = binding
     const { app, protocol, draining } = binding.plan.self
     const appAddress = JSON.stringify(app)
-    if (appAddress !== this.#appAddress) this.#app.rekey(appAddress)
+    if (appAddress !== this.#appAddress) {
+      this.#app.rekey(appAddress)
+      this.#appChannels.rekey()
+    }
     this.#appAddress = appAddress
     const rootsChanged = before === undefined || before.inboundPems.join() !== binding.inboundPems.join()
     for (const connection of this.#connections) {
@@ -334,7 +347,7 @@ export class Inbound {
     }
   }
 
-  /** Says go-away to every caller, also to those whose handshake is still under way. */
+  /** Says go-away to every caller, new ones too. */
   drain(): void {
     this.#draining = true
     for (const connection of this.#connections) connection.served.drain()
@@ -346,6 +359,7 @@ export class Inbound {
     for (const { socket } of this.#connections) socket.destroy()
     for (const raw of this.#sockets) raw.destroy()
     this.#app.close()
+    this.#appChannels.close()
   }
 }
 

@@ -2,11 +2,12 @@
  * One listening socket that a plan asks for. A port in use is an error that is said clearly and tried again, never a crash: the
  * other listeners of the proxy go on, and this one appears when the port is free.
  */
-import { chmodSync, lstatSync, rmSync } from 'node:fs'
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net'
+import { socketBuffer } from './dial.ts'
 import { Backoff } from '../lib/backoff.ts'
 import { messageOf } from '../lib/errors.ts'
 import type { Logger } from '../lib/log.ts'
+import { ListeningSockets } from './listening-sockets.ts'
 
 export interface ListenAddress {
   address: string
@@ -17,9 +18,11 @@ export interface ListenAddress {
 
 export interface ListenerOptions {
   at: ListenAddress
-  /** What it is for, in log lines. */
+  /** What it is for: its name among the sockets of the proxy, and in log lines. */
   purpose: string
   logger: Logger
+  /** The others of the same proxy. */
+  sockets?: ListeningSockets
   onConnection: (socket: Socket) => void
   /** Told of the first refusal by the system; retrying goes on. Returning false gives up. */
   onFailure?: (code: string) => boolean
@@ -27,6 +30,7 @@ export interface ListenerOptions {
 
 export class Listener {
   readonly #options: ListenerOptions
+  readonly #sockets: ListeningSockets
   readonly #backoff = new Backoff({ firstMs: 250, maxMs: 5000, jitter: 0.2 })
   readonly #firstTry: Promise<void>
   #tried: () => void = () => {}
@@ -37,10 +41,11 @@ export class Listener {
 
   constructor(options: ListenerOptions) {
     this.#options = options
+    this.#sockets = options.sockets ?? new ListeningSockets()
     this.#firstTry = new Promise(resolve => {
       this.#tried = resolve
     })
-    this.#listen()
+    void this.#listen()
   }
 
   /** Resolves when the first attempt has succeeded or failed. */
@@ -69,67 +74,45 @@ export class Listener {
     if (this.#closed) return
     this.#closed = true
     clearTimeout(this.#retry)
-    if (this.#server?.listening) this.#server.close()
+    if (this.#server) this.#sockets.release(this.#server)
     this.#tried()
   }
 
-  #listen(): void {
+  async #listen(): Promise<void> {
     const { at, purpose, logger, onConnection, onFailure } = this.#options
-    // Half-open: the end of a request must not end its answer.
-    const server = createServer({ allowHalfOpen: true, noDelay: true }, onConnection)
-    this.#server = server
-    const fields = { purpose, address: at.socketPath ?? at.address, port: at.socketPath === undefined ? at.port : undefined }
-    server.once('error', (error: NodeJS.ErrnoException) => {
-      this.#tried()
-      if (this.#closed) return
-      const code = error.code ?? 'EUNKNOWN'
+    if (this.#sockets.stopped) return this.#tried()
+    const { address, port, socketPath: path, socketMode } = at
+    const fields = { purpose, address: path ?? address, port: path === undefined ? port : undefined }
+    try {
+      // Half-open: the end of a request must not end its answer.
+      const make = () => createServer({ allowHalfOpen: true, noDelay: true, ...socketBuffer }, onConnection)
+      const server = await this.#sockets.listen(purpose, { address, port, path, mode: modeOf(socketMode) }, make)
+      if (this.#closed || this.#sockets.stopped) this.#sockets.release(server)
+      else this.#listens(server, fields)
+    } catch (error) {
+      if (this.#closed || this.#sockets.stopped) return
+      const code = (error as NodeJS.ErrnoException).code ?? messageOf(error)
       if (onFailure?.(code) === false) return
       const waitMs = Math.round(this.#backoff.nextMs())
       logger.error({ ...fields, code, retryMs: waitMs }, 'cannot listen: free the address or register another one; retrying')
-      this.#retry = setTimeout(() => this.#listen(), waitMs)
+      this.#retry = setTimeout(() => void this.#listen(), waitMs)
       this.#retry.unref()
-    })
-    server.once('listening', () => {
+    } finally {
       this.#tried()
-      if (this.#closed) {
-        server.close()
-        return
-      }
-      server.on('error', error => logger.warn({ ...fields, error: error.message }, 'accepting a connection failed'))
-      this.#setMode()
-      logger.debug({ ...fields, port: this.port }, 'listening')
-      for (const callback of this.#onListening) callback()
-    })
-    try {
-      if (at.socketPath === undefined) {
-        server.listen({ host: at.address === '' ? '0.0.0.0' : at.address, port: at.port })
-      } else {
-        removeStaleSocket(at.socketPath)
-        server.listen({ path: at.socketPath })
-      }
-    } catch (error) {
-      // A port that is none: Node throws where the system would answer.
-      server.emit('error', error)
     }
   }
 
-  /** The mode is free text of a registration; one that cannot be set leaves the socket file closed to others. */
-  #setMode(): void {
-    const { socketPath, socketMode } = this.#options.at
-    if (socketPath === undefined || socketMode === undefined) return
-    try {
-      chmodSync(socketPath, /^[0-7]{1,4}$/.test(socketMode) ? Number.parseInt(socketMode, 8) : 0o600)
-    } catch (error) {
-      this.#options.logger.error({ socketPath, socketMode, error: messageOf(error) }, 'cannot set the mode of a socket file')
-    }
+  #listens(server: Server, fields: object): void {
+    const { logger } = this.#options
+    this.#server = server
+    server.on('error', error => logger.warn({ ...fields, error: error.message }, 'accepting a connection failed'))
+    logger.debug({ ...fields, port: this.port }, 'listening')
+    for (const callback of this.#onListening) callback()
   }
 }
 
-/** A socket file that a killed process left behind would refuse the bind for ever. Nothing but a socket is ever removed. */
-function removeStaleSocket(path: string): void {
-  try {
-    if (lstatSync(path).isSocket()) rmSync(path)
-  } catch {
-    // None there.
-  }
+/** The mode is free text of a registration; one that is none leaves the socket file closed to others. */
+function modeOf(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined
+  return /^[0-7]{1,4}$/.test(text) ? Number.parseInt(text, 8) : 0o600
 }

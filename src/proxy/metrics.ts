@@ -60,21 +60,25 @@ export class ProxyMetrics {
     this.#counter('isthmus_proxy_connections_total', 'Connections accepted.', ['door'])
     this.#counter('isthmus_proxy_refused_total', 'Connections refused before they carried anything.', ['door', 'reason'])
     this.#counter('isthmus_proxy_dials_total', 'Attempts to reach an endpoint.', ['upstream', 'outcome'])
-    const gauge = (name: string, help: string, read: () => number) =>
+    // Of several workers: the one that is worst off, unless it is something to be added up.
+    const gauge = (name: string, help: string, aggregator: 'sum' | 'min' | 'max', read: () => number) =>
       new Gauge({
         name,
         help,
+        aggregator,
         registers: [registry],
         collect() {
           this.set(read())
         },
       })
-    gauge('isthmus_proxy_leaf_expiry_seconds', 'Time until the own leaf expires.', () => gauges.leafExpirySeconds())
-    gauge('isthmus_proxy_snapshot_age_seconds', 'Age of what is known: time since the agent last spoke.', () => gauges.snapshotAgeSeconds())
-    gauge('isthmus_proxy_agent_connected', '1 while the agent is connected.', () => gauges.agentConnected())
-    gauge('isthmus_proxy_pool_idle_streams', 'Idle pooled streams.', () => gauges.pool.idle())
-    gauge('isthmus_proxy_pool_busy_streams', 'Pooled streams in use.', () => gauges.pool.busy())
-    gauge('isthmus_proxy_mux_sessions', 'Connections that carry many streams, both ways.', () => gauges.pool.sessions())
+    gauge('isthmus_proxy_leaf_expiry_seconds', 'Time until the own leaf expires.', 'min', () => gauges.leafExpirySeconds())
+    gauge('isthmus_proxy_snapshot_age_seconds', 'Age of what is known: time since the agent last spoke.', 'max', () =>
+      gauges.snapshotAgeSeconds(),
+    )
+    gauge('isthmus_proxy_agent_connected', '1 while the agent is connected.', 'min', () => gauges.agentConnected())
+    gauge('isthmus_proxy_pool_idle_streams', 'Idle pooled streams.', 'sum', () => gauges.pool.idle())
+    gauge('isthmus_proxy_pool_busy_streams', 'Pooled streams in use.', 'sum', () => gauges.pool.busy())
+    gauge('isthmus_proxy_mux_sessions', 'Connections that carry many streams, both ways.', 'sum', () => gauges.pool.sessions())
     const open = new Gauge({
       name: 'isthmus_proxy_connections_open',
       help: 'Connections open now.',

@@ -7,14 +7,17 @@ import type { Socket } from 'node:net'
 import { messageOf } from '../lib/errors.ts'
 import type { Logger } from '../lib/log.ts'
 import type { SidecarBinding } from './binding.ts'
-import { serveHttp1 } from './http1/connection.ts'
+import { serveHttp1, type ServedConnection } from './http1/connection.ts'
 import type { ConnectFailure, HttpDoor, Opened, Outcome, UpstreamStream } from './http1/door.ts'
 import type { RequestHead } from './http1/head.ts'
 import { defaultHttp1Limits, type Http1Limits } from './http1/limits.ts'
+import { defaultHttp2Limits, type Http2Limits } from './http2/limits.ts'
 import { Listener } from './listener.ts'
+import type { ListeningSockets } from './listening-sockets.ts'
 import { recordRequest, type ProxyMetrics, type RequestTallies, type Tally } from './metrics.ts'
-import { ClientContexts } from './tls.ts'
-import { openTunnel, type Tunnel } from './tunnel.ts'
+import { OutboundHttp2 } from './outbound-http2.ts'
+import { ClientContexts, isHttp2 } from './tls.ts'
+import { openTunnel } from './tunnel.ts'
 import { Upstream } from './upstream.ts'
 import { xfccHeader } from './xfcc.ts'
 
@@ -25,12 +28,14 @@ const drain = { quietMs: 1000, limitMs: 10_000 } as const
 export interface OutboundOptions {
   metrics: ProxyMetrics
   logger: Logger
-  limits?: Partial<Http1Limits>
+  sockets: ListeningSockets
+  limits?: Partial<Http1Limits & Http2Limits>
 }
 
 /** One upstream with its listener and what came in through it. */
 interface Entry {
   upstream: Upstream
+  http2: OutboundHttp2 | undefined
   listener: Listener
   /** Listener and protocol; when one changes, the entry is made anew. */
   shape: string
@@ -43,10 +48,13 @@ export class Outbound {
   readonly #entries = new Map<string, Entry>()
   readonly #accepted: Tally
   readonly #limits: Http1Limits
+  readonly #http2Limits: Http2Limits
+  #draining = false
 
   constructor(options: OutboundOptions) {
     this.#options = options
     this.#limits = { ...defaultHttp1Limits, ...options.limits }
+    this.#http2Limits = { ...defaultHttp2Limits, ...options.limits }
     this.#accepted = options.metrics.connections('outbound')
     options.metrics.gauges.open.set('outbound', () => [...this.#entries.values()].reduce((sum, entry) => sum + entry.connections.size, 0))
   }
@@ -76,6 +84,7 @@ export class Outbound {
       const entry = this.#entries.get(name)
       if (entry) {
         entry.upstream.update(upstreamPlan, identity)
+        entry.http2?.update()
         for (const connection of entry.connections.values()) connection.replan(entry.upstream)
         continue
       }
@@ -85,13 +94,10 @@ export class Outbound {
     await Promise.all(tried)
   }
 
+  /** Says go-away to every connection of the app, new ones too. Tunnels, which cannot be told, are left to their end. */
   drain(): void {
+    this.#draining = true
     for (const { connections } of this.#entries.values()) for (const connection of connections.values()) connection.drain()
-  }
-
-  /** Stops accepting. */
-  closeListeners(): void {
-    for (const { listener } of this.#entries.values()) listener.close()
   }
 
   close(): void {
@@ -99,19 +105,27 @@ export class Outbound {
   }
 
   #add(name: string, upstream: Upstream): Entry {
-    const { metrics, logger } = this.#options
+    const { metrics, logger, sockets } = this.#options
     const { resource } = upstream.plan
     const requests = metrics.requests('outbound', name)
+    const http2 = isHttp2(resource.protocol) ? new OutboundHttp2(upstream, requests, this.#http2Limits, logger) : undefined
     const connections: Entry['connections'] = new Map()
     const accept = (socket: Socket) => {
       this.#accepted.count += 1
       socket.on('error', () => {})
       socket.once('close', () => connections.delete(socket))
-      const isHttp = resource.protocol === 'http'
-      connections.set(socket, isHttp ? this.#serveHttp(socket, upstream, requests) : serveBytes(socket, upstream))
+      const { protocol } = resource
+      const served =
+        http2 !== undefined
+          ? serving(http2.serve(socket))
+          : protocol === 'http'
+            ? this.#serveHttp(socket, upstream, requests)
+            : serveBytes(socket, upstream)
+      connections.set(socket, served)
+      if (this.#draining) served.drain()
     }
-    const listener = new Listener({ at: resource.listen, purpose: `upstream ${name}`, logger, onConnection: accept })
-    const entry: Entry = { upstream, listener, shape: shapeOf(resource), connections }
+    const listener = new Listener({ at: resource.listen, purpose: `upstream ${name}`, logger, sockets, onConnection: accept })
+    const entry: Entry = { upstream, http2, listener, shape: shapeOf(resource), connections }
     this.#entries.set(name, entry)
     return entry
   }
@@ -119,14 +133,18 @@ export class Outbound {
   #remove(name: string, entry: Entry): void {
     this.#entries.delete(name)
     entry.listener.close()
+    entry.http2?.close()
     entry.upstream.close()
     for (const socket of entry.connections.keys()) socket.destroy()
   }
 
   #serveHttp(socket: Socket, upstream: Upstream, requests: RequestTallies): { drain(): void; replan(): void } {
-    const served = serveHttp1(socket, new OutboundHttp(upstream, requests, this.#options.logger), this.#limits)
-    return { drain: () => served.drain(), replan: () => served.reauthorize() }
+    return serving(serveHttp1(socket, new OutboundHttp(upstream, requests, this.#options.logger), this.#limits))
   }
+}
+
+function serving(served: ServedConnection): { drain(): void; replan(): void } {
+  return { drain: () => served.drain(), replan: () => served.reauthorize() }
 }
 
 /** One connection of the app. Requests are not judged here: whom an app may call is for the other side to say. */
@@ -177,20 +195,19 @@ class OutboundHttp implements HttpDoor {
 
 /** Bytes: a tunnel from the start. */
 function serveBytes(socket: Socket, upstream: Upstream): { drain(): void; replan(upstream: Upstream): void } {
-  let tunnel: Tunnel | undefined
   let check: (() => void) | undefined
   socket.pause()
   void upstream.dial().then(dialed => {
     if (!dialed.ok) return void socket.resetAndDestroy()
     const { stream, endpoint } = dialed
     if (socket.destroyed) return void stream.destroy()
-    const open = (tunnel = openTunnel(socket, stream, { idleMs: tunnelIdleMs }))
+    const open = openTunnel(socket, stream, { idleMs: tunnelIdleMs })
     check = () => {
       if (!upstream.accepts(stream)) open.destroy()
       else if (!upstream.hasEndpoint(endpoint)) open.drain(drain.quietMs, drain.limitMs)
     }
   })
-  return { drain: () => tunnel?.drain(drain.quietMs, drain.limitMs), replan: () => check?.() }
+  return { drain: () => {}, replan: () => check?.() }
 }
 
 function shapeOf(resource: { listen: object; protocol: string }): string {

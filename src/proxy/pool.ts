@@ -5,6 +5,7 @@
  * stream, destroys one that says anything while idle, because it is out of step.
  */
 import type { ByteStream } from '../lib/byte-stream.ts'
+import { sharedDeadlines, type Deadlines, type Watched } from '../lib/deadlines.ts'
 import type { Endpoint } from '../mesh/snapshot.ts'
 import type { UpstreamStream } from './http1/door.ts'
 
@@ -19,31 +20,25 @@ export interface PoolLimits {
 /** What becomes of something open when the plan changes. */
 export type Verdict = 'keep' | 'drain' | 'close'
 
-export const poolLimits: PoolLimits = { maxIdle: 128, idleMs: 30_000, maxAgeMs: 300_000 }
-
-interface Pooled {
-  stream: ByteStream
-  endpoint: Endpoint
-  address: string
-  key: string
-  endsMs: number
-  idleSinceMs: number
-  busy: boolean
-}
+export const poolLimits: PoolLimits = { maxIdle: 1024, idleMs: 30_000, maxAgeMs: 300_000 }
 
 export function addressOf(endpoint: Endpoint): string {
   return `${endpoint.address}:${endpoint.port}`
 }
 
-export class StreamPool {
+export class StreamPool implements Watched {
   readonly #limits: PoolLimits
+  readonly #deadlines: Deadlines
   readonly #idle = new Map<string, Pooled[]>()
+  /** The same by endpoint, so that no address is put together for a request. */
+  #byEndpoint = new WeakMap<Endpoint, Pooled[]>()
   readonly #all = new Set<Pooled>()
   #key = ''
-  #sweep: NodeJS.Timeout | undefined
+  #watched = false
 
-  constructor(limits: PoolLimits = poolLimits) {
+  constructor(limits: PoolLimits = poolLimits, deadlines: Deadlines = sharedDeadlines) {
     this.#limits = limits
+    this.#deadlines = deadlines
   }
 
   get idleCount(): number {
@@ -58,27 +53,30 @@ export class StreamPool {
 
   /** An idle stream to this endpoint, the one used last first. */
   take(endpoint: Endpoint): UpstreamStream | undefined {
-    const list = this.#idle.get(addressOf(endpoint))
-    for (let pooled = list?.pop(); pooled; pooled = list?.pop()) {
-      if (pooled.stream.destroyed || !pooled.stream.writable || performance.now() > pooled.endsMs) {
-        this.#drop(pooled)
-        continue
+    const list = this.#byEndpoint.get(endpoint) ?? this.#listOf(endpoint)
+    for (let pooled = list.pop(); pooled !== undefined; pooled = list.pop()) {
+      if (!pooled.stream.destroyed && pooled.stream.writable && !pooled.worn) {
+        pooled.busy = pooled.reusable = true
+        return pooled
       }
-      pooled.busy = true
-      return this.#lend(pooled, true)
+      this.#drop(pooled)
     }
     return undefined
   }
 
   /** Takes a new stream in, in use. `key` is what it was opened under. */
   add(stream: ByteStream, endpoint: Endpoint, key: string): UpstreamStream {
-    const endsMs = performance.now() + this.#limits.maxAgeMs * (1 - Math.random() * 0.2)
-    const pooled: Pooled = { stream, endpoint, address: addressOf(endpoint), key, endsMs, idleSinceMs: 0, busy: true }
+    const endsMs = this.#deadlines.clock.monotonicMs() + this.#limits.maxAgeMs * (1 - Math.random() * 0.2)
+    const pooled: Pooled = new Pooled(stream, endpoint, this.#listOf(endpoint), key, endsMs, clean =>
+      clean ? this.#putBack(pooled) : this.#drop(pooled),
+    )
     this.#all.add(pooled)
     stream.once('close', () => this.#forget(pooled))
     // Whoever uses the stream learns of an error by its own listener or by `close`; without one here an idle one would throw.
     stream.on('error', () => {})
-    return this.#lend(pooled, false)
+    if (!this.#watched) this.#deadlines.add(this)
+    this.#watched = true
+    return pooled
   }
 
   /** From now on streams are of this key; idle ones of another go, busy ones are closed at their end. */
@@ -89,55 +87,51 @@ export class StreamPool {
 
   /** Closes what may no longer be used: idle streams at once, busy ones at once as well or when their message has ended. */
   retire(verdict: (stream: ByteStream, endpoint: Endpoint) => Verdict): void {
+    this.#byEndpoint = new WeakMap()
     for (const pooled of this.#all) {
       const outcome = verdict(pooled.stream, pooled.endpoint)
       if (outcome === 'keep') continue
       if (outcome === 'close' || !pooled.busy) this.#drop(pooled)
-      else pooled.endsMs = 0
+      else pooled.worn = true
     }
   }
 
   close(): void {
-    clearTimeout(this.#sweep)
-    this.#sweep = undefined
     for (const pooled of this.#all) this.#drop(pooled)
   }
 
-  #lend(pooled: Pooled, reusable: boolean): UpstreamStream {
-    let done = false
-    const once = (end: () => void) => () => {
-      if (done) return
-      done = true
-      end()
+  /** Closes what was idle for too long; what is too old is not lent again. */
+  check(nowMs: number): void {
+    for (const pooled of this.#all) {
+      if (nowMs > pooled.endsMs) pooled.worn = true
+      if (pooled.busy) continue
+      if (pooled.idleSinceMs === 0) pooled.idleSinceMs = nowMs
+      if (pooled.worn || nowMs - pooled.idleSinceMs > this.#limits.idleMs) this.#drop(pooled)
     }
-    return {
-      stream: pooled.stream,
-      reusable,
-      release: once(() => this.#putBack(pooled)),
-      destroy: once(() => this.#drop(pooled)),
-    }
+    if (this.#all.size > 0) return
+    this.#watched = false
+    this.#deadlines.delete(this)
+    this.#idle.clear()
+    this.#byEndpoint = new WeakMap()
+  }
+
+  #listOf(endpoint: Endpoint): Pooled[] {
+    const address = addressOf(endpoint)
+    let list = this.#idle.get(address)
+    if (!list) this.#idle.set(address, (list = []))
+    this.#byEndpoint.set(endpoint, list)
+    return list
   }
 
   #putBack(pooled: Pooled): void {
-    const { stream, key, address } = pooled
-    const now = performance.now()
-    let list = this.#idle.get(address)
-    if (!list) this.#idle.set(address, (list = []))
-    if (
-      stream.destroyed ||
-      !stream.writable ||
-      stream.readableLength > 0 ||
-      key !== this.#key ||
-      now > pooled.endsMs ||
-      list.length >= this.#limits.maxIdle
-    ) {
+    const { stream, list } = pooled
+    const fit = !stream.destroyed && stream.writable && stream.readableLength === 0
+    if (!fit || pooled.worn || pooled.key !== this.#key || list.length >= this.#limits.maxIdle) {
       this.#drop(pooled)
       return
     }
-    pooled.busy = false
-    pooled.idleSinceMs = now
+    pooled.idleSinceMs = 0
     list.push(pooled)
-    this.#startSweep()
   }
 
   #drop(pooled: Pooled): void {
@@ -147,28 +141,45 @@ export class StreamPool {
 
   #forget(pooled: Pooled): void {
     this.#all.delete(pooled)
-    const list = this.#idle.get(pooled.address)
-    const at = list?.indexOf(pooled) ?? -1
-    if (at >= 0) list!.splice(at, 1)
-    if (list?.length === 0) this.#idle.delete(pooled.address)
+    const at = pooled.list.indexOf(pooled)
+    if (at >= 0) pooled.list.splice(at, 1)
+  }
+}
+
+/** One stream as it is lent, one object for all its requests. */
+class Pooled implements UpstreamStream {
+  readonly stream: ByteStream
+  readonly endpoint: Endpoint
+  /** The idle ones of its address. */
+  readonly list: Pooled[]
+  readonly key: string
+  readonly endsMs: number
+  reusable = false
+  busy = true
+  /** Not lent again. */
+  worn = false
+  /** Set by the first look at it after it was given back. */
+  idleSinceMs = 0
+  readonly #ended: (clean: boolean) => void
+
+  constructor(stream: ByteStream, endpoint: Endpoint, list: Pooled[], key: string, endsMs: number, ended: (clean: boolean) => void) {
+    this.stream = stream
+    this.endpoint = endpoint
+    this.list = list
+    this.key = key
+    this.endsMs = endsMs
+    this.#ended = ended
   }
 
-  #startSweep(): void {
-    if (this.#sweep) return
-    this.#sweep = setTimeout(
-      () => {
-        this.#sweep = undefined
-        const now = performance.now()
-        let idle = 0
-        for (const pooled of this.#all) {
-          if (pooled.busy) continue
-          if (now - pooled.idleSinceMs > this.#limits.idleMs || now > pooled.endsMs) this.#drop(pooled)
-          else idle += 1
-        }
-        if (idle > 0) this.#startSweep()
-      },
-      Math.max(50, this.#limits.idleMs / 4),
-    )
-    this.#sweep.unref()
+  release(): void {
+    if (!this.busy) return
+    this.busy = false
+    this.#ended(true)
+  }
+
+  destroy(): void {
+    if (!this.busy) return
+    this.busy = false
+    this.#ended(false)
   }
 }

@@ -59,12 +59,18 @@ export class ClientContexts {
 /** Streams of requests multiplexed over one connection (mux/), between two of us. */
 export const muxProtocol = 'isthmus-mux/1'
 
+/** Its requests come in HTTP/2. */
+export function isHttp2(protocol: string): boolean {
+  return protocol === 'http2' || protocol === 'grpc'
+}
+
 /**
  * The server's answer to a client's ALPN offer. Returning nothing, as Node does when the lists do not overlap, would abort the
  * handshake and with it every Envoy; so the client's first offer is the last resort (data-plane.md 3.2).
  */
 export function chooseAlpn(offered: readonly string[], protocol: string): string | undefined {
   if (protocol === 'http' && offered.includes(muxProtocol)) return muxProtocol
+  if (isHttp2(protocol) && offered.includes('h2')) return 'h2'
   if (offered.includes('http/1.1')) return 'http/1.1'
   if (offered.includes('h2')) return 'h2'
   return offered[0]

@@ -16,7 +16,7 @@ import { readBundle } from './permit.ts'
 import { Ejections } from './ejections.ts'
 import { addressOf, StreamPool } from './pool.ts'
 import { Sessions } from './sessions.ts'
-import { muxProtocol, type ClientContexts, type ProxyIdentity } from './tls.ts'
+import { isHttp2, muxProtocol, type ClientContexts, type ProxyIdentity } from './tls.ts'
 
 /** Endpoints tried for one stream. */
 const maxAttempts = 3
@@ -34,7 +34,7 @@ export class Upstream {
   readonly #sessions = new Sessions({
     dial: endpoint => void this.#openSession(endpoint),
     // What it had under way is tried again elsewhere, and not against the same silence.
-    silent: endpoint => this.#ejections.failed(addressOf(endpoint)),
+    silent: endpoint => this.lost(endpoint),
   })
   readonly #dials: { ok: { count: number }; failed: { count: number }; identity: { count: number } }
   /** Connection failures only: what an app answers never ejects a gateway. */
@@ -80,6 +80,11 @@ export class Upstream {
     return this.#sessions.count
   }
 
+  /** What sessions opened now are tied to: the own leaf, the roots and the name asked for. */
+  get key(): string {
+    return this.#key
+  }
+
   /** Takes over a new plan or leaf. */
   update(plan: UpstreamPlan, identity: ProxyIdentity): void {
     const { key, target } = this.#bind(plan, identity)
@@ -115,6 +120,21 @@ export class Upstream {
     return this.#plan.endpoints.some(each => addressOf(each) === address)
   }
 
+  /** The endpoint whose turn it is. */
+  pick(): Endpoint | undefined {
+    return this.#pick(nobody)
+  }
+
+  /** It failed lately: only a new connection tells whether it is back. */
+  doubts(endpoint: Endpoint): boolean {
+    return this.#ejections.doubts(endpoint)
+  }
+
+  /** A connection to it was there and died without a word. */
+  lost(endpoint: Endpoint): void {
+    this.#ejections.failed(addressOf(endpoint))
+  }
+
   /**
    * A stream for one request, at once where a session or an idle stream is there. `fresh`: after a stream that was lost; nothing may
    * have been sent on this one before.
@@ -139,7 +159,7 @@ export class Upstream {
   /** A connection of its own, for a tunnel; `first` is an endpoint that was picked already. */
   dial(first?: Endpoint): Promise<Dialled> {
     const { protocol } = this.#plan.resource
-    return this.#dial(first, protocol === 'http' ? ['http/1.1'] : protocol === 'http2' || protocol === 'grpc' ? ['h2'] : [])
+    return this.#dial(first, protocol === 'http' ? ['http/1.1'] : isHttp2(protocol) ? ['h2'] : [])
   }
 
   close(): void {

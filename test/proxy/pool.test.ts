@@ -3,6 +3,8 @@ import { PassThrough } from 'node:stream'
 import t from 'tap'
 import type { UpstreamStream } from '../../src/proxy/http1/door.ts'
 import { StreamPool } from '../../src/proxy/pool.ts'
+import { Deadlines } from '../../src/lib/deadlines.ts'
+import { FakeClock } from '../support/fake-clock.ts'
 import { endpointAt } from '../support/proxy-scene.ts'
 
 const [one, two] = [endpointAt(1), endpointAt(2)]
@@ -12,8 +14,8 @@ function open(pool: StreamPool, endpoint = one, key = 'k'): UpstreamStream {
   return pool.add(new PassThrough(), endpoint, key)
 }
 
-function poolOf(key = 'k'): StreamPool {
-  const pool = new StreamPool(limits)
+function poolOf(key = 'k', clock = new FakeClock()): StreamPool {
+  const pool = new StreamPool(limits, new Deadlines(clock, 10))
   pool.rekey(key)
   return pool
 }
@@ -63,11 +65,14 @@ t.test('an idle stream that closes is forgotten, and one with bytes nobody asked
 })
 
 t.test('no more idle streams than the limit are kept, and none longer than its time', async t => {
-  const pool = poolOf()
+  const clock = new FakeClock()
+  const pool = poolOf('k', clock)
   const streams = [open(pool), open(pool), open(pool)]
   for (const each of streams) each.release()
   t.strictSame([pool.idleCount, streams.map(each => each.stream.destroyed)], [2, [false, false, true]])
-  await new Promise(resolve => setTimeout(resolve, 300))
+  await clock.advance(40)
+  t.equal(pool.idleCount, 2)
+  await clock.advance(30)
   t.equal(pool.idleCount, 0)
 })
 

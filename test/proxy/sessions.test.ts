@@ -268,7 +268,8 @@ t.test('an instance that drains is empty soon, one that is killed is replaced, a
   await until(() => [1, 2, 3].every(i => load.answers.some(({ body }) => body === `app${i}`)))
   const began = performance.now()
   await instances[0]!.drain(5000)
-  t.ok(performance.now() - began < 1500, `${Math.round(performance.now() - began)} ms`)
+  // By itself, not because its time is up.
+  t.ok(performance.now() - began < 4000, `${Math.round(performance.now() - began)} ms`)
   t.strictSame(load.statuses, { 200: load.answers.length })
   await until(() => load.answers.slice(-100).every(({ body }) => body !== 'app1'))
   await until(async () => (await sessionsOf(scene.web)) === 4)

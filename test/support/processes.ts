@@ -1,6 +1,7 @@
 // Real isthmus processes for the end-to-end tests: agents, sidecars and gateways started through the CLI on loopback, each ended by
 // its own id, with their logs kept so that a failure can show them.
 import { spawn, type ChildProcess } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { request, type Agent as HttpAgent } from 'node:http'
 import { tmpdir } from 'node:os'
@@ -116,6 +117,8 @@ export class ClusterProcess {
   agent: Running
   readonly proxies = new Map<string, Running>()
   readonly #adminPorts = new Map<string, number>()
+  /** Processes that a restart made; they are no children of ours. */
+  readonly #successors = new Set<number>()
   readonly #configPath: string
 
   private constructor(datacenter: string, directory: string, ports: ClusterProcess['ports']) {
@@ -192,9 +195,8 @@ export class ClusterProcess {
   /** `isthmus sidecar` or `isthmus gateway` beside this agent; ready when its admin door says so. */
   async proxy(name: string, command: 'sidecar' | 'gateway', ...args: string[]): Promise<Running> {
     const [admin] = (await freePorts(1)) as [number]
-    const running = start(process.execPath, [cliPath, command, ...args, '--admin', `127.0.0.1:${admin}`], {
-      ISTHMUS_HTTP_ADDR: `127.0.0.1:${this.ports.http}`,
-    })
+    const own = ['--admin', `127.0.0.1:${admin}`, '--pid-file', this.#pidFile(name)]
+    const running = start(process.execPath, [cliPath, command, ...args, ...own], { ISTHMUS_HTTP_ADDR: `127.0.0.1:${this.ports.http}` })
     this.proxies.set(name, running)
     this.#adminPorts.set(name, admin)
     await until(`${command} ${name} ready`, async () => {
@@ -209,8 +211,52 @@ export class ClusterProcess {
     return this.#adminPorts.get(name)!
   }
 
+  /** The process that serves as this proxy now. */
+  pid(name: string): number {
+    return Number(readFileSync(this.#pidFile(name), 'utf8'))
+  }
+
+  /** Replaces the process of a proxy; resolves when its successor serves, with the time that took. */
+  async restartProxy(name: string): Promise<number> {
+    const before = this.pid(name)
+    const beganMs = performance.now()
+    process.kill(before, 'SIGUSR2')
+    await until(`${name} has a successor`, () => Promise.resolve(this.pid(name) !== before), 30_000, 5)
+    this.#successors.add(this.pid(name))
+    return performance.now() - beganMs
+  }
+
+  #pidFile(name: string): string {
+    return join(this.directory, `${name}.pid`)
+  }
+
   async stop(): Promise<void> {
     await Promise.all([...this.proxies.values(), this.agent].map(each => each.stop()))
+    await Promise.all([...this.#successors].map(endProcess))
     await rm(this.directory, { recursive: true, force: true })
+  }
+}
+
+/** False for one that ended but that nobody has asked about yet, too. */
+export function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return !/^\d+ \(.*\) Z/.test(readFileSync(`/proc/${pid}/stat`, 'utf8'))
+  } catch (error) {
+    // Where there is no /proc the signal said it.
+    return (error as NodeJS.ErrnoException).code === 'ENOENT' && process.platform !== 'linux'
+  }
+}
+
+/** Ends a process that is no child: in order, then at once. */
+async function endProcess(pid: number): Promise<void> {
+  for (const [signal, waitMs] of [
+    ['SIGTERM', 1000],
+    ['SIGTERM', 1000],
+    ['SIGKILL', 5000],
+  ] as const) {
+    if (!isAlive(pid)) return
+    process.kill(pid, signal)
+    await until(`${pid} ended`, () => Promise.resolve(!isAlive(pid)), waitMs, 10).catch(() => undefined)
   }
 }

@@ -31,6 +31,8 @@ export interface TwoClusters {
 export interface SceneOptions {
   /** Further agent configuration for both clusters. */
   config?: Record<string, unknown>
+  /** Further flags of each proxy: gateway, api, db, web. */
+  proxyFlags?: Record<string, string[]>
   /** Start only agents and peering, no apps and proxies. */
   controlPlaneOnly?: boolean
 }
@@ -96,7 +98,7 @@ export async function startTwoClusters(options: SceneOptions = {}): Promise<TwoC
   }
   try {
     await peer(scene)
-    if (!options.controlPlaneOnly) await populate(scene, portOf(api), portOf(db))
+    if (!options.controlPlaneOnly) await populate(scene, portOf(api), portOf(db), options.proxyFlags ?? {})
     return scene
   } catch (error) {
     await scene.stop()
@@ -126,7 +128,7 @@ export async function peeringActive({ east, west }: Pick<TwoClusters, 'east' | '
   }
 }
 
-async function populate(scene: TwoClusters, apiAppPort: number, dbAppPort: number): Promise<void> {
+async function populate(scene: TwoClusters, apiAppPort: number, dbAppPort: number, flags: Record<string, string[]>): Promise<void> {
   const { east, west } = scene
   await west.api('PUT', '/v1/config', { Kind: 'service-defaults', Name: 'api', Protocol: 'http' })
   await west.api('PUT', '/v1/agent/service/register', {
@@ -154,10 +156,10 @@ async function populate(scene: TwoClusters, apiAppPort: number, dbAppPort: numbe
     },
   })
   await Promise.all([
-    west.proxy('gateway', 'gateway', '--address', `127.0.0.1:${scene.westGatewayPort}`),
-    west.proxy('api', 'sidecar', '--for', 'api'),
-    west.proxy('db', 'sidecar', '--for', 'db'),
-    east.proxy('web', 'sidecar', '--for', 'web'),
+    west.proxy('gateway', 'gateway', '--address', `127.0.0.1:${scene.westGatewayPort}`, ...(flags['gateway'] ?? [])),
+    west.proxy('api', 'sidecar', '--for', 'api', ...(flags['api'] ?? [])),
+    west.proxy('db', 'sidecar', '--for', 'db', ...(flags['db'] ?? [])),
+    east.proxy('web', 'sidecar', '--for', 'web', ...(flags['web'] ?? [])),
   ])
   await until('a request crosses', async () => (await call(scene.apiPort, '/', { timeoutMs: 1000 })).status === 200, 30_000)
 }

@@ -5,10 +5,10 @@
  */
 import { setMaxListeners } from 'node:events'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
-import { connect, type AddressInfo, type Socket } from 'node:net'
-import { lstatSync, unlinkSync } from 'node:fs'
+import type { AddressInfo, Socket } from 'node:net'
 import { messageOf, MeshError } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
+import { clearSocketFile } from '../../lib/socket-file.ts'
 import { errorReply } from './errors.ts'
 import { ConnectionCounter, guard, remoteOf } from './guard.ts'
 import { type DoorLimits, httpLimits } from './limits.ts'
@@ -277,22 +277,10 @@ function cannotListen(address: HttpAddress, error: Error): MeshError {
 }
 
 /** A socket file that nobody answers on is left over from a process that died. */
-function removeStaleSocket(path: string): Promise<void> {
-  return new Promise((resolve, reject) => {
-    if (!lstatSync(path, { throwIfNoEntry: false })?.isSocket()) return resolve()
-    const probe = connect(path)
-    probe.once('connect', () => {
-      probe.destroy()
-      reject(
-        new MeshError(
-          'unavailable',
-          `cannot listen for HTTP on unix://${path}: another process answers there; stop it, or set addresses.http`,
-        ),
-      )
-    })
-    probe.once('error', () => {
-      unlinkSync(path)
-      resolve()
-    })
-  })
+async function removeStaleSocket(path: string): Promise<void> {
+  if (await clearSocketFile(path)) return
+  throw new MeshError(
+    'unavailable',
+    `cannot listen for HTTP on unix://${path}: another process answers there; stop it, or set addresses.http`,
+  )
 }

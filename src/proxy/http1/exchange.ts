@@ -199,6 +199,7 @@ export class Exchange implements UpstreamOwner, Awaiting {
   private forwardRequest(buffer: Buffer, start: number, end: number): number {
     const body = this.requestBody
     const { stream } = this.upstream!
+    const { writer } = this.link!
     let at = start
     while (at < end && !body.done) {
       at = body.read(buffer, at, end)
@@ -206,7 +207,7 @@ export class Exchange implements UpstreamOwner, Awaiting {
       const size = body.to - body.from
       if (size === 0) continue
       this.outcome.requestBytes += size
-      if (!stream.write(part(buffer, body.from, body.to))) this.host.stall()
+      if (!writer.write(part(buffer, body.from, body.to))) this.host.stall()
     }
     this.host.touched()
     if (body.done) {

@@ -3,6 +3,7 @@
  * none, and whatever arrives then (a late or unasked-for response) destroys it, so that it can never answer somebody else.
  */
 import type { ByteStream } from '../../lib/byte-stream.ts'
+import { TurnWriter } from '../../lib/turn-writer.ts'
 
 export interface UpstreamOwner {
   upstreamData(chunk: Buffer): void
@@ -14,12 +15,15 @@ export interface UpstreamOwner {
 const slot = Symbol('isthmus.http1.link')
 
 export class Link {
+  /** For bodies; text and heads go to the stream itself. */
+  readonly writer: TurnWriter
   owner: UpstreamOwner | undefined
   /** The upstream has ended its side. */
   ended = false
 
   private constructor(stream: ByteStream) {
     this.ended = stream.readableEnded
+    this.writer = new TurnWriter(stream)
     stream.on('data', (chunk: Buffer) => {
       if (this.owner === undefined) stream.destroy()
       else this.owner.upstreamData(chunk)

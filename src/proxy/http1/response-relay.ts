@@ -4,6 +4,7 @@
  * is told about the length of the body is how the body is then written.
  */
 import type { ByteStream } from '../../lib/byte-stream.ts'
+import { TurnWriter } from '../../lib/turn-writer.ts'
 import { BodyReader } from './body.ts'
 import { ResponseHead, type RequestHead } from './head.ts'
 import type { Http1Limits } from './limits.ts'
@@ -35,6 +36,7 @@ export class ResponseRelay {
   private readonly partial = new Pending()
   private readonly request: RequestHead
   private readonly client: ByteStream
+  private readonly writer: TurnWriter
   private readonly awaiting: Awaiting
   private readonly limits: Http1Limits
   /** An until-close body that is chunked for the client. */
@@ -44,6 +46,7 @@ export class ResponseRelay {
   constructor(request: RequestHead, client: ByteStream, awaiting: Awaiting, limits: Http1Limits) {
     this.request = request
     this.client = client
+    this.writer = new TurnWriter(client)
     this.awaiting = awaiting
     this.limits = limits
     this.head = new ResponseHead(limits)
@@ -176,7 +179,7 @@ export class ResponseRelay {
       const size = body.to - body.from
       if (size === 0) continue
       this.bytes += size
-      const room = this.rechunk ? writeChunk(client, buffer, body.from, body.to) : client.write(part(buffer, body.from, body.to))
+      const room = this.rechunk ? writeChunk(client, buffer, body.from, body.to) : this.writer.write(part(buffer, body.from, body.to))
       if (!room) upstream.pause()
     }
     // Bytes after the message belong to no request of ours.

@@ -5,11 +5,14 @@ import { Pending } from './pending.ts'
 import { bad } from './refusals.ts'
 
 /** RFC 9110 6.5.1: framing, routing, authentication, request modifiers and content fields never come in trailers. */
-const forbidden = [
+const forbidden: readonly string[] = [
   'age authorization cache-control connection content-encoding content-length content-range content-type cookie date expect expires host if-match',
   'if-modified-since if-none-match if-range if-unmodified-since keep-alive location max-forwards pragma range retry-after set-cookie te trailer',
   'transfer-encoding upgrade vary warning www-authenticate x-forwarded-client-cert x-forwarded-for x-forwarded-host x-forwarded-proto',
 ].flatMap(line => line.split(' '))
+
+/** For whoever reads trailers of another codec. */
+export const neverInTrailers: ReadonlySet<string> = new Set(forbidden)
 
 export class Trailers extends Fields {
   private readonly pending = new Pending()

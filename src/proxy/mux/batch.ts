@@ -4,7 +4,8 @@
  * silent holds none.
  */
 
-const size = 64 * 1024
+/** What one read of a socket brings (64 KiB) fits whole behind some smaller frames. */
+const size = 80 * 1024
 /** Free buffers that are kept for the next turn. */
 const maxFree = 32
 

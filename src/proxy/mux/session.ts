@@ -134,7 +134,8 @@ export class MuxSession implements Watched {
     let at = start
     while (at < end) {
       let batch = (this.batch ??= Batch.take())
-      if (batch.room < headerBytes + Math.min(end - at, 1024)) {
+      // Rather than being cut it goes into the next one.
+      if (batch.room < headerBytes + end - at && batch.length > 0) {
         this.flush()
         batch = this.batch = Batch.take()
       }

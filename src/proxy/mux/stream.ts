@@ -46,6 +46,13 @@ export class MuxStream extends EventEmitter implements ByteStream {
     return !this.ending && !this.destroyed
   }
 
+  /** Bytes that wait for a window. */
+  get writableLength(): number {
+    let length = 0
+    for (const bytes of this.unsent) length += bytes.length
+    return length
+  }
+
   isPaused(): boolean {
     return this.paused
   }

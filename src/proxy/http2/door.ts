@@ -1,0 +1,33 @@
+/**
+ * The seam between the HTTP/2 code and whoever judges and routes requests (inbound, outbound). A door belongs to one downstream
+ * connection; its requests overlap, so each has an object of its own. What a refusal, a failed connect and an outcome are is the
+ * same as in HTTP/1.1.
+ */
+import type { Outcome, Refused } from '../http1/door.ts'
+import type { Channels } from './channels.ts'
+import type { RequestFields } from './fields.ts'
+
+export interface Http2Door {
+  /** Where requests that were not refused go. */
+  readonly channels: Channels
+  /** Judges one request against the plan of this moment; synchronous. Edit `fields` in place (`remove`, `append`). */
+  open(fields: RequestFields): DoorRequest
+  /** The connection was ended because of what the client did with it. */
+  flooded?(): void
+  /** `open` or `stillAllowed` threw: a mistake of ours. The request was answered 500. */
+  threw(error: unknown): void
+}
+
+export interface DoorRequest {
+  /** Why it goes nowhere, if it does not. */
+  readonly refused: Refused | undefined
+  /**
+   * Instead of `limits.requestTimeoutMs`; 0 is no limit. As Envoy's route timeout it holds for the whole response, a stream's too, once the
+   * request has ended; a `grpc-timeout` is between the caller and the app, and passes.
+   */
+  readonly timeoutMs: number | undefined
+  /** Asked again when the plan changed. */
+  stillAllowed(): boolean
+  /** Once. `outcome` is not used any more by the caller. */
+  finished(outcome: Outcome): void
+}

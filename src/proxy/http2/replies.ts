@@ -1,0 +1,42 @@
+/**
+ * What this program itself answers on a stream: a text, or to a gRPC request the same as a gRPC status, trailers only (HTTP 200 with
+ * grpc-status and grpc-message in its one header list), as Envoy does.
+ */
+import type { ServerHttp2Stream } from 'node:http2'
+
+/** The HTTP status that a refusal would have, as a gRPC status (gRPC's http-grpc-status-mapping). */
+function grpcStatus(status: number): number {
+  switch (status) {
+    case 400:
+      return 13
+    case 401:
+      return 16
+    case 403:
+      return 7
+    case 404:
+      return 12
+    case 429:
+    case 502:
+    case 503:
+    case 504:
+      return 14
+    default:
+      return 2
+  }
+}
+
+/** Sends it and answers the HTTP status that was sent. The stream is open and nothing was sent on it. */
+export function reply(stream: ServerHttp2Stream, status: number, body: string, grpc: boolean): number {
+  if (grpc) {
+    const message = encodeURI(body)
+    stream.respond(
+      { ':status': 200, 'content-type': 'application/grpc', 'grpc-status': String(grpcStatus(status)), 'grpc-message': message },
+      { endStream: true },
+    )
+    return 200
+  }
+  stream.respond({ ':status': status, 'content-type': 'text/plain', 'content-length': Buffer.byteLength(body) })
+  // After a HEAD, node has ended its side already.
+  if (!stream.writableEnded) stream.end(body)
+  return status
+}

@@ -6,6 +6,7 @@
 import type { Socket } from 'node:net'
 import type { Logger } from '../lib/log.ts'
 import { Outlier } from '../mesh/balance/outlier.ts'
+import type { Picker } from '../mesh/balance/picker.ts'
 import type { GatewayPlan, GatewayRoute } from '../mesh/plan.ts'
 import { addressOf, type Endpoint } from '../mesh/snapshot.ts'
 import { dialPlain } from './dial.ts'
@@ -64,6 +65,8 @@ export class Gateway {
   readonly #passages = new Set<Passage>()
   /** Connection failures only: what is inside the tunnels is not ours to see. */
   readonly #outlier = new Outlier()
+  /** Connections at each address, also those that are being opened. */
+  readonly #loads = new Map<string, number>()
   readonly #listeners = new Map<Table, { shape: string; listener: Listener }>()
   readonly #accepted: Tally
   readonly #dials = new Map<string, { ok: Tally; failed: Tally; ejected: Tally }>()
@@ -200,6 +203,7 @@ export class Gateway {
     const route = this.#table(table).get(sni)
     if (!route) return this.#refuse(socket, 'unknown-server-name')
     const reached = await this.#reach(route)
+    if (reached) this.#releaseWith(socket, reached)
     if (socket.destroyed) return void reached?.stream.destroy()
     if (!reached) return this.#refuse(socket, 'no-endpoint')
     // The plan may have changed while an endpoint was dialled: what is gone by now is not served.
@@ -219,20 +223,43 @@ export class Gateway {
   async #reach(route: GatewayRoute): Promise<{ stream: Socket; endpoint: Endpoint } | undefined> {
     const tried = new Set<string>()
     const dials = this.#dialsOf(route)
+    const picker = fewestFirst(route, address => this.#loads.get(address) ?? 0)
     for (let attempt = 0; attempt < this.#limits.attempts; attempt += 1) {
-      const endpoint = this.#outlier.pick(route.picker, tried, this.#limits.connectMs)
+      const endpoint = this.#outlier.pick(picker, tried, this.#limits.connectMs)
       if (!endpoint) return undefined
       const address = addressOf(endpoint)
       tried.add(address)
+      this.#load(address, 1)
       const dialed = await dialPlain(endpoint, this.#limits.connectMs)
       dials[dialed.ok ? 'ok' : 'failed'].count += 1
       if (dialed.ok) {
         this.#outlier.reached(address)
         return { stream: dialed.stream, endpoint }
       }
+      this.#load(address, -1)
       if (this.#outlier.failed(address)) dials.ejected.count += 1
     }
     return undefined
+  }
+
+  #load(address: string, change: 1 | -1): void {
+    const load = (this.#loads.get(address) ?? 0) + change
+    if (load > 0) this.#loads.set(address, load)
+    else this.#loads.delete(address)
+  }
+
+  /** A client that has ended its half is leaving: whoever takes its place may have the same endpoint. */
+  #releaseWith(socket: Socket, { stream, endpoint }: { stream: Socket; endpoint: Endpoint }): void {
+    let counted = true
+    const release = () => {
+      if (counted) this.#load(addressOf(endpoint), -1)
+      counted = false
+    }
+    socket.once('end', release)
+    for (const side of [socket, stream]) {
+      side.once('close', release)
+      if (side.destroyed) release()
+    }
   }
 
   #dialsOf({ service, peer }: GatewayRoute): { ok: Tally; failed: Tally; ejected: Tally } {
@@ -262,6 +289,23 @@ export class Gateway {
 
   #drainPassage({ tunnel }: Passage): void {
     tunnel.drain(this.#limits.drainQuietMs, this.#limits.drainLimitMs)
+  }
+}
+
+/**
+ * The endpoint with the fewest connections for its weight, in the picker's turn among equals: the sessions of an importer stay where
+ * they were put for minutes, so what counts is where they are, not whose turn it is.
+ */
+function fewestFirst({ endpoints, picker }: GatewayRoute, loadOf: (address: string) => number): Picker {
+  const loadFor = (endpoint: Endpoint) => loadOf(addressOf(endpoint)) / endpoint.weight
+  return {
+    size: picker.size,
+    pick(skip = () => false) {
+      let fewest = Infinity
+      for (const endpoint of endpoints)
+        if (endpoint.healthy && endpoint.weight > 0 && !skip(endpoint)) fewest = Math.min(fewest, loadFor(endpoint))
+      return picker.pick(endpoint => skip(endpoint) || loadFor(endpoint) > fewest)
+    },
   }
 }
 

@@ -25,6 +25,8 @@ export interface SessionLimits {
   maxSessions: number
   /** After a session that was wanted beside others could not be opened: how long until the next attempt. */
   retryMs: number
+  /** How long a session that was given up counts as one: its successor should not come to the gateway before it has gone. */
+  leavingMs: number
 }
 export const sessionLimits: Readonly<SessionLimits> = {
   maxAgeMs: 300_000,
@@ -33,11 +35,14 @@ export const sessionLimits: Readonly<SessionLimits> = {
   busyStreams: 128,
   maxSessions: 32,
   retryMs: 1000,
+  leavingMs: 1000,
 }
 
 export interface SessionsOptions {
   /** One more session to this endpoint is wanted; `add` or `failed` answers. */
   dial: (endpoint: Endpoint) => void
+  /** A session ended because nothing was heard of this endpoint any more; told before its streams are. */
+  silent?: (endpoint: Endpoint) => void
   limits?: Partial<SessionLimits>
   deadlines?: Deadlines
 }
@@ -64,6 +69,7 @@ export class Sessions implements Watched {
   /** Sessions wanted for each endpoint. */
   #wanted = 1
   #watched = false
+  #isClosed = false
 
   constructor(options: SessionsOptions) {
     this.#options = options
@@ -99,6 +105,8 @@ export class Sessions implements Watched {
 
   /** Takes a new session in and lends its first stream. `key` is what it was opened under. */
   add(socket: TLSSocket, endpoint: Endpoint, key: string): UpstreamStream | undefined {
+    // Its dial was under way when everything was closed.
+    if (this.#isClosed) return void socket.destroy()
     const address = addressOf(endpoint)
     let place = this.#places.get(address)
     if (!place) this.#places.set(address, (place = { address, sessions: [], next: 0, dialling: false, retryAtMs: 0 }))
@@ -107,8 +115,7 @@ export class Sessions implements Watched {
     const session = new Session(socket, endpoint, key, endsMs, () => this.#closed(place, session))
     session.old = key !== this.#key
     place.sessions.push(session)
-    // What it replaces has done its duty.
-    if (!session.old) for (const each of place.sessions) if (each.old) each.retire()
+    retireReplaced(place)
     if (!this.#watched) this.#deadlines.add(this)
     this.#watched = true
     return session.lend(false)
@@ -120,6 +127,7 @@ export class Sessions implements Watched {
     if (!place) return
     place.dialling = false
     place.retryAtMs = this.#deadlines.clock.monotonicMs() + this.#limits.retryMs
+    this.#forgetIfEmpty(place)
   }
 
   /** From now on sessions are of this key; those of another are used until there is one of it. */
@@ -139,6 +147,7 @@ export class Sessions implements Watched {
   }
 
   close(): void {
+    this.#isClosed = true
     for (const session of this.#all()) session.mux.destroy()
   }
 
@@ -146,6 +155,7 @@ export class Sessions implements Watched {
   check(nowMs: number): void {
     const sessions = this.#all()
     for (const session of sessions) session.age(nowMs, this.#limits)
+    for (const place of this.#places.values()) retireReplaced(place)
     if (sessions.length > 0) return
     this.#watched = false
     this.#deadlines.delete(this)
@@ -175,14 +185,19 @@ export class Sessions implements Watched {
 
   /** Opens a session more where there are fewer than wanted, or all of them are busy. */
   #grow(place: Place, endpoint: Endpoint): void {
-    let count = 0
-    let busy = 0
+    const { maxSessions, busyStreams, leavingMs } = this.#limits
+    let [count, leaving, busy] = [0, 0, 0]
     for (const session of place.sessions) {
-      if (session.old || session.retired) continue
-      count += 1
-      busy += session.busy
+      if (session.retired) {
+        const now = this.#deadlines.clock.monotonicMs()
+        if (now - (session.leftAtMs ||= now) < leavingMs) leaving += 1
+      } else if (!session.old) {
+        count += 1
+        busy += session.busy
+      }
     }
-    if (count >= this.#limits.maxSessions || (count >= this.#wanted && busy < count * this.#limits.busyStreams)) return
+    const enough = count >= this.#wanted || (count > 0 && count + leaving >= this.#wanted)
+    if (count >= maxSessions || (enough && busy < count * busyStreams)) return
     if (place.retryAtMs > 0 && this.#deadlines.clock.monotonicMs() < place.retryAtMs) return
     place.dialling = true
     place.retryAtMs = 0
@@ -192,10 +207,20 @@ export class Sessions implements Watched {
   #closed(place: Place, session: Session): void {
     const at = place.sessions.indexOf(session)
     if (at >= 0) place.sessions.splice(at, 1)
+    if (session.mux.fault === 'silent') this.#options.silent?.(session.endpoint)
+    this.#forgetIfEmpty(place)
+  }
+
+  #forgetIfEmpty(place: Place): void {
     if (place.sessions.length > 0 || place.dialling) return
     this.#places.delete(place.address)
     this.#byEndpoint = new WeakMap()
   }
+}
+
+/** What is old has done its duty when there is one that is not. A gateway counts who leaves, so the successor comes to the same instance. */
+function retireReplaced({ sessions }: Place): void {
+  if (sessions.some(session => !session.old && !session.retired)) for (const session of sessions) if (session.old) session.retire()
 }
 
 class Session {
@@ -209,6 +234,8 @@ class Session {
   /** Used only while there is none that is better. */
   old = false
   retired = false
+  /** Set by the first look at it after it was retired. */
+  leftAtMs = 0
   readonly #endsMs: number
   #emptySinceMs = 0
 
@@ -243,7 +270,7 @@ class Session {
 
   age(nowMs: number, limits: SessionLimits): void {
     if (nowMs >= this.#endsMs) return this.retire()
-    // While the old one serves, its successor is opened.
+    // While it still serves, or another one does, its successor is opened.
     if (nowMs >= this.#endsMs - limits.maxAgeMs * 0.05) this.old = true
     for (const lease of this.idle) if (lease.idleSinceMs === 0) lease.idleSinceMs = nowMs
     while (this.idle.length > 0 && nowMs - this.idle[0]!.idleSinceMs > limits.idleStreamMs) this.idle.shift()!.stream.destroy()

@@ -21,6 +21,8 @@ import { overflow, Traffic, type Call } from './traffic.ts'
 
 /** Endpoints tried for one stream. */
 const maxAttempts = 3
+/** After a stream was lost: how long until another is taken. By then it is known what else broke with it, such as other sessions to that instance. */
+const retryAfterMs = 10
 /** Sessions to a gateway, at least: it pins each of them to one instance, and an importer does not see instances. */
 const gatewaySessions = 4
 
@@ -32,12 +34,16 @@ export class Upstream {
   readonly traffic: Traffic
   readonly #contexts: ClientContexts
   readonly #pool = new StreamPool()
-  readonly #sessions = new Sessions({ dial: endpoint => void this.#openSession(endpoint) })
+  readonly #sessions = new Sessions({
+    dial: endpoint => void this.#openSession(endpoint),
+    // What it had under way is tried again elsewhere, and not against the same silence.
+    silent: endpoint => this.lost(endpoint),
+  })
   readonly #dials: { ok: { count: number }; failed: { count: number }; identity: { count: number } }
   readonly #probes: Probes
   readonly #forget: () => void
   /** Endpoints being dialled: a session that comes of it is for all who wait. */
-  readonly #dialling = new Map<string, Promise<unknown>>()
+  readonly #dialling = new Map<string, Promise<UpstreamStream | ConnectFailure>>()
   /** Endpoints that do not multiplex: everybody dials for himself. */
   readonly #plain = new Set<string>()
   #plan: UpstreamPlan
@@ -138,13 +144,24 @@ export class Upstream {
     this.#failed(endpoint)
   }
 
-  /** A stream for one request, at once where a session or an idle stream is there. `fresh`: nothing may have been sent on it before. */
+  /**
+   * A stream for one request, at once where a session or an idle stream is there. `fresh`: after a stream that was lost; nothing may
+   * have been sent on this one before.
+   */
   connect(fresh: boolean, call: Call): UpstreamStream | ConnectFailure | Promise<UpstreamStream | ConnectFailure> {
+    const { turn } = call
+    if (!fresh) return this.#lend(false, call, turn)
+    return new Promise(resolve => {
+      setTimeout(() => resolve(this.#lend(true, call, turn)), retryAfterMs)
+    })
+  }
+
+  #lend(fresh: boolean, call: Call, turn: number): UpstreamStream | ConnectFailure | Promise<UpstreamStream | ConnectFailure> {
     const endpoint = (fresh ? this.#pick(call.tried, call.hash) : undefined) ?? this.#pick(nobody, call.hash)
     if (!endpoint) return noEndpoint
     const stream = this.#take(endpoint, fresh)
-    if (stream === undefined) return this.#open(endpoint, call)
-    call.to(endpoint, call.turn)
+    if (stream === undefined) return this.#open(endpoint, call, turn)
+    call.to(endpoint, turn)
     return stream
   }
 
@@ -174,25 +191,28 @@ export class Upstream {
     return this.#sessions.take(endpoint, fresh) ?? (fresh ? undefined : this.#pool.take(endpoint))
   }
 
-  async #open(first: Endpoint, call: Call): Promise<UpstreamStream | ConnectFailure> {
+  async #open(first: Endpoint, call: Call, turn: number): Promise<UpstreamStream | ConnectFailure> {
     const { traffic } = this
     if (!traffic.circuit.beginPending()) return traffic.over('pending')
     try {
-      return await this.#await(first, call, call.turn)
+      return await this.#await(first, call, turn)
     } finally {
       traffic.circuit.endPending()
     }
   }
 
-  /** Whoever needs an endpoint that is being dialled waits for the session that may come of it. */
+  /** Whoever needs an endpoint that is being dialled waits for what comes of it: a session is for all, and so is a failure. */
   async #await(first: Endpoint, call: Call, turn: number): Promise<UpstreamStream | ConnectFailure> {
-    const address = addressOf(first)
-    const dialling = this.#dialling.get(address)
-    if (dialling !== undefined && !this.#plain.has(address)) {
-      await dialling
-      const stream = this.#sessions.take(first, false)
+    let endpoint = first
+    for (;;) {
+      const dialling = this.#dialling.get(addressOf(endpoint))
+      if (dialling === undefined || this.#plain.has(addressOf(endpoint))) break
+      const made = await dialling
+      if (!('stream' in made)) return made
+      if (this.traffic.outlier.doubts(endpoint)) endpoint = this.#pick(nobody, call.hash) ?? endpoint
+      const stream = this.#sessions.take(endpoint, false)
       if (stream) {
-        call.to(first, turn)
+        call.to(endpoint, turn)
         return stream
       }
     }
@@ -201,7 +221,8 @@ export class Upstream {
       if (idle) return idle
       if (!(await this.#wait(call, again))) return overflow
     }
-    const opened = this.#openOne(first, call, turn)
+    const address = addressOf(endpoint)
+    const opened = this.#openOne(endpoint, call, turn)
     if (!this.#dialling.has(address)) {
       this.#dialling.set(address, opened)
       void opened.finally(() => this.#dialling.delete(address))
@@ -251,7 +272,10 @@ export class Upstream {
 
   /** Takes a new connection in and lends a stream of it. */
   #keep(stream: TLSSocket, endpoint: Endpoint, key: string): UpstreamStream | undefined {
-    if (stream.alpnProtocol === muxProtocol) return this.#sessions.add(stream, endpoint, key)
+    if (stream.alpnProtocol === muxProtocol) {
+      this.#plain.delete(addressOf(endpoint))
+      return this.#sessions.add(stream, endpoint, key)
+    }
     this.#plain.add(addressOf(endpoint))
     return this.#pool.add(stream, endpoint, key)
   }

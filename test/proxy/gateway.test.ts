@@ -155,6 +155,61 @@ t.test('names are matched whatever their case, each to its own endpoints, health
   )
 })
 
+t.test('a new connection goes where the fewest are for the weight; one that has ended its half is not counted', async t => {
+  const { route, dial } = await start(t)
+  const targets = [await endpoint(t), await endpoint(t), await endpoint(t)]
+  const counts = () => targets.map(each => each.sockets.length)
+  const hello = await helloFor(apiSni)
+  const clients: Socket[] = []
+  const connectOne = async () => {
+    const before = counts().reduce((sum, count) => sum + count, 0)
+    const { socket } = await dial()
+    clients.push(socket)
+    socket.write(hello)
+    await until(() => counts().reduce((sum, count) => sum + count, 0) > before)
+  }
+  const [a, b, c] = targets.map(each => endpointAt(each.port)) as [Endpoint, Endpoint, Endpoint]
+  await route({ [apiSni]: [a] })
+  for (let i = 0; i < 4; i += 1) await connectOne()
+  await route({ [apiSni]: [a, b, { ...c, weight: 2 }] })
+  for (let i = 0; i < 12; i += 1) await connectOne()
+  t.strictSame(counts(), [4, 4, 8])
+  // Two leave: one breaks off, one ends its half while the other side still has something to say.
+  clients[0]!.destroy()
+  clients[1]!.end()
+  await until(() => targets[0]!.sockets.filter(socket => socket.destroyed || socket.readableEnded).length === 2)
+  for (let i = 0; i < 2; i += 1) await connectOne()
+  t.strictSame(counts(), [6, 4, 8])
+  // What is unhealthy or has no weight gets none, however few it has.
+  await route({ [apiSni]: [{ ...a, healthy: false }, { ...b, weight: 0 }, c] })
+  await connectOne()
+  t.strictSame(counts(), [6, 4, 9])
+})
+
+t.test('connections that come at once are counted while they are being opened, and go round where nobody stays', async t => {
+  const { route, dial } = await start(t)
+  const targets = [await endpoint(t), await endpoint(t), await endpoint(t), await endpoint(t)]
+  const hello = await helloFor(apiSni)
+  await route({ [apiSni]: targets.map(each => endpointAt(each.port)) })
+  await Promise.all(Array.from({ length: 40 }, async () => (await dial()).socket.write(hello)))
+  await until(() => targets.reduce((sum, each) => sum + each.sockets.length, 0) === 40)
+  t.strictSame(
+    targets.map(each => each.sockets.length),
+    [10, 10, 10, 10],
+  )
+  for (let i = 0; i < 8; i += 1) {
+    const { socket } = await dial()
+    socket.write(hello)
+    await until(() => targets.reduce((sum, each) => sum + each.sockets.length, 0) === 41 + i)
+    socket.destroy()
+    await until(() => targets.flatMap(each => each.sockets).filter(each => each.destroyed || each.readableEnded).length === i + 1)
+  }
+  t.strictSame(
+    targets.map(each => each.sockets.length),
+    [12, 12, 12, 12],
+  )
+})
+
 t.test('an endpoint that cannot be reached is passed over; where none can, the client is reset', async t => {
   const { route, dial } = await start(t)
   const [dead, live] = [await endpoint(t), await endpoint(t)]

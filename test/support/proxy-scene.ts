@@ -2,7 +2,13 @@
  * Proxies of two clusters on one machine, with a stand-in for each agent: in east `web`, in west `api` (http) and `db` (tcp) behind a
  * gateway. East calls west "west"; west calls east "partner-east".
  */
-import { createServer as createHttpServer, request as requestHttp, type IncomingHttpHeaders, type Server as HttpServer } from 'node:http'
+import {
+  Agent,
+  createServer as createHttpServer,
+  request as requestHttp,
+  type IncomingHttpHeaders,
+  type Server as HttpServer,
+} from 'node:http'
 import { connect, createServer as createTcpServer, type AddressInfo, type Server, type Socket } from 'node:net'
 import { silentLogger } from '../../src/lib/log.ts'
 import { names, type Self } from '../../src/mesh/snapshot.ts'
@@ -217,6 +223,59 @@ export async function startScene(): Promise<Scene> {
     mint.remove()
   }
   return { mint, eastRoot, westRoot, east, west, api: api!, db: db!, gateway, web, apiApp, dbApp, close }
+}
+
+/** One more instance of `api` in west, in front of an app; the gateway hears of it from the test. */
+export async function startInstance(scene: Scene, name: string, appPort: number, more: Partial<Self> = {}): Promise<RunningSidecar> {
+  const self = sidecarSelf('west', 'api', 'http', appPort, { proxyId: name, serviceId: name, ...more })
+  scene.west.tell(name, westResources(self, scene, [source('web', 'allow', 'partner-east')]))
+  const options = { proxyId: name, agent: { url: scene.west.url }, admin: { host: '127.0.0.1', port: 0 }, logger: silentLogger() }
+  const sidecar = await startSidecar(options)
+  await sidecar.ready()
+  return sidecar
+}
+
+/** A number of a proxy's metrics page; 0 where it has no such line yet. `line` is what stands before the number, as a pattern. */
+export async function metricOf(proxy: { admin?: { port: number } }, line: string): Promise<number> {
+  const page = (await call(proxy.admin!.port, '/metrics')).body
+  return Number(new RegExp(`^${line}(?:\\{[^}]*\\})? (\\d+)`, 'm').exec(page)?.[1] ?? 0)
+}
+
+/** Callers of one port that go on until they are stopped, each on a connection of its own that is kept alive. */
+export class Load {
+  readonly answers: { atMs: number; status: number; body: string; tookMs: number }[] = []
+  readonly #agent = new Agent({ keepAlive: true })
+  readonly #callers: Promise<void>[] = []
+  #stopped = false
+
+  constructor(port: () => number, callers: number, path: () => string = () => '/') {
+    for (let i = 0; i < callers; i += 1) this.#callers.push(this.#call(port, path))
+  }
+
+  async #call(port: () => number, path: () => string): Promise<void> {
+    while (!this.#stopped) {
+      const began = performance.now()
+      const { status, body } = await call(port(), path(), { agent: this.#agent }).catch((error: unknown) => ({
+        status: 0,
+        body: String(error),
+      }))
+      const now = performance.now()
+      this.answers.push({ atMs: now, status, body, tookMs: now - began })
+    }
+  }
+
+  /** How often each status came. */
+  get statuses(): Record<number, number> {
+    const statuses: Record<number, number> = {}
+    for (const { status } of this.answers) statuses[status] = (statuses[status] ?? 0) + 1
+    return statuses
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true
+    await Promise.all(this.#callers)
+    this.#agent.destroy()
+  }
 }
 
 /** One request with node:http; a keep-alive agent may be given. */

@@ -11,10 +11,14 @@ export interface MuxLimits {
   pingAfterMs: number
   /** ... and the session is dead when nothing at all is heard for so long after it. */
   pongWithinMs: number
-  /** Frames that carry neither bytes nor a window worth the name (pings, resets, ends) that the other side may send in one second. */
+  /** Frames that carry neither bytes nor a window worth the name (pings, resets, ends, go-aways, windows of streams that are gone) that the other side may send in one second. */
   maxIdleFramesPerSecond: number
+  /** Frames that we answer with while the other side takes nothing; one more is an attack. */
+  maxUntakenFrames: number
   /** A session that has no stream for so long is closed by the side that accepted it. */
   unusedMs: number
+  /** After a go-away: how long the connection may stay when there is no stream left. The other side may never end its half of it. */
+  farewellMs: number
 }
 
 export const defaultMuxLimits: Readonly<MuxLimits> = {
@@ -24,5 +28,7 @@ export const defaultMuxLimits: Readonly<MuxLimits> = {
   pingAfterMs: 5000,
   pongWithinMs: 5000,
   maxIdleFramesPerSecond: 10_000,
+  maxUntakenFrames: 16_384,
   unusedMs: 300_000,
+  farewellMs: 5000,
 }

@@ -30,6 +30,8 @@ const maxStreamId = 0xffff_fffd
 const goAwayPing = 1
 /** A window that is opened by less than this is of no use to anybody. */
 const smallWindow = 4096
+/** Up to here a batch is copied when it cannot leave at once. */
+const smallBatch = 8 * 1024
 
 export class MuxSession implements Watched {
   readonly socket: Duplex
@@ -40,6 +42,8 @@ export class MuxSession implements Watched {
   leaving = false
   /** Both sides know: no stream is opened any more. */
   private understood = false
+  /** Our side of the connection is ended: nothing is said any more. */
+  private ending = false
   private readonly options: MuxOptions
   private readonly limits: MuxLimits
   private readonly deadlines: Deadlines
@@ -55,6 +59,8 @@ export class MuxSession implements Watched {
   private left = 0
   private current: MuxStream | undefined
   private endsCurrent = false
+  /** Frames of our own in answer to the other side while it takes nothing. */
+  private untaken = 0
   private heardAt: number
   private heard = true
   private pingedAt = 0
@@ -72,11 +78,15 @@ export class MuxSession implements Watched {
     this.heardAt = this.unusedSince = this.deadlines.clock.monotonicMs()
     socket.on('data', (chunk: Buffer) => this.read(chunk))
     socket.on('drain', () => this.drained())
-    socket.on('end', () => this.destroy())
+    socket.on('end', () => {
+      // Whoever accepted has nobody to answer any more.
+      this.ended(options.role === 'server')
+      socket.destroy()
+    })
     // `close` follows and says it all.
     socket.on('error', () => {})
-    socket.on('close', () => this.ended())
-    if (socket.destroyed) process.nextTick(() => this.ended())
+    socket.on('close', () => this.ended(true))
+    if (socket.destroyed) process.nextTick(() => this.ended(true))
     else this.deadlines.add(this)
   }
 
@@ -104,7 +114,7 @@ export class MuxSession implements Watched {
    */
   goAway(): void {
     if (this.closed || this.leaving) return
-    this.leaving = true
+    this.leave()
     this.control(frame.goAway, 0, 0, goAway.normal)
     if (this.options.role === 'client') this.understood = true
     else this.control(frame.ping, flag.syn, 0, goAwayPing)
@@ -114,7 +124,7 @@ export class MuxSession implements Watched {
   /** Ends it at once, with every stream. */
   destroy(): void {
     this.socket.destroy()
-    this.ended()
+    this.ended(true)
   }
 
   // What streams call.
@@ -169,7 +179,9 @@ export class MuxSession implements Watched {
 
   /** Pings a silent connection, gives up a dead one, and closes one that nobody uses. */
   check(nowMs: number): void {
-    const { pingAfterMs, pongWithinMs, unusedMs } = this.limits
+    const { pingAfterMs, pongWithinMs, unusedMs, farewellMs } = this.limits
+    const unusedFor = this.streams.size > 0 ? 0 : nowMs - this.unusedSince
+    if (this.leaving && unusedFor >= farewellMs) return this.destroy()
     if (this.heard) {
       this.heard = false
       this.heardAt = nowMs
@@ -179,7 +191,7 @@ export class MuxSession implements Watched {
     else if (this.pingedAt === 0 && this.streams.size > 0 && nowMs - this.heardAt >= pingAfterMs) {
       this.pingedAt = nowMs
       this.control(frame.ping, flag.syn, 0, 0)
-    } else if (this.options.role === 'server' && this.streams.size === 0 && nowMs - this.unusedSince >= unusedMs) this.goAway()
+    } else if (this.options.role === 'server' && unusedFor >= unusedMs) this.goAway()
   }
 
   private flagsOf(stream: MuxStream): number {
@@ -189,12 +201,13 @@ export class MuxSession implements Watched {
   }
 
   private control(type: number, flags: number, streamId: number, length: number): void {
-    if (this.closed) return
+    if (this.closed || this.ending) return
     if (this.batch !== undefined && this.batch.room < headerBytes) this.flush()
     const batch = (this.batch ??= Batch.take())
     writeHeader(batch.bytes, batch.length, type, flags, streamId, length)
     batch.length += headerBytes
     this.flushLater()
+    if (this.congested && ++this.untaken > this.limits.maxUntakenFrames) this.fail('flood')
   }
 
   private flushLater(): void {
@@ -212,12 +225,18 @@ export class MuxSession implements Watched {
     const { batch } = this
     if (batch === undefined || this.closed) return
     this.batch = undefined
-    this.socket.write(batch.length === batch.bytes.length ? batch.bytes : batch.bytes.subarray(0, batch.length), () => batch.giveBack())
-    this.congested = this.socket.writableLength > this.limits.maxUnsentBytes
+    const { socket } = this
+    if (batch.length <= smallBatch && socket.writableLength > 0) {
+      // It has to wait, and would keep much more than its bytes.
+      socket.write(Buffer.from(batch.bytes.subarray(0, batch.length)))
+      batch.giveBack()
+    } else socket.write(batch.length === batch.bytes.length ? batch.bytes : batch.bytes.subarray(0, batch.length), () => batch.giveBack())
+    this.congested = socket.writableLength > this.limits.maxUnsentBytes
   }
 
   private drained(): void {
     this.congested = false
+    this.untaken = 0
     if (this.waiting.size === 0) return
     const waiting = [...this.waiting]
     this.waiting.clear()
@@ -285,15 +304,19 @@ export class MuxSession implements Watched {
   }
 
   private dataFrame(flags: number, streamId: number, length: number): void {
-    if (length === 0 && !this.mayBeIdle()) return
+    const resets = (flags & flag.rst) !== 0
+    if ((length === 0 || resets) && !this.mayBeIdle()) return
     const stream = this.streamOf(flags, streamId)
     if (this.closed) return
-    if (stream !== undefined && !stream.admit(length)) return this.fail('window exceeded')
-    this.current = (flags & flag.rst) === 0 ? stream : undefined
     this.left = length
     this.endsCurrent = (flags & flag.fin) !== 0
+    if (stream === undefined) return
+    if (!stream.admit(length)) return this.fail('window exceeded')
+    // It said that no more would come.
+    if (length > 0 && stream.remoteEnded) return this.fail('protocol')
+    if (resets) return stream.lost()
+    this.current = stream
     if (length === 0) this.frameDone()
-    if ((flags & flag.rst) !== 0) stream?.gone()
   }
 
   private frameDone(): void {
@@ -303,10 +326,11 @@ export class MuxSession implements Watched {
   }
 
   private windowFrame(flags: number, streamId: number, length: number): void {
-    if (length < smallWindow && !this.mayBeIdle()) return
+    const resets = (flags & flag.rst) !== 0
     const stream = this.streamOf(flags, streamId)
+    if ((stream === undefined || resets || length < smallWindow) && !this.mayBeIdle()) return
     if (stream === undefined) return
-    if ((flags & flag.rst) !== 0) return stream.gone()
+    if (resets) return stream.lost()
     if (length > 0 && !stream.widen(length)) return this.fail('window exceeded')
     if ((flags & flag.fin) !== 0) stream.remoteEnd()
   }
@@ -327,16 +351,27 @@ export class MuxSession implements Watched {
     const stream = new MuxStream(this, streamId, flag.ack)
     this.streams.set(streamId, stream)
     this.options.onStream!(stream)
+    if (stream.destroyed) return undefined
     // Said at once: the reference implementation counts what is not acknowledged.
-    if (stream.firstFlags !== 0 && !stream.destroyed) this.sendWindow(stream, 0)
+    if (stream.firstFlags !== 0) this.sendWindow(stream, 0)
     return stream
   }
 
   private goneAway(code: number): void {
+    if (!this.mayBeIdle()) return
     if (code !== goAway.normal) return this.destroy()
-    this.leaving = this.understood = true
+    this.leave()
+    this.understood = true
     this.options.onGoAway?.()
     this.endIfUnused()
+  }
+
+  /** What was opened before is under way, even where the other side has not heard of it: it hears of it before anything else. */
+  private leave(): void {
+    if (this.leaving) return
+    this.leaving = true
+    this.unusedSince = this.deadlines.clock.monotonicMs()
+    for (const stream of this.streams.values()) if (stream.firstFlags !== 0) this.sendWindow(stream, 0)
   }
 
   /** Counts a frame that is of no use; too many of them are an attack. */
@@ -352,7 +387,7 @@ export class MuxSession implements Watched {
   }
 
   private fail(fault: MuxFault): void {
-    if (this.closed) return
+    if (this.closed || this.fault !== '') return
     this.fault = fault
     if (fault !== 'silent') {
       this.control(frame.goAway, 0, 0, goAway.protocolError)
@@ -363,18 +398,23 @@ export class MuxSession implements Watched {
 
   /** Who said go-away, or heard it, closes with the last stream; what is still on its way goes first. */
   private endIfUnused(): void {
-    if (!this.understood || this.closed || this.streams.size > 0) return
+    if (!this.understood || this.closed || this.ending || this.streams.size > 0) return
     this.flush()
+    this.ending = true
     this.socket.end()
   }
 
-  private ended(): void {
+  /** `hard`: what streams still hold goes as well, because the connection broke or may no longer be used. */
+  private ended(hard: boolean): void {
     if (this.closed) return
     this.closed = true
     this.batch = undefined
     this.deadlines.delete(this)
     this.waiting.clear()
-    for (const stream of this.streams.values()) stream.gone()
+    for (const stream of this.streams.values()) {
+      if (hard) stream.gone()
+      else stream.lost()
+    }
     this.streams.clear()
     this.options.onClose?.()
   }

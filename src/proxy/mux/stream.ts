@@ -24,12 +24,16 @@ export class MuxStream extends EventEmitter implements ByteStream {
   /** Waiting for a window: at most what was written before the writer heard that it must wait. */
   private unsent: Buffer[] = []
   private received: Buffer[] = []
+  /** The last of `received`, while small pieces are put together in it, and how full it is. */
+  private block: Buffer | undefined
+  private blockLength = 0
   private paused = false
   private resuming = false
   /** The other side ended; `end` follows what is still held. */
-  private remoteEnded = false
+  remoteEnded = false
   private ending = false
   private finSent = false
+  private onFin: (() => void) | undefined
 
   constructor(session: MuxSession, id: number, firstFlags: number) {
     super()
@@ -84,11 +88,11 @@ export class MuxStream extends EventEmitter implements ByteStream {
   }
 
   end(done?: () => void): this {
-    if (!this.ending && !this.destroyed) {
-      this.ending = true
-      this.sendFin()
-    }
-    if (done !== undefined) process.nextTick(done)
+    if (this.destroyed) return this
+    if (done !== undefined && this.finSent) process.nextTick(done)
+    else this.onFin = done
+    this.ending = true
+    this.sendFin()
     return this
   }
 
@@ -107,13 +111,9 @@ export class MuxStream extends EventEmitter implements ByteStream {
   /** Bytes of the other side. */
   take(chunk: Buffer, from: number, to: number): void {
     const bytes = from === 0 && to === chunk.length ? chunk : chunk.subarray(from, to)
-    if (this.paused || this.resuming || this.received.length > 0) {
-      this.received.push(bytes)
-      this.readableLength += bytes.length
-      return
-    }
-    this.grant(bytes.length)
+    if (this.paused || this.resuming || this.received.length > 0) return this.hold(bytes)
     this.emit('data', bytes)
+    this.grant(bytes.length)
   }
 
   /** A data frame of that length begins; false when it is more than its window. */
@@ -145,6 +145,7 @@ export class MuxStream extends EventEmitter implements ByteStream {
     if (unsent.length === 0) {
       if (this.ending) this.sendFin()
       else if (!this.session.congested) this.drained()
+      else if (this.writableNeedDrain) this.session.awaitDrain(this)
     }
     return true
   }
@@ -156,11 +157,19 @@ export class MuxStream extends EventEmitter implements ByteStream {
     this.emit('drain')
   }
 
-  /** Without a word to the other side: it reset the stream, or the session is gone. */
+  /** The other side reset it, or the session is gone. What the other side had sent and ended before is whole, and still handed out. */
+  lost(): void {
+    if (!this.remoteEnded || this.readableEnded) return this.gone()
+    this.ending = this.finSent = true
+    this.unsent.length = 0
+  }
+
+  /** Without a word to the other side. */
   gone(): void {
     if (this.destroyed) return
     this.destroyed = true
     this.received.length = this.unsent.length = 0
+    this.block = undefined
     this.readableLength = 0
     this.session.forget(this)
     process.nextTick(() => {
@@ -169,13 +178,37 @@ export class MuxStream extends EventEmitter implements ByteStream {
     })
   }
 
+  /** Small pieces are copied together: a byte must neither keep all of the read in memory that it came with, nor cost an object. */
+  private hold(bytes: Buffer): void {
+    const { length } = bytes
+    this.readableLength += length
+    if (length >= wholeBytes && length * 2 >= bytes.buffer.byteLength) {
+      this.block = undefined
+      this.received.push(bytes)
+      return
+    }
+    for (let at = 0; at < length;) {
+      if (this.block === undefined || this.blockLength === blockBytes) {
+        this.block = Buffer.allocUnsafeSlow(blockBytes)
+        this.blockLength = 0
+        this.received.push(this.block)
+      }
+      const size = Math.min(length - at, blockBytes - this.blockLength)
+      bytes.copy(this.block, this.blockLength, at, at + size)
+      this.blockLength += size
+      at += size
+      this.received[this.received.length - 1] = this.block.subarray(0, this.blockLength)
+    }
+  }
+
   private deliverHeld(): void {
     this.resuming = false
     while (this.received.length > 0 && !this.paused && !this.destroyed) {
       const bytes = this.received.shift()!
+      if (this.received.length === 0) this.block = undefined
       this.readableLength -= bytes.length
-      this.grant(bytes.length)
       this.emit('data', bytes)
+      this.grant(bytes.length)
     }
     if (this.remoteEnded && this.received.length === 0 && !this.paused && !this.destroyed) this.emitEnd()
   }
@@ -187,10 +220,10 @@ export class MuxStream extends EventEmitter implements ByteStream {
     this.finished()
   }
 
-  /** The consumer takes these bytes: half a window of them is told at once. */
+  /** The consumer took these bytes: half a window of them is told at once. */
   private grant(length: number): void {
     this.taken += length
-    if (this.taken < initialWindow / 2) return
+    if (this.taken < initialWindow / 2 || this.remoteEnded || this.destroyed) return
     this.receiveWindow += this.taken
     this.session.sendWindow(this, this.taken)
     this.taken = 0
@@ -200,6 +233,7 @@ export class MuxStream extends EventEmitter implements ByteStream {
     if (this.finSent || this.unsent.length > 0) return
     this.finSent = true
     this.session.sendFin(this)
+    if (this.onFin !== undefined) process.nextTick(this.onFin)
     this.finished()
   }
 
@@ -211,6 +245,9 @@ export class MuxStream extends EventEmitter implements ByteStream {
 
 /** No window may be wider (a number of 32 bits on the wire). */
 const maxWindow = 0xffff_ffff
+/** Held bytes: a piece from this size on is kept as it came when it is most of what it keeps in memory; the others share blocks. */
+const wholeBytes = 2048
+const blockBytes = 16 * 1024
 
 function bytesOf(data: string | Buffer): Buffer {
   return typeof data === 'string' ? Buffer.from(data, 'latin1') : data

@@ -35,7 +35,10 @@ export interface Plan {
 /** Long enough for a JIT to have seen all of a request's path, and for every connection's handshakes. */
 const warmUpSeconds = 3
 
-/** A contender that does not answer at all is left out from there on; `failed` says why. */
+/**
+ * A round in which somebody did not answer is run again, by all, because a machine can stall for a second; a contender that fails
+ * twice on end is left out from there on, and `failed` says why.
+ */
 export async function runRounds(
   scenario: Scenario,
   all: readonly Standing[],
@@ -43,30 +46,43 @@ export async function runRounds(
 ): Promise<{ results: Rounds; failed: Map<string, string> }> {
   const results: Rounds = new Map()
   const failed = new Map<string, string>()
-  const attempt = async <T>(name: string, run: () => Promise<T>): Promise<T | undefined> => {
-    try {
-      return await run()
-    } catch (error) {
-      failed.set(name, messageOf(error))
-      results.delete(name)
-      return undefined
-    }
-  }
   for (const { name, pair } of all) {
     plan.progress(`${scenario.name}: ${name} warms up`)
     const seconds = pair.processes.length > 0 ? Math.max(plan.seconds, warmUpSeconds) : 1
-    if (await attempt(name, () => answered(scenario.run(pair.port, seconds, plan.directory)))) results.set(name, [])
+    const warm = await attempt(() => answered(scenario.run(pair.port, seconds, plan.directory)))
+    if (typeof warm === 'string') failed.set(name, warm)
+    else results.set(name, [])
   }
   for (let round = 0; round < plan.rounds; round++) {
-    const standings = all.filter(({ name }) => results.has(name))
-    for (let i = 0; i < standings.length; i++) {
-      const { name, pair } = standings[(i + round) % standings.length]!
-      const measured = await attempt(name, () => measure(scenario, pair, plan))
-      if (measured) results.get(name)!.push(measured)
-    }
     plan.progress(`${scenario.name}: round ${round + 1} of ${plan.rounds}`)
+    const taking = all.filter(({ name }) => results.has(name))
+    const inTurn = taking.map((_, i) => taking[(i + round) % taking.length]!)
+    let outcomes = await runRound(scenario, inTurn, plan)
+    if ([...outcomes.values()].some(each => typeof each === 'string')) outcomes = await runRound(scenario, inTurn, plan)
+    for (const [name, outcome] of outcomes) {
+      if (typeof outcome !== 'string') results.get(name)!.push(outcome)
+      else {
+        failed.set(name, outcome)
+        results.delete(name)
+      }
+    }
   }
   return { results, failed }
+}
+
+/** What each did, or why it is nothing. */
+async function runRound(scenario: Scenario, inTurn: readonly Standing[], plan: Plan): Promise<Map<string, Round | string>> {
+  const outcomes = new Map<string, Round | string>()
+  for (const { name, pair } of inTurn) outcomes.set(name, await attempt(() => measure(scenario, pair, plan)))
+  return outcomes
+}
+
+async function attempt<T>(run: () => Promise<T>): Promise<T | string> {
+  try {
+    return await run()
+  } catch (error) {
+    return messageOf(error)
+  }
 }
 
 async function measure(scenario: Scenario, pair: Pair, plan: Plan): Promise<Round> {

@@ -210,8 +210,9 @@ export class Fields {
         if (nameIs(buffer, name, 'te') && !valueIs(buffer, from, to, 'trailers')) this.drop(line)
         return 0
       case 4:
-        if (nameIs(buffer, name, 'host') && this.hosts++ === 0) this.hostLine = line
-        return 0
+        if (!nameIs(buffer, name, 'host')) return 0
+        if (this.hosts++ === 0) this.hostLine = line
+        return tabBeside(buffer, name + length, from, to) ? bad.tab : 0
       case 6:
         if (nameIs(buffer, name, 'expect')) return this.noteExpect(buffer, line, from, to)
         return 0
@@ -263,6 +264,7 @@ export class Fields {
   /** Content-Length (RFC 9110 8.6): one field, digits only, no leading zero that could be read as octal. */
   private noteLength(buffer: Buffer, line: number, name: number, from: number, to: number): number {
     if (buffer[name + 7] !== 45) return bad.alias
+    if (tabBeside(buffer, name + 14, from, to)) return bad.tab
     if (this.contentLength >= 0) return bad.contentLengths
     if (to === from || to - from > lengthDigits || (to - from > 1 && buffer[from] === 48)) return bad.contentLength
     let length = 0
@@ -279,6 +281,7 @@ export class Fields {
   /** Transfer-Encoding (RFC 9112 6.1): exactly one field that is exactly `chunked`. */
   private noteEncoding(buffer: Buffer, line: number, name: number, from: number, to: number): number {
     if (buffer[name + 8] !== 45) return bad.alias
+    if (tabBeside(buffer, name + 17, from, to)) return bad.tab
     if (this.chunked) return bad.transferEncodings
     if (!valueIs(buffer, from, to, 'chunked')) return bad.transferEncoding
     this.chunked = true
@@ -306,7 +309,7 @@ export class Fields {
     return 0
   }
 
-  /** Drops the fields that Connection named. One that decides on framing or routing is never hop-by-hop: naming it is an attack. */
+  /** Drops the fields that Connection named. One that decides on framing, routing or identity is never hop-by-hop: naming it is an attack. */
   protected dropListed(): number {
     if (!this.listed) return 0
     for (let line = 0; line < this.count; line++) {
@@ -350,7 +353,27 @@ export class Fields {
   }
 }
 
-const endToEnd = new Set(['host', 'content-length', 'transfer-encoding', 'content-type', 'expect', 'authorization', 'cookie'])
+const endToEnd = new Set([
+  'host',
+  'content-length',
+  'transfer-encoding',
+  'content-type',
+  'expect',
+  'authorization',
+  'cookie',
+  // Taken away, they would hide who calls (Envoy refuses these too).
+  'x-forwarded-client-cert',
+  'x-forwarded-for',
+  'x-forwarded-host',
+  'x-forwarded-proto',
+])
+
+/** A tab is white space around a value (RFC 9110 5.5), but nginx takes it for a part of it, and node:http refuses it behind a length. */
+function tabBeside(buffer: Buffer, colon: number, from: number, to: number): boolean {
+  for (let at = colon + 1; at < from; at++) if (buffer[at] === TAB) return true
+  for (let at = to; buffer[at] !== CR; at++) if (buffer[at] === TAB) return true
+  return false
+}
 
 function nameRefusal(buffer: Buffer, start: number, at: number): number {
   const byte = buffer[at]!

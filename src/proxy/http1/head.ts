@@ -3,6 +3,7 @@
  * long as its connection and is filled again for each message; `parse` may be called again with more bytes and
  * goes on where it stopped, and its answer does not depend on how the bytes were cut.
  */
+import { isIPv6 } from 'node:net'
 import { CR, hexByte, hostByte, latin1, LF, methodByte, SP, targetByte, valueEnd } from './chars.ts'
 import { Fields } from './fields.ts'
 import { bad } from './refusals.ts'
@@ -312,9 +313,9 @@ export function validHost(host: string): boolean {
   let at = 0
   if (host.charCodeAt(0) === 91) {
     at = 1
-    // Hexadecimal digits, `:` and `.` of an IPv6 literal.
+    // Hexadecimal digits, `:` and `.`: an address with a zone, which isIPv6 would take, ends before it.
     while (at < host.length && (hexByte[host.charCodeAt(at)] !== 0 || host.charCodeAt(at) === 58 || host.charCodeAt(at) === 46)) at++
-    if (at < 3 || host.charCodeAt(at) !== 93) return false
+    if (host.charCodeAt(at) !== 93 || !isIPv6(host.slice(1, at))) return false
     at++
   } else {
     while (at < host.length && hostByte[host.charCodeAt(at)]! !== 0) at++

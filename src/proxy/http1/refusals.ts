@@ -46,6 +46,7 @@ export const bad = {
   transferEncodings: refusal(400, 'more than one transfer-encoding'),
   framing: refusal(400, 'both transfer-encoding and content-length'),
   oldChunked: refusal(400, 'transfer-encoding in http/1.0'),
+  tab: refusal(400, 'tab beside a host or a framing value'),
   alias: refusal(400, 'underscore in a framing field'),
   connection: refusal(400, 'connection names a field that is not hop-by-hop'),
   connectionSyntax: refusal(400, 'invalid connection field'),

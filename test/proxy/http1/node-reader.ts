@@ -27,11 +27,12 @@ export class MemoryStream extends Duplex {
 /** A turn of the event loop, in which streams of this process have moved what they had. */
 export const turn = (): Promise<void> => new Promise(resolve => setImmediate(resolve))
 
-/** The requests that node:http reads from these bytes; `error` when it refuses them. */
-export async function nodeReads(message: Buffer): Promise<{ requests: Read[]; error: string | undefined }> {
+/** The requests that node:http reads from these bytes; `error` when it refuses them, `upgraded` when it leaves the rest to another protocol. */
+export async function nodeReads(message: Buffer): Promise<{ requests: Read[]; error: string | undefined; upgraded: boolean }> {
   const requests: Read[] = []
   let error: string | undefined
-  const server = createServer({ maxHeaderSize: 128 * 1024 }, (request: IncomingMessage, response) => {
+  let upgraded = false
+  const server = createServer({ maxHeaderSize: 128 * 1024, requireHostHeader: false }, (request: IncomingMessage, response) => {
     const read: Read = { method: request.method ?? '', url: request.url ?? '', headers: request.rawHeaders, body: '', complete: false }
     requests.push(read)
     request.on('data', (chunk: Buffer) => (read.body += chunk.toString('latin1')))
@@ -43,6 +44,7 @@ export async function nodeReads(message: Buffer): Promise<{ requests: Read[]; er
   server.on('checkExpectation', (request, response) => server.emit('request', request, response))
   server.on('clientError', (problem: NodeJS.ErrnoException) => (error = problem.code ?? problem.message))
   server.on('upgrade', (request: IncomingMessage) => {
+    upgraded = true
     requests.push({ method: request.method ?? '', url: request.url ?? '', headers: request.rawHeaders, body: '', complete: true })
   })
   const stream = new MemoryStream()
@@ -51,5 +53,5 @@ export async function nodeReads(message: Buffer): Promise<{ requests: Read[]; er
   stream.push(message)
   for (let i = 0; i < 3; i++) await turn()
   stream.destroy()
-  return { requests, error }
+  return { requests, error, upgraded }
 }

@@ -68,6 +68,7 @@ const ambiguous: [name: string, head: string][] = [
   ['no space after the status', head('Content-Length: 0\r\n', 'HTTP/1.1 200OK')],
   ['two spaces before the status', head('Content-Length: 0\r\n', 'HTTP/1.1  200 OK')],
   ['an empty line before the status', `\r\n${head('Content-Length: 0\r\n')}`],
+  ['a bare CR before the status', `\r${head('Content-Length: 0\r\n')}`],
   ['a head that is too large', head(`X: ${'a'.repeat(70_000)}\r\nContent-Length: 0\r\n`)],
   ['too many fields', head(`${'a: b\r\n'.repeat(130)}Content-Length: 0\r\n`)],
   [

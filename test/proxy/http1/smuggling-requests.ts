@@ -62,6 +62,7 @@ const lines: Row[] = [
   ['one empty line before', `\r\n${get()}`, reaches(got())],
   ['many empty lines before', `${'\r\n'.repeat(5)}${get()}`, line],
   ['an empty line of LF before', `\n${get()}`, method],
+  ['a bare CR before', `\r${get()}`, bareCr],
   ['a space before the method', ` ${get()}`, method],
   ['a byte order mark before the method', `\xef\xbb\xbf${get()}`, method],
 ]

@@ -69,6 +69,8 @@ export function compareRequests(ours: Readings, node: Readings & { upgraded: boo
         // Nothing that only one of them refused was read as a request by the other.
         return ours.stopped === undefined ? 'same: the rest is refused by node:http' : 'same: the rest is refused by us'
       }
+      // An upgrade it reads without the body, which is left to the other protocol.
+      if (node.upgraded && i === node.whole.length - 1) return 'same: an upgrade without its body'
       if (mine === undefined) return `only node:http reads it: ${ours.stopped ?? 'we wait'}`
       return `only we read it: ${node.upgraded ? 'upgrade' : whyNot(mine, node.stopped)}`
     }

@@ -37,7 +37,7 @@ export function readingOptions(): OnReadOpts {
       this.unshift(bytes)
       return false
     },
-  } as OnReadOpts
+  }
 }
 
 /**

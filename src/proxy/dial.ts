@@ -6,6 +6,7 @@
 import type { X509Certificate } from 'node:crypto'
 import { connect as connectTcp, type Socket } from 'node:net'
 import { connect as connectTls, type ConnectionOptions, type SecureContext, type TLSSocket } from 'node:tls'
+import { readingOptions, socketOptions } from './plain-socket.ts'
 import { permitOf, presentedChain, type Permit } from './permit.ts'
 
 export type Dialed<S> = { ok: true; stream: S } | DialFailure
@@ -20,12 +21,6 @@ const refused: DialFailure = { ok: false, reason: 'refused', reset: 'remote conn
 const timedOut: DialFailure = { ok: false, reason: 'timeout', reset: 'connection timeout' }
 const wrongIdentity: DialFailure = { ok: false, reason: 'identity', reset: 'remote connection failure' }
 
-/**
- * Bytes that wait in this process for one socket before its writer must pause. Above what one read brings (64 KiB), or every read of a
- * long body would pause its source although the system took all of it at once.
- */
-export const socketBuffer = { highWaterMark: 128 * 1024 } as const
-
 export interface PlainTarget {
   address: string
   port: number
@@ -34,7 +29,7 @@ export interface PlainTarget {
 
 export function dialPlain(target: PlainTarget, timeoutMs: number): Promise<Dialed<Socket>> {
   const options = target.socketPath ? { path: target.socketPath } : { host: target.address, port: target.port }
-  const socket = opened(() => connectTcp({ ...options, allowHalfOpen: true, noDelay: true, ...socketBuffer }))
+  const socket = opened(() => connectTcp({ ...options, ...socketOptions, onread: readingOptions() }))
   return socket ? settle(socket, 'connect', timeoutMs, () => ({ ok: true, stream: socket })) : Promise.resolve(refused)
 }
 
@@ -59,8 +54,7 @@ export function dialTls(
     servername: target.sni,
     secureContext: target.context,
     ALPNProtocols: [...alpn],
-    allowHalfOpen: true,
-    ...socketBuffer,
+    ...socketOptions,
     rejectUnauthorized: true,
     // Leaves carry no host name; identity is the URI, judged below.
     checkServerIdentity: () => undefined,

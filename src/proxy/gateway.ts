@@ -132,7 +132,15 @@ export class Gateway {
       return false
     }
     const onConnection = (socket: Socket) => this.#accept(socket, table)
-    const listener = new Listener({ at, purpose: `gateway ${table}`, logger, ...(sockets ? { sockets } : {}), onConnection, onFailure })
+    const listener = new Listener({
+      at,
+      purpose: `gateway ${table}`,
+      logger,
+      ...(sockets ? { sockets } : {}),
+      plain: true,
+      onConnection,
+      onFailure,
+    })
     this.#listeners.set(table, { shape, listener })
     listener.whenListening(onListening)
     await listener.tried()

@@ -3,10 +3,10 @@
  * other listeners of the proxy go on, and this one appears when the port is free.
  */
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net'
-import { socketBuffer } from './dial.ts'
 import { Backoff } from '../lib/backoff.ts'
 import { messageOf } from '../lib/errors.ts'
 import type { Logger } from '../lib/log.ts'
+import { adopt, socketOptions } from './plain-socket.ts'
 import { ListeningSockets } from './listening-sockets.ts'
 
 export interface ListenAddress {
@@ -23,6 +23,8 @@ export interface ListenerOptions {
   logger: Logger
   /** The others of the same proxy. */
   sockets?: ListeningSockets
+  /** Its bytes are read as they are, not by TLS or HTTP/2. */
+  plain?: boolean
   onConnection: (socket: Socket) => void
   /** Told of the first refusal by the system; retrying goes on. Returning false gives up. */
   onFailure?: (code: string) => boolean
@@ -79,13 +81,13 @@ export class Listener {
   }
 
   async #listen(): Promise<void> {
-    const { at, purpose, logger, onConnection, onFailure } = this.#options
+    const { at, purpose, logger, plain = false, onConnection, onFailure } = this.#options
     if (this.#sockets.stopped) return this.#tried()
     const { address, port, socketPath: path, socketMode } = at
     const fields = { purpose, address: path ?? address, port: path === undefined ? port : undefined }
     try {
-      // Half-open: the end of a request must not end its answer.
-      const make = () => createServer({ allowHalfOpen: true, noDelay: true, ...socketBuffer }, onConnection)
+      const accept = plain ? (socket: Socket) => onConnection(adopt(socket)) : onConnection
+      const make = () => createServer({ ...socketOptions, pauseOnConnect: plain }, accept)
       const server = await this.#sockets.listen(purpose, { address, port, path, mode: modeOf(socketMode) }, make)
       if (this.#closed || this.#sockets.stopped) this.#sockets.release(server)
       else this.#listens(server, fields)

@@ -126,7 +126,14 @@ export class Outbound {
       connections.set(socket, served)
       if (this.#draining) served.drain()
     }
-    const listener = new Listener({ at: resource.listen, purpose: `upstream ${name}`, logger, sockets, onConnection: accept })
+    const listener = new Listener({
+      at: resource.listen,
+      purpose: `upstream ${name}`,
+      logger,
+      sockets,
+      plain: http2 === undefined,
+      onConnection: accept,
+    })
     const entry: Entry = { upstream, http2, listener, shape: shapeOf(resource), connections }
     this.#entries.set(name, entry)
     return entry

@@ -3,7 +3,7 @@
  * roots blocks for 27 ms. Sessions are never resumed: a resumed session would outlive a root that was removed.
  */
 import { constants, createHash } from 'node:crypto'
-import { createSecureContext, type SecureContext, type SecureContextOptions } from 'node:tls'
+import { createSecureContext, DEFAULT_CIPHERS, type SecureContext, type SecureContextOptions } from 'node:tls'
 import { LRUCache } from 'lru-cache'
 import { readBundle } from './permit.ts'
 
@@ -22,6 +22,9 @@ export interface ProxyIdentity {
 /** Consul's Envoys offer TLS 1.2 only when they are clients, so it must stay (data-plane.md 1.2). */
 const minVersion = 'TLSv1.2'
 
+/** AES-128 first: it is as safe here and takes two thirds of the time that AES-256 takes for long bodies. */
+const ciphers = `TLS_AES_128_GCM_SHA256:${DEFAULT_CIPHERS}`
+
 /** How one side presents itself and whom it would believe at all; the permit decides afterwards. */
 export function contextOptions(identity: ProxyIdentity, rootPems: readonly string[]): SecureContextOptions {
   return {
@@ -30,6 +33,7 @@ export function contextOptions(identity: ProxyIdentity, rootPems: readonly strin
     // One bad certificate in a peer's bundle must not cost the others theirs.
     ca: readBundle(rootPems).map(root => root.toString()),
     minVersion,
+    ciphers,
     secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
   }
 }

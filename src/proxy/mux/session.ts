@@ -5,9 +5,9 @@
  */
 import type { Duplex } from 'node:stream'
 import { sharedDeadlines, type Deadlines, type Watched } from '../../lib/deadlines.ts'
-import { Batch } from './batch.ts'
-import { flag, frame, goAway, headerBytes, readNumber, writeHeader } from './frames.ts'
+import { flag, frame, goAway, headerBytes, readNumber } from './frames.ts'
 import { defaultMuxLimits, type MuxLimits } from './limits.ts'
+import { Sender } from './sender.ts'
 import { MuxStream } from './stream.ts'
 
 export interface MuxOptions {
@@ -30,13 +30,9 @@ const maxStreamId = 0xffff_fffd
 const goAwayPing = 1
 /** A window that is opened by less than this is of no use to anybody. */
 const smallWindow = 4096
-/** Up to here a batch is copied when it cannot leave at once. */
-const smallBatch = 8 * 1024
 
 export class MuxSession implements Watched {
   readonly socket: Duplex
-  /** The connection below has more unsent bytes than it should: writers wait. */
-  congested = false
   fault: MuxFault = ''
   /** The other side said go-away, or we did. */
   leaving = false
@@ -49,8 +45,7 @@ export class MuxSession implements Watched {
   private readonly deadlines: Deadlines
   private readonly streams = new Map<number, MuxStream>()
   private nextId: number
-  private batch: Batch | undefined
-  private flushing = false
+  private readonly sender: Sender
   private readonly waiting = new Set<MuxStream>()
   /** The header at hand while it is not all there. */
   private readonly partial = Buffer.alloc(headerBytes)
@@ -74,10 +69,10 @@ export class MuxSession implements Watched {
     this.options = options
     this.limits = { ...defaultMuxLimits, ...options.limits }
     this.deadlines = options.deadlines ?? sharedDeadlines
+    this.sender = new Sender(socket, this.limits, () => this.drained())
     this.nextId = options.role === 'client' ? 1 : 2
     this.heardAt = this.unusedSince = this.deadlines.clock.monotonicMs()
     socket.on('data', (chunk: Buffer) => this.read(chunk))
-    socket.on('drain', () => this.drained())
     socket.on('end', () => {
       // Whoever accepted has nobody to answer any more.
       this.ended(options.role === 'server')
@@ -93,6 +88,11 @@ export class MuxSession implements Watched {
   /** Streams that are open. */
   get size(): number {
     return this.streams.size
+  }
+
+  /** The connection below has more unsent bytes than it should: writers wait. */
+  get congested(): boolean {
+    return this.sender.congested
   }
 
   get isClosed(): boolean {
@@ -130,25 +130,7 @@ export class MuxSession implements Watched {
   // What streams call.
 
   sendData(stream: MuxStream, data: string | Buffer, start: number, end: number): void {
-    if (this.closed) return
-    let at = start
-    while (at < end) {
-      let batch = (this.batch ??= Batch.take())
-      // Rather than being cut it goes into the next one.
-      if (batch.room < headerBytes + end - at && batch.length > 0) {
-        this.flush()
-        batch = this.batch = Batch.take()
-      }
-      const size = Math.min(end - at, batch.room - headerBytes)
-      writeHeader(batch.bytes, batch.length, frame.data, this.flagsOf(stream), stream.id, size)
-      const into = batch.length + headerBytes
-      if (typeof data !== 'string') data.copy(batch.bytes, into, at, at + size)
-      else writeLatin1(batch.bytes, at === 0 && size === data.length ? data : data.slice(at, at + size), into)
-      batch.length = into + size
-      at += size
-      if (batch.length >= this.limits.flushBytes) this.flush()
-    }
-    if (this.batch !== undefined) this.flushLater()
+    if (!this.closed) this.sender.data(this.flagsOf(stream), stream.id, data, start, end)
   }
 
   sendWindow(stream: MuxStream, delta: number): void {
@@ -201,41 +183,12 @@ export class MuxSession implements Watched {
   }
 
   private control(type: number, flags: number, streamId: number, length: number): void {
-    if (this.closed || this.ending) return
-    if (this.batch !== undefined && this.batch.room < headerBytes) this.flush()
-    const batch = (this.batch ??= Batch.take())
-    writeHeader(batch.bytes, batch.length, type, flags, streamId, length)
-    batch.length += headerBytes
-    this.flushLater()
-    if (this.congested && ++this.untaken > this.limits.maxUntakenFrames) this.fail('flood')
-  }
-
-  private flushLater(): void {
-    if (this.flushing) return
-    this.flushing = true
-    setImmediate(this.flushNow)
-  }
-
-  private readonly flushNow = (): void => {
-    this.flushing = false
-    this.flush()
-  }
-
-  private flush(): void {
-    const { batch } = this
-    if (batch === undefined || this.closed) return
-    this.batch = undefined
-    const { socket } = this
-    if (batch.length <= smallBatch && socket.writableLength > 0) {
-      // It has to wait, and would keep much more than its bytes.
-      socket.write(Buffer.from(batch.bytes.subarray(0, batch.length)))
-      batch.giveBack()
-    } else socket.write(batch.length === batch.bytes.length ? batch.bytes : batch.bytes.subarray(0, batch.length), () => batch.giveBack())
-    this.congested = socket.writableLength > this.limits.maxUnsentBytes
+    if (this.closed) return
+    this.sender.control(type, flags, streamId, length)
+    if (this.sender.congested && ++this.untaken > this.limits.maxUntakenFrames) this.fail('flood')
   }
 
   private drained(): void {
-    this.congested = false
     this.untaken = 0
     if (this.waiting.size === 0) return
     const waiting = [...this.waiting]
@@ -391,7 +344,7 @@ export class MuxSession implements Watched {
     this.fault = fault
     if (fault !== 'silent') {
       this.control(frame.goAway, 0, 0, goAway.protocolError)
-      this.flush()
+      this.sender.flush()
     }
     this.destroy()
   }
@@ -399,16 +352,14 @@ export class MuxSession implements Watched {
   /** Who said go-away, or heard it, closes with the last stream; what is still on its way goes first. */
   private endIfUnused(): void {
     if (!this.understood || this.closed || this.ending || this.streams.size > 0) return
-    this.flush()
     this.ending = true
-    this.socket.end()
+    this.sender.end()
   }
 
   /** `hard`: what streams still hold goes as well, because the connection broke or may no longer be used. */
   private ended(hard: boolean): void {
     if (this.closed) return
     this.closed = true
-    this.batch = undefined
     this.deadlines.delete(this)
     this.waiting.clear()
     for (const stream of this.streams.values()) {
@@ -418,9 +369,4 @@ export class MuxSession implements Watched {
     this.streams.clear()
     this.options.onClose?.()
   }
-}
-
-/** What `write(…, 'latin1')` ends in, without its way there: this is called for every head. */
-function writeLatin1(into: Buffer, text: string, at: number): void {
-  ;(into as Buffer & { latin1Write(text: string, at: number, length: number): number }).latin1Write(text, at, text.length)
 }

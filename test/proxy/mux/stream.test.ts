@@ -279,7 +279,7 @@ t.test('every write that answers false is followed by a drain, also when window 
   const [events, others] = [listen(stream), listen(other)]
   client.socket.blocked = true
   // The connection takes nothing; then the window of one stream is full as well.
-  for (let i = 0; i < 4; i += 1) client.session.open()!.write(filled(100_000))
+  for (let i = 0; i < 4; i += 1) client.session.open()!.write(filled(200_000))
   t.equal(other.write('x', 'latin1'), false)
   t.equal(stream.write(filled(initialWindow + 200_000)), false)
   await settle()
@@ -289,7 +289,7 @@ t.test('every write that answers false is followed by a drain, also when window 
   t.strictSame([events.log, others.log], [[], ['drain']])
   // ... and is full again when the window opens.
   client.socket.blocked = true
-  for (let i = 0; i < 4; i += 1) client.session.open()!.write(filled(100_000))
+  for (let i = 0; i < 4; i += 1) client.session.open()!.write(filled(200_000))
   await client.hear(window(0, 1, 400_000))
   t.strictSame(events.log, [], 'its connection is full')
   client.socket.unblock()

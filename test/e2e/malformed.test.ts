@@ -11,7 +11,7 @@ import { startTwoClusters } from '../support/two-clusters.ts'
 const inputs = process.env['ISTHMUS_DEEP'] === '1' ? 50_000 : 1000
 const parallel = 32
 // With a small heap what is garbage must be collected, so that growth is a leak and nothing else.
-process.env['NODE_OPTIONS'] = '--max-old-space-size=64'
+process.env['NODE_OPTIONS'] = '--max-old-space-size=96'
 
 /** A small deterministic generator, so that a failure can be run again. */
 function randomOf(seed: number): () => number {

@@ -9,7 +9,13 @@ import { InheritedSockets } from '../../src/proxy/inherited.ts'
 import { cliPath } from '../support/processes.ts'
 
 const start = (count: number) =>
-  Supervisor.start({ count, inherited: new Map(), sockets: new InheritedSockets(new Map(), false), admin: undefined, logger: silentLogger() })
+  Supervisor.start({
+    count,
+    inherited: new Map(),
+    sockets: new InheritedSockets(new Map(), false),
+    admin: undefined,
+    logger: silentLogger(),
+  })
 
 t.test('a socket that was just bound is kept, whatever another worker says meanwhile', async t => {
   const [, program] = process.argv
@@ -37,10 +43,14 @@ t.test('a worker that cannot be started is tried again, and not waited for at th
 })
 
 t.test('a worker whose supervisor ends while it starts ends as well, and supervises nobody', async t => {
-  const child = spawn(process.execPath, [cliPath, 'sidecar', '--id', 'web-sidecar-proxy', '--workers', '2', '--http-addr', 'http://127.0.0.1:9'], {
-    env: { ...process.env, ISTHMUS_PROCESS: 'worker' },
-    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
-  })
+  const child = spawn(
+    process.execPath,
+    [cliPath, 'sidecar', '--id', 'web-sidecar-proxy', '--workers', '2', '--http-addr', 'http://127.0.0.1:9'],
+    {
+      env: { ...process.env, ISTHMUS_PROCESS: 'worker' },
+      stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+    },
+  )
   t.teardown(() => child.kill('SIGTERM'))
   let said = ''
   child.stderr!.on('data', chunk => (said += String(chunk)))

@@ -167,9 +167,11 @@ export class Supervisor implements Pick<RunningProxy, 'ready' | 'admin' | 'descr
     if (performance.now() - worker.beganMs > supervisorLimits.longMs) backoff.reset()
     const waitMs = Math.round(backoff.nextMs())
     this.#options.logger.warn({ worker: index, pid: worker.child.pid, how, waitMs }, 'a worker ended; it is started again')
-    setTimeout(() => {
+    const again = setTimeout(() => {
       if (!this.#ending) this.#spawn(index)
     }, waitMs)
+    // A supervisor that has ended does not stay for a worker that it will not start.
+    again.unref()
   }
 
   #hear(worker: Worker, message: FromWorker, handle: Handle | undefined): void {

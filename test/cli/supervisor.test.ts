@@ -30,6 +30,8 @@ t.test('a socket that was just bound is kept, whatever another worker says meanw
 })
 
 t.test('a worker that cannot be started is tried again, and not waited for at the end', async t => {
+  const timers = () => process.getActiveResourcesInfo().filter(each => each === 'Timeout').length
+  const before = timers()
   const { execPath } = process
   process.execPath = '/nowhere/node'
   const supervisor = await start(1)
@@ -40,6 +42,7 @@ t.test('a worker that cannot be started is tried again, and not waited for at th
   await new Promise(resolve => setTimeout(resolve, 50))
   const late = new Promise(resolve => setTimeout(resolve, 2000, 'late').unref())
   t.equal(await Promise.race([supervisor.drain().then(() => 'ended'), late]), 'ended')
+  t.equal(timers(), before, 'nothing keeps the process')
 })
 
 t.test('a worker whose supervisor ends while it starts ends as well, and supervises nobody', async t => {

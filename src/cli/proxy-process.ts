@@ -56,6 +56,7 @@ export function withProxyFlags(command: Command): Command {
 
 export async function runProxy(context: CliContext, flags: ProxyFlags, job: ProxyJob): Promise<void> {
   const role = takeRole(process.env, process.connected)
+  if (role === 'orphan') throw new CliError('this is a worker, and its supervisor is gone')
   const logger = createLogger({ level: flags.logLevel })
   if (role === 'worker') return runWorker(sockets => job.start(sockets, undefined, logger), flags.drainTime, flags.restartDrainTime)
   const inherited = takeInherited(process.env, process.pid, role === 'successor')

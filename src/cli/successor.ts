@@ -7,7 +7,7 @@ import { spawn, type ChildProcess } from 'node:child_process'
 import type { Logger } from '../lib/log.ts'
 import { environmentFor } from '../proxy/inherited.ts'
 
-export type Role = 'first' | 'successor' | 'worker'
+export type Role = 'first' | 'successor' | 'worker' | 'orphan'
 
 export const successorLimits = {
   readyMs: 30_000,
@@ -17,15 +17,19 @@ export const successorLimits = {
 
 const roleVariable = 'ISTHMUS_PROCESS'
 
-/** What this process was started as, taken out of the environment. */
+/**
+ * What this process was started as, taken out of the environment. A worker whose supervisor ended while it started has nobody to work
+ * for: as the first of a line it would supervise workers of its own, beside whoever takes the supervisor's place.
+ */
 export function takeRole(env: Record<string, string | undefined>, hasParent: boolean): Role {
   const role = env[roleVariable]
   delete env[roleVariable]
-  return hasParent && (role === 'successor' || role === 'worker') ? role : 'first'
+  if (role === 'worker') return hasParent ? role : 'orphan'
+  return hasParent && role === 'successor' ? role : 'first'
 }
 
 /** The same command line, by the program that is on the disk now. */
-export function spawnAgain(role: Exclude<Role, 'first'>, sockets: ReadonlyMap<string, number>): ChildProcess {
+export function spawnAgain(role: 'successor' | 'worker', sockets: ReadonlyMap<string, number>): ChildProcess {
   const env = { ...process.env, ...environmentFor([...sockets.keys()]), [roleVariable]: role }
   return spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
     env,

@@ -143,7 +143,11 @@ export class Supervisor implements Pick<RunningProxy, 'ready' | 'admin' | 'descr
     this.#workers.set(index, worker)
     this.#options.logger.info({ worker: index, pid: child.pid }, 'a worker was started')
     child.on('message', (message, handle) => this.#hear(worker, message as FromWorker, handle as unknown as Handle | undefined))
-    child.on('error', error => this.#options.logger.error({ worker: index, error: error.message }, 'a worker cannot be reached'))
+    child.on('error', error => {
+      this.#options.logger.error({ worker: index, error: error.message }, 'a worker cannot be reached')
+      // One that never was has no exit.
+      if (child.pid === undefined) this.#ended(worker, error.message)
+    })
     child.on('exit', (code, signal) => this.#ended(worker, signal ?? code ?? 'no code'))
   }
 
@@ -163,15 +167,20 @@ export class Supervisor implements Pick<RunningProxy, 'ready' | 'admin' | 'descr
     if (performance.now() - worker.beganMs > supervisorLimits.longMs) backoff.reset()
     const waitMs = Math.round(backoff.nextMs())
     this.#options.logger.warn({ worker: index, pid: worker.child.pid, how, waitMs }, 'a worker ended; it is started again')
-    setTimeout(() => {
+    const again = setTimeout(() => {
       if (!this.#ending) this.#spawn(index)
     }, waitMs)
+    // A supervisor that has ended does not stay for a worker that it will not start.
+    again.unref()
   }
 
   #hear(worker: Worker, message: FromWorker, handle: Handle | undefined): void {
     if ('claim' in message) this.#claimed(worker, message.claim)
-    else if ('bound' in message) this.#bound(message.bound, handle)
-    else if ('failed' in message) this.#bound(message.failed, undefined)
+    else if ('bound' in message) {
+      // It says so itself only later, because a handle is on its way until it was acknowledged; a sweep may come before.
+      if (handle) worker.open = [...worker.open, { name: message.bound }]
+      this.#bound(message.bound, handle)
+    } else if ('failed' in message) this.#bound(message.failed, undefined)
     else if ('answers' in message) worker.asked.get(message.answers)?.(message.value)
     else {
       if ('ready' in message) worker.ready = true

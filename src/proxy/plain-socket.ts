@@ -32,10 +32,9 @@ export function readingOptions(): OnReadOpts {
         current.copy(bytes, 0, 0, length)
         current = length > copyBytes ? Buffer.allocUnsafeSlow(readBytes) : shared
       }
-      if (this.emit('data', bytes)) return true
-      // Nobody listens yet: kept for whoever does.
-      this.unshift(bytes)
-      return false
+      if (this.readableLength === 0 && this.emit('data', bytes)) return true
+      // Nobody listens yet, or what came before still waits for them: kept in order for whoever does.
+      return this.push(bytes)
     },
   }
 }

@@ -246,18 +246,18 @@ export class Upstream {
 
   /** Until a connection is given back or has ended; false when the request needs none any more. */
   #wait(call: Call, again: boolean): Promise<boolean> {
+    const { circuit } = this.traffic
     return new Promise(resolve => {
-      let gone = false
-      call.giveUp = () => {
-        gone = true
-        resolve(false)
-      }
-      this.traffic.circuit.wait(() => {
-        if (gone) return false
+      const resume = () => {
         call.giveUp = undefined
         resolve(true)
-        return true
-      }, again)
+      }
+      call.giveUp = () => {
+        call.giveUp = undefined
+        circuit.forget(resume)
+        resolve(false)
+      }
+      circuit.wait(resume, again)
     })
   }
 

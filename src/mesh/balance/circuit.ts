@@ -10,7 +10,7 @@ export class Circuit {
   #requests = 0
   #pending = 0
   #connections = 0
-  readonly #waiting: (() => boolean)[] = []
+  readonly #waiting: (() => void)[] = []
 
   constructor(limits: CircuitLimits) {
     this.#limits = limits
@@ -68,16 +68,22 @@ export class Circuit {
   }
 
   /**
-   * In turn, when a connection is free or may be made. `resume` answers false when it has no use for it, so that it goes to the next.
-   * `again`: it was its turn already, and somebody else was quicker.
+   * In turn, when a connection is free or may be made. `again`: it was its turn already, and somebody else was quicker. Whoever has no
+   * use for it any more says so with `forget`.
    */
-  wait(resume: () => boolean, again = false): void {
+  wait(resume: () => void, again = false): void {
     if (again) this.#waiting.unshift(resume)
     else this.#waiting.push(resume)
   }
 
+  /** At once: it may take for ever until a connection is free. */
+  forget(resume: () => void): void {
+    const at = this.#waiting.indexOf(resume)
+    if (at >= 0) this.#waiting.splice(at, 1)
+  }
+
   /** A connection was given back or has ended: whoever waits longest may have it. */
   freed(): void {
-    while (this.#waiting.length > 0) if (this.#waiting.shift()!()) return
+    this.#waiting.shift()?.()
   }
 }

@@ -11,7 +11,8 @@ export class Tunnel implements UpstreamOwner {
   private readonly touched: () => void
   private readonly closed: (reason: string) => void
   private open = true
-  private clientEnded = false
+  /** The client has ended, and all that it sent was written. */
+  private clientDone = false
   private upstreamEnded = false
 
   /** `touched` is called for every byte that moves, `closed` once, when the tunnel is gone and its upstream destroyed; 'ok' when both sides ended. */
@@ -30,9 +31,10 @@ export class Tunnel implements UpstreamOwner {
   }
 
   clientEnd(): void {
-    this.clientEnded = true
-    this.upstream.stream.end()
-    if (this.upstreamEnded) this.close('ok')
+    this.upstream.stream.end(() => {
+      this.clientDone = true
+      if (this.upstreamEnded) this.close('ok')
+    })
   }
 
   clientDrain(): void {
@@ -48,7 +50,7 @@ export class Tunnel implements UpstreamOwner {
   upstreamEnd(): void {
     this.upstreamEnded = true
     this.client.end()
-    if (this.clientEnded) this.close('ok')
+    if (this.clientDone) this.close('ok')
   }
 
   upstreamDrain(): void {

@@ -1,7 +1,11 @@
 // Upgrades: a tunnel after 101, nothing else switches protocol, and tunnels end when they are no longer allowed.
+import { once } from 'node:events'
 import { createServer as createApp } from 'node:http'
-import type { Socket } from 'node:net'
+import { connect, createServer, type Socket } from 'node:net'
 import t from 'tap'
+import type { ByteStream } from '../../../src/lib/byte-stream.ts'
+import { Link } from '../../../src/proxy/http1/link.ts'
+import { Tunnel } from '../../../src/proxy/http1/tunnel.ts'
 import { get, raw } from './apps.ts'
 import { eventually, listen, RawClient, serve } from './harness.ts'
 
@@ -63,4 +67,39 @@ t.test('an app that switches protocols unasked is a 502', async t => {
   client.send(get())
   t.match(await client.until('protocol error'), /^HTTP\/1.1 502 /)
   client.socket.destroy()
+})
+
+t.test('what waits to be written when both sides have ended still reaches the app', async t => {
+  const accepted: Socket[] = []
+  const app = createServer({ allowHalfOpen: true, pauseOnConnect: true }, socket => void accepted.push(socket))
+  const stream = connect({ port: await listen(app), host: '127.0.0.1', allowHalfOpen: true })
+  t.teardown(async () => {
+    for (const socket of [stream, ...accepted]) socket.destroy()
+    await new Promise(resolve => app.close(resolve))
+  })
+  await eventually(() => accepted.length === 1 && !stream.connecting)
+  const client = { write: () => true, end() {}, destroy() {}, pause() {}, resume() {} } as unknown as ByteStream
+  const reasons: string[] = []
+  const upstream = { stream, reusable: false, release() {}, destroy: () => void stream.destroy() }
+  const tunnel = new Tunnel(
+    client,
+    upstream,
+    Link.of(stream),
+    () => {},
+    reason => reasons.push(reason),
+  )
+  // Until the system takes no more: the last piece waits in this process.
+  while (stream.writableLength === 0) tunnel.clientData(Buffer.alloc(4096, 120))
+  const [socket] = accepted
+  let heard = 0
+  socket!.on('data', chunk => (heard += chunk.length)).on('error', () => {})
+  socket!.pause()
+  socket!.end()
+  await once(stream, 'end')
+  tunnel.clientEnd()
+  socket!.resume()
+  await once(socket!, 'close')
+  t.equal(heard, tunnel.clientBytes)
+  await eventually(() => reasons.length === 1)
+  t.same(reasons, ['ok'])
 })

@@ -5,6 +5,8 @@
 
 export interface ByteStream {
   readonly destroyed: boolean
+  /** What is written is copied before `write` returns: it may be borrowed (read-buffer.ts). */
+  readonly copies?: boolean
   /** `close` was emitted. */
   readonly closed: boolean
   readonly writable: boolean

@@ -4,33 +4,35 @@
  * given bytes owns them. A socket on which much comes at once reads into buffers of its own, which are given away whole.
  */
 import { Socket, type OnReadOpts, type SocketConstructorOpts } from 'node:net'
+import { readBuffer, type Borrower } from '../lib/read-buffer.ts'
 
-const readBytes = 64 * 1024
 /** More than this is not copied out of a buffer of its own. */
 const copyBytes = 16 * 1024
-/** What is read into it is taken out before anything else is read. */
-const shared = Buffer.allocUnsafeSlow(readBytes)
 
 /**
  * Of every socket and server. Half-open: the end of a request must not end its answer. The mark is above what one read brings, or every
  * read of a long body would pause its source although the system took all of it at once.
  */
-export const socketOptions = { allowHalfOpen: true, noDelay: true, highWaterMark: 2 * readBytes } as const
+export const socketOptions = { allowHalfOpen: true, noDelay: true, highWaterMark: 2 * readBuffer.length } as const
 
 /** The `onread` option of one new socket: bytes are emitted as `data`, as if by the stream. */
 export function readingOptions(): OnReadOpts {
-  let current: Buffer = shared
+  let current: Buffer = readBuffer
   return {
     buffer: () => current,
     callback(this: Socket, length: number): boolean {
       let bytes: Buffer
-      if (length > copyBytes && current !== shared) {
+      if (length > copyBytes && current === readBuffer && (this as Borrower).borrows === true && this.readableLength === 0) {
+        this.emit('data', readBuffer.subarray(0, length))
+        return true
+      }
+      if (length > copyBytes && current !== readBuffer) {
         bytes = current.subarray(0, length)
-        current = Buffer.allocUnsafeSlow(readBytes)
+        current = Buffer.allocUnsafeSlow(readBuffer.length)
       } else {
         bytes = Buffer.allocUnsafe(length)
         current.copy(bytes, 0, 0, length)
-        current = length > copyBytes ? Buffer.allocUnsafeSlow(readBytes) : shared
+        current = length > copyBytes ? Buffer.allocUnsafeSlow(readBuffer.length) : readBuffer
       }
       if (this.readableLength === 0 && this.emit('data', bytes)) return true
       // Nobody listens yet, or what came before still waits for them: kept in order for whoever does.

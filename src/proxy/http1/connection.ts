@@ -5,6 +5,7 @@
  */
 import { Socket } from 'node:net'
 import type { ByteStream } from '../../lib/byte-stream.ts'
+import { kept, type Borrower } from '../../lib/read-buffer.ts'
 import { TLSSocket } from 'node:tls'
 import { CR, LF } from './chars.ts'
 import { Deadlines, sharedDeadlines, type Watched } from '../../lib/deadlines.ts'
@@ -87,6 +88,8 @@ class Connection implements ServedConnection, Host, Watched {
     this.exchange = new Exchange(this, door, limits)
     this.deadline = this.nowMs() + limits.idleTimeoutMs
     if (!stream.closed) deadlines.add(this)
+    const borrower: ByteStream & Borrower = stream
+    borrower.borrows = true
     stream.on('data', (chunk: Buffer) => this.data(chunk))
     stream.on('end', () => this.ended())
     stream.on('drain', () => this.drained())
@@ -191,7 +194,7 @@ class Connection implements ServedConnection, Host, Watched {
       return
     }
     const rest = buffer.subarray(at)
-    this.held = this.held === undefined ? rest : Buffer.concat([this.held, rest])
+    this.held = this.held === undefined ? kept(rest) : Buffer.concat([this.held, rest])
     this.stream.pause()
   }
 

@@ -196,7 +196,7 @@ export class Exchange implements UpstreamOwner, Awaiting {
     this.outcome.requestBytes = size
     this.sent = true
     let more: boolean
-    if (request.verbatim && at > base) more = got.stream.write(part(buffer, base, at + size))
+    if (request.verbatim && at > base) more = got.stream.write(part(got.stream, buffer, base, at + size))
     else more = writeHead(got.stream, request.forwarded(), buffer, at, at + size, this.limits.coalesceBytes)
     if (!more) this.host.stall()
     if (request.framing === 'none') return position
@@ -214,7 +214,7 @@ export class Exchange implements UpstreamOwner, Awaiting {
       const size = body.to - body.from
       if (size === 0) continue
       this.outcome.requestBytes += size
-      if (!writer.write(part(buffer, body.from, body.to))) this.host.stall()
+      if (!writer.write(part(stream, buffer, body.from, body.to))) this.host.stall()
     }
     this.host.touched()
     if (body.done) {

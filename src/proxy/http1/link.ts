@@ -3,6 +3,7 @@
  * none, and whatever arrives then (a late or unasked-for response) destroys it, so that it can never answer somebody else.
  */
 import type { ByteStream } from '../../lib/byte-stream.ts'
+import type { Borrower } from '../../lib/read-buffer.ts'
 import { TurnWriter } from '../../lib/turn-writer.ts'
 
 export interface UpstreamOwner {
@@ -24,6 +25,8 @@ export class Link {
   private constructor(stream: ByteStream) {
     this.ended = stream.readableEnded
     this.writer = new TurnWriter(stream)
+    const borrower: ByteStream & Borrower = stream
+    borrower.borrows = true
     stream.on('data', (chunk: Buffer) => {
       if (this.owner === undefined) stream.destroy()
       else this.owner.upstreamData(chunk)

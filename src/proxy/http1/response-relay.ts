@@ -164,7 +164,7 @@ export class ResponseRelay {
       room = client.write(head.forwarded(more), 'latin1')
       if (to > from) room = writeChunk(client, buffer, from, to)
       client.uncork()
-    } else if (more === '' && from === start && head.verbatim) room = client.write(part(buffer, base, to))
+    } else if (more === '' && from === start && head.verbatim) room = client.write(part(client, buffer, base, to))
     else room = writeHead(client, head.forwarded(more), buffer, from, to, this.limits.coalesceBytes)
     if (!room) upstream.pause()
     this.forward(buffer, at, end, upstream)
@@ -182,7 +182,9 @@ export class ResponseRelay {
       const size = body.to - body.from
       if (size === 0) continue
       this.bytes += size
-      const room = this.rechunk ? writeChunk(client, buffer, body.from, body.to) : this.writer.write(part(buffer, body.from, body.to))
+      const room = this.rechunk
+        ? writeChunk(client, buffer, body.from, body.to)
+        : this.writer.write(part(client, buffer, body.from, body.to))
       if (!room) upstream.pause()
     }
     // Bytes after the message belong to no request of ours.

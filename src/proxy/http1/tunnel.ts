@@ -2,6 +2,7 @@
 import type { ByteStream } from '../../lib/byte-stream.ts'
 import type { UpstreamStream } from './door.ts'
 import type { Link, UpstreamOwner } from './link.ts'
+import { part } from './writer.ts'
 
 export class Tunnel implements UpstreamOwner {
   clientBytes = 0
@@ -27,7 +28,7 @@ export class Tunnel implements UpstreamOwner {
   clientData(chunk: Buffer): void {
     this.clientBytes += chunk.length
     this.touched()
-    if (!this.upstream.stream.write(chunk)) this.client.pause()
+    if (!this.upstream.stream.write(part(this.upstream.stream, chunk, 0, chunk.length))) this.client.pause()
   }
 
   clientEnd(): void {
@@ -44,7 +45,7 @@ export class Tunnel implements UpstreamOwner {
   upstreamData(chunk: Buffer): void {
     this.upstreamBytes += chunk.length
     this.touched()
-    if (!this.client.write(chunk)) this.upstream.stream.pause()
+    if (!this.client.write(part(this.client, chunk, 0, chunk.length))) this.upstream.stream.pause()
   }
 
   upstreamEnd(): void {

@@ -1,5 +1,6 @@
 /** What this program itself writes: whole replies, heads with the first bytes of their body, chunks. One write wherever the bytes are at hand. */
 import type { ByteStream } from '../../lib/byte-stream.ts'
+import { kept } from '../../lib/read-buffer.ts'
 import { latin1 } from './chars.ts'
 
 const phrases: Record<number, string> = {
@@ -39,7 +40,7 @@ export function writeHead(stream: ByteStream, head: string, buffer: Buffer, from
   if (to - from <= coalesce) return stream.write(head + latin1(buffer, from, to), 'latin1')
   stream.cork()
   stream.write(head, 'latin1')
-  const more = stream.write(part(buffer, from, to))
+  const more = stream.write(part(stream, buffer, from, to))
   stream.uncork()
   return more
 }
@@ -48,13 +49,14 @@ export function writeHead(stream: ByteStream, head: string, buffer: Buffer, from
 export function writeChunk(stream: ByteStream, buffer: Buffer, from: number, to: number): boolean {
   stream.cork()
   stream.write(`${(to - from).toString(16)}\r\n`, 'latin1')
-  stream.write(part(buffer, from, to))
+  stream.write(part(stream, buffer, from, to))
   const more = stream.write('\r\n', 'latin1')
   stream.uncork()
   return more
 }
 
-/** [from, to) of a buffer; the buffer itself where that is all of it. */
-export function part(buffer: Buffer, from: number, to: number): Buffer {
-  return from === 0 && to === buffer.length ? buffer : buffer.subarray(from, to)
+/** [from, to) of a buffer, to be written to that stream. */
+export function part(stream: ByteStream, buffer: Buffer, from: number, to: number): Buffer {
+  const bytes = from === 0 && to === buffer.length ? buffer : buffer.subarray(from, to)
+  return stream.copies === true ? bytes : kept(bytes)
 }

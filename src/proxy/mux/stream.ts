@@ -4,12 +4,14 @@
  */
 import { EventEmitter } from 'node:events'
 import type { ByteStream } from '../../lib/byte-stream.ts'
+import { kept } from '../../lib/read-buffer.ts'
 import { initialWindow } from './frames.ts'
 import type { MuxSession } from './session.ts'
 
 export class MuxStream extends EventEmitter implements ByteStream {
   readonly id: number
   readonly session: MuxSession
+  readonly copies = true
   destroyed = false
   closed = false
   readableEnded = false
@@ -250,5 +252,5 @@ const wholeBytes = 2048
 const blockBytes = 16 * 1024
 
 function bytesOf(data: string | Buffer): Buffer {
-  return typeof data === 'string' ? Buffer.from(data, 'latin1') : data
+  return typeof data === 'string' ? Buffer.from(data, 'latin1') : kept(data)
 }

@@ -18,6 +18,8 @@ export class TurnWriter {
   /** False: wait for `drain` before more. */
   write(bytes: Buffer): boolean {
     const { stream } = this
+    // It gathers what it copies by itself.
+    if (stream.copies === true) return stream.write(bytes)
     if (!this.corked) {
       if (bytes.length >= enough) return stream.write(bytes)
       this.corked = true

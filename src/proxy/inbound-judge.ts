@@ -34,7 +34,8 @@ export interface JudgedRequest {
 /** 19 bytes, as Envoy says it (data-plane.md 7.5). */
 const denied: Refused = { ok: false, status: 403, body: 'RBAC: access denied', reason: 'denied' }
 const malformed: Refused = { ok: false, status: 400, body: 'malformed request path', reason: 'malformed-path' }
-const nobody: Decision = { allow: false, reason: 'identity', rule: '' }
+/** The decision on a caller who is nobody here. */
+export const nobody: Decision = { allow: false, reason: 'identity', rule: '' }
 
 export class InboundJudge {
   readonly #options: InboundJudgeOptions

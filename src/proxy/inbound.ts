@@ -19,7 +19,7 @@ import { serveHttp2 } from './http2/connection.ts'
 import { defaultHttp2Limits, type Http2Limits } from './http2/limits.ts'
 import { InboundHttp } from './inbound-http.ts'
 import { appChannels, InboundHttp2 } from './inbound-http2.ts'
-import { InboundJudge } from './inbound-judge.ts'
+import { InboundJudge, nobody } from './inbound-judge.ts'
 import { type DecisionLabel, type ProxyMetrics, type RefusalReason, type RequestTallies, type Tally } from './metrics.ts'
 import { MuxSession } from './mux/session.ts'
 import type { MuxStream } from './mux/stream.ts'
@@ -362,8 +362,6 @@ export class Inbound {
     this.#appChannels.close()
   }
 }
-
-const nobody: Decision = { allow: false, reason: 'identity', rule: '' }
 
 function remoteOf(socket: Socket): string {
   return `${socket.remoteAddress}:${socket.remotePort}`

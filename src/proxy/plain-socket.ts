@@ -1,7 +1,7 @@
 /**
  * How plain sockets are made and read. Node makes a buffer of 64 KiB for every read and cuts it to size, which for small messages is a
  * large part of what a read costs; here sockets read into one shared buffer, and what came is copied out of it. Invariant: whoever is
- * given bytes owns them. A socket on which much comes at once reads into buffers of its own, which are given away whole.
+ * given bytes owns them, but for those who asked to borrow them (read-buffer.ts). A socket on which much comes at once reads into buffers of its own, which are given away whole.
  */
 import { Socket, type OnReadOpts, type SocketConstructorOpts } from 'node:net'
 import { readBuffer, type Borrower } from '../lib/read-buffer.ts'

@@ -7,6 +7,7 @@ import type { Clock, Timer } from '../../lib/clock.ts'
 import { messageOf } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
 import type { ReplicationMessage } from '../../wire/gen/peerstream.ts'
+import { readHeartbeat } from '../../wire/freshness.ts'
 import { grpcCodes } from '../../wire/peer-stream.ts'
 import type { Tables } from '../catalog/tables.ts'
 import type { Exporter } from './exporter.ts'
@@ -26,7 +27,8 @@ export interface Link {
 
 /** What the session's side of a stream takes from the transport. */
 export interface StreamHandler {
-  open(): void
+  /** `marked`: what was accepted is an Open with the mark of wire/freshness.ts. */
+  open(marked?: boolean): void
   receive(message: ReplicationMessage): void
   ended(error: Status | undefined): void
 }
@@ -83,8 +85,8 @@ export class SessionDriver {
   }
 
   /** Begins; `link` is up. */
-  open(): void {
-    this.dispatch({ type: 'opened' })
+  open(marked = false): void {
+    this.dispatch({ type: 'opened', marked })
     this.#offer()
     this.#subscription = this.#options.tables.subscribe(
       () => this.#topics,
@@ -94,6 +96,8 @@ export class SessionDriver {
 
   receive(message: ReplicationMessage): void {
     this.#lastHeardMs = this.#options.clock.monotonicMs()
+    // A digest is compared with what is in the store, not with what was put there.
+    if (readHeartbeat(message)?.digest) this.dispatch({ type: 'audited', ...this.#options.importer.audit() })
     this.dispatch({ type: 'message', message })
   }
 
@@ -144,6 +148,9 @@ export class SessionDriver {
       case 'store':
         void importer.apply(effect.change).then(error => this.dispatch({ type: 'stored', ticket: effect.ticket, error }))
         break
+      case 'look':
+        this.#look().catch(error => this.#fail(error))
+        break
       case 'terminated':
         this.#options.onTerminated()
         break
@@ -185,6 +192,16 @@ export class SessionDriver {
     } catch (error) {
       this.#fail(error)
     }
+  }
+
+  /** Reads the offer from tables that have caught up with the store. */
+  async #look(): Promise<void> {
+    const { tables, exporter } = this.#options
+    await tables.current()
+    if (this.#state.phase === 'closed') return
+    const { offer, topics } = exporter.read()
+    this.#topics = topics
+    this.dispatch({ type: 'looked', offer })
   }
 
   /** Sets the timer and the tap to what the state asks for. */

@@ -9,6 +9,7 @@ import { startDnsDoor } from '../../../src/agent/dns/server.ts'
 import { loadConfig } from '../../../src/agent/config.ts'
 import { silentLogger } from '../../../src/lib/log.ts'
 import { Registry } from '../../../src/lib/metrics.ts'
+import { unknownFreshness } from '../../../src/mesh/freshness.ts'
 import { askUdp, dig, digQuery, dug } from './client.ts'
 import { fillAlpha, imported, startScene, type DnsScene } from './golden-catalog.ts'
 import { exampleCom, startRecursor } from './recursor.ts'
@@ -236,6 +237,7 @@ void t.test('a port that is taken is named, with what to do', async t => {
     tables,
     config,
     datacenter: 'dc1',
+    freshness: () => unknownFreshness,
     logger: silentLogger(),
     metrics: new Registry(),
   })

@@ -52,6 +52,8 @@ export interface DriverOptions {
 /** Beyond this many things, or bytes, that wait for the store or for the transport, reading pauses. */
 const maxWaiting = 256
 const maxWaitingBytes = 16 * 1024 * 1024
+/** It looks at everything that was imported. */
+const auditSpacingMs = 500
 /** Lines of the log that one stream may cause in a while: a peer that lies in every message must not fill a disk. */
 const maxNotices = 20
 const noticeWindowMs = 10_000
@@ -67,6 +69,7 @@ export class SessionDriver {
   #untaken = 0
   #paused = false
   #lastHeardMs: number
+  #auditedMs = -Infinity
   #notices = { sinceMs: -Infinity, count: 0 }
 
   constructor(options: DriverOptions) {
@@ -96,9 +99,16 @@ export class SessionDriver {
 
   receive(message: ReplicationMessage): void {
     this.#lastHeardMs = this.#options.clock.monotonicMs()
-    // A digest is compared with what is in the store, not with what was put there.
-    if (readHeartbeat(message)?.digest) this.dispatch({ type: 'audited', ...this.#options.importer.audit() })
+    if (readHeartbeat(message)?.digest) this.#audit()
     this.dispatch({ type: 'message', message })
+  }
+
+  /** A digest is compared with what is in the store, not with what was put there; of a peer that sends many, now and then. */
+  #audit(): void {
+    const { clock, importer } = this.#options
+    if (clock.monotonicMs() - this.#auditedMs < auditSpacingMs) return
+    this.#auditedMs = clock.monotonicMs()
+    this.dispatch({ type: 'audited', ...importer.audit() })
   }
 
   dispatch(event: Event): void {

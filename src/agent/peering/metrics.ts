@@ -74,8 +74,10 @@ type OfPeer = (name: string, help: string, value: (seen: PeeringCondition) => nu
 
 /** An age that is not known is +Inf: no alert on an age may miss it. */
 function freshnessMetrics(registry: Registry, read: () => PeeringCondition[], gauge: OfPeer): void {
-  gauge('isthmus_peering_freshness_state', 'Of everything that the peer exports to us: 0 FRESH, 1 STALE, 2 FROZEN.', seen =>
-    seen.freshness && freshnessStates.indexOf(seen.freshness.state),
+  gauge(
+    'isthmus_peering_freshness_state',
+    'Of everything that the peer exports to us: 0 FRESH, 1 STALE, 2 FROZEN.',
+    seen => seen.freshness && freshnessStates.indexOf(seen.freshness.state),
   )
   gauge(
     'isthmus_peering_confirmed_age_seconds',
@@ -111,6 +113,10 @@ function freshnessMetrics(registry: Registry, read: () => PeeringCondition[], ga
         for (const seen of read()) this.inc({ peer: seen.name }, seen.freshness ? value(seen.freshness) : 0)
       },
     })
-  counter('isthmus_peering_repairs_total', 'Imported resources that were not what the peer exports and were put right.', seen => seen.repairs)
+  counter(
+    'isthmus_peering_repairs_total',
+    'Imported resources that were not what the peer exports and were put right.',
+    seen => seen.repairs,
+  )
   counter('isthmus_peering_disagreements_total', 'Digests of the peer that disagreed with what was held.', seen => seen.disagreements)
 }

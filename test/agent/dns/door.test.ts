@@ -244,6 +244,26 @@ void t.test('a port that is taken is named, with what to do', async t => {
   await t.rejects(again, { code: 'unavailable', message: new RegExp(`cannot open the DNS door on 127.0.0.1:${door.port} .*set ports.dns`) })
 })
 
+void t.test('a TXT query for an imported service tells how old it may be, and nothing of what is not imported', async t => {
+  const { catalog, door, close } = await startScene('dc1', {}, { state: 'FROZEN', ageMs: 61_200, evidence: 'digest' })
+  t.teardown(close)
+  await catalog.register(instance('local', '10.0.0.1'))
+  await catalog.replaceImported('east', 'api', [imported('api', '10.20.0.5', 7000)], 1)
+  const ask = async (name: string, type = 'TXT') => {
+    const { rcode, answer } = await dig(door.port, name, type)
+    return [rcode, ...answer]
+  }
+  t.same(await ask('api.service.east.peer.consul'), [
+    'NOERROR',
+    'api.service.east.peer.consul. 0 A 10.20.0.5',
+    'api.service.east.peer.consul. 0 TXT "isthmus-freshness=FROZEN 61.2s (digest)"',
+  ])
+  t.same(await ask('api.service.east.peer.consul', 'A'), ['NOERROR', 'api.service.east.peer.consul. 0 A 10.20.0.5'])
+  t.same(await ask('local.service.consul'), ['NOERROR', 'local.service.consul. 0 A 10.0.0.1'])
+  t.same(await ask('other.service.east.peer.consul'), ['NXDOMAIN'])
+  t.same(await ask('api.service.west.peer.consul'), ['NXDOMAIN'])
+})
+
 void t.test('messages are counted by transport and rcode', async t => {
   const { door, metrics } = await scene(t)
   await dig(door.port, 'nope.service.consul', 'A')

@@ -33,7 +33,16 @@ export async function startScene(
   const catalog = new Catalog({ store, tables, datacenter })
   const metrics = new Registry()
   const config: AgentConfig = loadConfig({ dev: true, flags: { datacenter, node_name: 'n', ...flags } })
-  const door = await startDnsDoor({ address: '127.0.0.1', port: 0, tables, config, datacenter, freshness: () => freshness, logger, metrics })
+  const door = await startDnsDoor({
+    address: '127.0.0.1',
+    port: 0,
+    tables,
+    config,
+    datacenter,
+    freshness: () => freshness,
+    logger,
+    metrics,
+  })
   return {
     door,
     store,

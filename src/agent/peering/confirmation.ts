@@ -73,9 +73,10 @@ export function newConfirmation(now: Now, before?: Confirmation): Confirmation {
 /** The latest moment at which a service, as it is stored, was known to be the peer's. */
 export function confirmedOf(confirmation: Confirmation, id: string): Confirmed | undefined {
   const known = confirmation.services.get(foldId(id))
-  const { agreedMs } = confirmation.slots[slotOf(typeUrls.service, id)]!
   // What is not yet stored is not what the digest spoke of.
-  if (known === undefined || confirmation.pending.has(foldId(id)) || agreedMs < known.atMs) return known
+  if (known === undefined || confirmation.pending.has(foldId(id))) return known
+  const { agreedMs } = confirmation.slots[slotOf(typeUrls.service, id)]!
+  if (agreedMs < known.atMs) return known
   return entryOf(confirmation.ledger, typeUrls.service, id) ? { atMs: agreedMs, evidence: 'digest' } : known
 }
 

@@ -32,13 +32,14 @@ export function foldId(id: string): string {
   return id.toLowerCase()
 }
 
-/** Where a resource is kept. Services by FNV-1a of the folded name: both ends must agree on it. */
+/** Where a resource is kept. Services by FNV-1a over the UTF-16 units of the folded name: both ends must agree on it. */
 export function slotOf(url: string, id: string): number {
   if (url === typeUrls.list) return slots.list
   if (url === typeUrls.bundle) return slots.bundle
   if (url === typeUrls.addresses) return slots.addresses
+  const key = foldId(id)
   let hash = 0x811c9dc5
-  for (const char of foldId(id)) hash = Math.imul(hash ^ char.codePointAt(0)!, 0x01000193)
+  for (let i = 0; i < key.length; i += 1) hash = Math.imul(hash ^ key.charCodeAt(i), 0x01000193)
   return ((hash >>> 16) ^ hash) & (serviceSlots - 1)
 }
 

@@ -9,8 +9,8 @@ import { MeshError, messageOf } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
 import type { Registry } from '../../lib/metrics.ts'
 import { Turns } from '../../lib/turns.ts'
-import { type Freshness, unknownFreshness } from '../../mesh/freshness.ts'
-import type { Peering, StreamStatus } from '../../mesh/peering.ts'
+import type { Freshness } from '../../mesh/freshness.ts'
+import type { Peering } from '../../mesh/peering.ts'
 import { encodeToken, type PeeringToken } from '../../mesh/peering-token.ts'
 import { peeringServerName } from '../../mesh/sni.ts'
 import type { CertificateAuthority } from '../ca/authority.ts'
@@ -18,16 +18,14 @@ import type { Catalog } from '../catalog/catalog.ts'
 import { keys } from '../catalog/keys.ts'
 import type { Reading, Tables } from '../catalog/tables.ts'
 import type { Store } from '../store/store.ts'
-import { sidecarSuffix } from '../../wire/peer-stream.ts'
 import { Acceptor, type PeerStreamHandlers } from './acceptor.ts'
-import { importedFreshness, peeringFreshness, setFreshness, summarize } from './ages.ts'
 import { localGatewayAddresses, serverAddresses } from './addresses.ts'
 import type { Target } from './dialer.ts'
 import { readToken, spendToken } from './exchange.ts'
 import { Exporter } from './exporter.ts'
 import { Importer, type ImportLimits } from './importer.ts'
 import { LivePeering, streamStatusOf } from './live-peering.ts'
-import { peeringMetrics, type PeeringCondition } from './metrics.ts'
+import { peeringMetrics } from './metrics.ts'
 import { PeeringRecords, putSecrets } from './records.ts'
 import {
   checkEnabled,
@@ -40,8 +38,8 @@ import {
   type PeeringSwitches,
 } from './requests.ts'
 import { newSecret, withToken, type DialerSecrets } from './secrets.ts'
-import type { Identity, SessionStatus } from './session.ts'
-import { warningsOf } from './warnings.ts'
+import type { Identity } from './session.ts'
+import { PeeringView } from './view.ts'
 
 export interface PeeringsOptions {
   store: Store
@@ -65,6 +63,7 @@ export class Peerings {
   readonly #records: PeeringRecords
   /** By the peering's id. */
   readonly #live = new Map<string, LivePeering>()
+  readonly #view: PeeringView
   readonly #cleaning = new Set<Promise<void>>()
   /** By name: making, establishing and clearing away never overlap. */
   readonly #turns = new Turns()
@@ -82,7 +81,8 @@ export class Peerings {
       isBusy: id => this.#live.get(id)?.isBusy ?? false,
       begin: (peering, link, anew) => this.#liveOf(peering).begin(this.#identity(peering, ''), link, anew),
     })
-    peeringMetrics(options.metrics, () => this.#conditions())
+    this.#view = new PeeringView({ tables: options.tables, clock: options.clock, live: id => this.#live.get(id) })
+    peeringMetrics(options.metrics, () => this.#view.conditions())
   }
 
   /** Takes up what is stored: dials, and finishes deletions that a stop interrupted. */
@@ -263,66 +263,16 @@ export class Peerings {
   }
 
   read(name: string): Reading<Peering | undefined> {
-    const reading = this.#options.tables.peering(name)
-    if (!reading.value) return reading
-    const peering = reading.value
-    const status = this.#live.get(peering.id)?.status
-    const warnings = warningsOf(status, peering.name, this.#options.tables)
-    const seen = this.#seen(peering)
-    const ages = importedFreshness(status, this.#importedNames(peering.name, status), this.#now)
-    const streamStatus = { ...seen.streamStatus, importedFreshness: ages }
-    return { ...reading, value: { ...seen, streamStatus, warnings } }
+    return this.#view.read(name)
+  }
+
+  list(): Reading<Peering[]> {
+    return this.#view.list()
   }
 
   /** How old what we hold of one set of a peer may be: a service, or with the suffix the proxies by which it is called. */
   freshness(peer: string, id: string): Freshness {
-    const peering = this.#options.tables.peering(peer).value
-    const status = peering && this.#live.get(peering.id)?.status
-    return status ? setFreshness(status, id, this.#now) : unknownFreshness
-  }
-
-  list(): Reading<Peering[]> {
-    const reading = this.#options.tables.peerings()
-    return { ...reading, value: reading.value.map(peering => this.#seen(peering)) }
-  }
-
-  #seen(peering: Peering): Peering {
-    const live = this.#live.get(peering.id)
-    return { ...peering, state: live?.stateOf(peering) ?? peering.state, streamStatus: this.#streamStatus(peering.name, live?.status) }
-  }
-
-  #streamStatus(peer: string, status: SessionStatus | undefined): StreamStatus {
-    const seen = streamStatusOf(status)
-    // What is left of the time before a restart has an age that nobody knows.
-    const imports = status !== undefined || this.#options.tables.importedServices(peer).value.length > 0
-    return imports ? { ...seen, freshness: peeringFreshness(status, this.#now) } : seen
-  }
-
-  /** Plain names: those of the peer's list, or before it has come those that are left in the store. */
-  #importedNames(peer: string, status: SessionStatus | undefined): readonly string[] {
-    if (status?.importedServices) return status.importedServices
-    const held = this.#options.tables.importedServices(peer).value.map(record => record.service)
-    return held.filter(name => !name.endsWith(sidecarSuffix))
-  }
-
-  get #now(): number {
-    return this.#options.clock.monotonicMs()
-  }
-
-  #conditions(): PeeringCondition[] {
-    return this.#options.tables.peerings().value.map(peering => {
-      const { name } = peering
-      const live = this.#live.get(peering.id)
-      const status = live?.status
-      return {
-        name,
-        state: live?.stateOf(peering) ?? peering.state,
-        silentMs: live?.silentMs,
-        status,
-        freshness: this.#streamStatus(name, status).freshness,
-        imported: () => summarize(importedFreshness(status, this.#importedNames(name, status), this.#now)),
-      }
-    })
+    return this.#view.freshness(peer, id)
   }
 
   #liveOf(peering: Peering): LivePeering {

@@ -13,6 +13,8 @@ export interface Proof {
   nextMs: number
   /** A look is under way; while it does not end nothing is proven. */
   looking: boolean
+  /** The last look found more than there was room for, so that no digest left. */
+  owed: boolean
   lastResendMs: number
 }
 
@@ -22,7 +24,7 @@ const soonMs = 1000
 const resendSpacingMs = 5000
 
 export function newProof(): Proof {
-  return { wanted: false, nextMs: Infinity, looking: false, lastResendMs: -Infinity }
+  return { wanted: false, nextMs: Infinity, looking: false, owed: false, lastResendMs: -Infinity }
 }
 
 export function want(proof: Proof, now: Now): void {
@@ -44,7 +46,7 @@ export function nextLookMs({ looking, nextMs }: Proof): number {
   return looking ? Infinity : nextMs
 }
 
-/** What was found could not all be handed over, or something is sent again. */
+/** Everything is handed over that was not before, or something is sent again. */
 export function soon(proof: Proof, now: Now): void {
   proof.nextMs = Math.min(proof.nextMs, now.monoMs + soonMs)
 }

@@ -355,10 +355,12 @@ function refused(state: SessionState, url: string, id: string, message: string, 
 
 /** What we offer was looked up just now: once all of it has been handed over, its digest may say so. */
 function prove(state: SessionState, offer: Offer, effects: Effect[], now: Now): void {
-  state.proof.looking = false
-  state.outbox.offer = offer
-  if (sendDue(state, effects, now)) effects.push({ type: 'send', message: digestHeartbeat(digestOf(state.outbox.ledger)) })
-  else soon(state.proof, now)
+  const { outbox, proof } = state
+  proof.looking = false
+  proof.owed = false
+  outbox.offer = offer
+  if (sendDue(state, effects, now)) effects.push({ type: 'send', message: digestHeartbeat(digestOf(outbox.ledger)) })
+  else proof.owed = true
 }
 
 /** Answers whether the other side has been sent everything that it may know. */
@@ -376,6 +378,10 @@ function sendDue(state: SessionState, effects: Effect[], now: Now): boolean {
       message: 'a service is too large for one message and is exported without instances; reduce its instances or their metadata',
       fields: { oversized: state.status.oversized },
     })
+  }
+  if (complete && state.proof.owed) {
+    state.proof.owed = false
+    soon(state.proof, now)
   }
   return complete
 }

@@ -5,7 +5,8 @@ import { importedFreshness, peeringFreshness, setFreshness } from '../../../src/
 import { digestHeartbeat, markedHeartbeat, readHeartbeat, resendHeartbeat, slotBytes, slotCount } from '../../../src/wire/freshness.ts'
 import type { ReplicationMessage } from '../../../src/wire/gen/peerstream.ts'
 import { heartbeat, subscription, typeUrls } from '../../../src/wire/peer-stream.ts'
-import { End, Pair, type Exports } from './pair.ts'
+import { nextTickMs, step, type Event } from '../../../src/agent/peering/session.ts'
+import { End, offerOf, Pair, type Exports } from './pair.ts'
 import { replay } from './replay.ts'
 
 const resourceOf = (message: ReplicationMessage) => (message.Payload?.$case === 'response' ? message.Payload.value.ResourceID : undefined)
@@ -161,6 +162,56 @@ void t.test('ages go on over a broken stream, and a restart knows no age', async
   t.same(setFreshness(undefined, 'web', pair.nowMs), { state: 'STALE', ageMs: null, evidence: null })
 })
 
+void t.test('a digest counts for what is stored: what waits for the store is as old as the state before it', async t => {
+  const { pair, seen, whole } = scene()
+  pair.advance(2000)
+  pair.dialer.slow = true
+  pair.export(pair.acceptor, { web: 'w2', 'web-sidecar-proxy': 'p1', api: 'a1' })
+  pair.advance(20_000)
+  t.match(seen('api'), { ageMs: 6000, evidence: 'digest' })
+  t.match(seen('web'), { ageMs: 21_000, evidence: 'digest' }, 'the digest before')
+  t.match(whole(), { ageMs: 21_000, evidence: 'digest', disagreements: 0 })
+  pair.dialer.catchUp(pair.nowMs)
+  for (const name of ['web', 'api']) t.match(seen(name), { ageMs: 6000, evidence: 'digest' })
+  t.match(whole(), { ageMs: 6000, evidence: 'digest', disagreements: 0, repairs: 0 })
+  // And one that is refused after a digest has agreed with what was taken.
+  pair.dialer.refuse = () => 'disk full'
+  pair.export(pair.acceptor, { web: 'w3', 'web-sidecar-proxy': 'p1', api: 'a1' })
+  pair.advance(15_000)
+  pair.dialer.catchUp(pair.nowMs)
+  t.match(whole(), { ageMs: 21_000, evidence: 'digest' })
+  t.match(seen('web'), { ageMs: 21_000, evidence: 'digest' })
+  pair.dialer.refuse = () => undefined
+  pair.dialer.slow = false
+  pair.advance(17_000)
+  t.equal(pair.dialer.held.get('web'), 'w3')
+  t.match(whole(), { state: 'FRESH', repairs: 1, disagreements: 1 })
+})
+
+void t.test('while something waits for room no digest leaves, and nobody looks for nothing', async t => {
+  const end = new End('acceptor', 0)
+  let looks = 0
+  const run = (event: Event, now: number) => {
+    const [state, effects] = step(end.state, event, { monoMs: now, wallMs: now })
+    end.state = state
+    const looked = effects.filter(effect => effect.type === 'look')
+    looks += looked.length
+    const digests = effects.flatMap(effect => (effect.type === 'send' && readHeartbeat(effect.message)?.digest ? [now] : []))
+    return [...digests, ...looked.flatMap((): number[] => run({ type: 'looked', offer }, now))]
+  }
+  const big = { value: Buffer.alloc(900_000, 1), digest: 'big' }
+  const offer = { ...offerOf({ a: '1', b: '1', c: '1' }), services: new Map(['a', 'b', 'c'].map(name => [name, big])) }
+  run({ type: 'opened', marked: true }, 0)
+  run({ type: 'offer', offer }, 0)
+  t.same(run({ type: 'tick' }, 1000), [], 'a peer that has not asked for services is proven nothing')
+  run({ type: 'message', message: subscription(typeUrls.service, '') }, 2000)
+  t.same(run({ type: 'tick' }, 16_000), [], 'c waits')
+  t.equal(nextTickMs(end.state), 30_000)
+  run({ type: 'drained' }, 17_000)
+  t.same(run({ type: 'tick' }, 18_000), [18_000])
+  t.equal(looks, 3)
+})
+
 void t.test('a real Consul gets no field, and its heartbeats make nothing FRESH', async t => {
   for (const file of ['02-fake-dialer--01-basic-session.json', '02-fake-dialer--03-import-into-real-consul.json']) {
     for (const { ours, state } of replay(file, 'acceptor')) {
@@ -248,6 +299,7 @@ void t.test('whatever is lost, changed or torn, the digests bring both ends toge
     fc.record({ do: fc.constant('tamper' as const), service, id: fc.constantFrom('', 'x') }),
     fc.record({ do: fc.constant('wait' as const), ms: fc.integer({ min: 1, max: 40_000 }) }),
     fc.record({ do: fc.constant('reopen' as const) }),
+    fc.record({ do: fc.constant('slow' as const), slow: fc.boolean() }),
   )
   const runs = process.env['ISTHMUS_DEEP'] === '1' ? 5000 : 150
   fc.assert(
@@ -260,6 +312,10 @@ void t.test('whatever is lost, changed or torn, the digests bring both ends toge
         if (each.do === 'lose') losing = each.next
         else if (each.do === 'wait') pair.advance(each.ms)
         else if (each.do === 'reopen') pair.reopen()
+        else if (each.do === 'slow') {
+          pair.dialer.slow = each.slow
+          if (!each.slow) pair.dialer.catchUp(pair.nowMs)
+        }
         else if (each.do === 'tamper') {
           if (each.id === '') pair.dialer.held.delete(each.service)
           else pair.dialer.held.set(each.service, each.id)
@@ -273,6 +329,8 @@ void t.test('whatever is lost, changed or torn, the digests bring both ends toge
         }
       }
       losing = 0
+      pair.dialer.slow = false
+      pair.dialer.catchUp(pair.nowMs)
       pair.advance(60_000)
       const same = JSON.stringify(heldBy(pair.dialer)) === JSON.stringify(filled(pair.acceptor.exports))
       return same && Object.keys(pair.acceptor.exports).every(name => seen(name).state === 'FRESH' && seen(name).evidence === 'digest')

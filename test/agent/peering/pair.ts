@@ -40,6 +40,9 @@ export class End {
   notices: string[] = []
   /** Answers no `look` any more. */
   frozen = false
+  /** Its store is slow: what is to be stored waits for `catchUp`. */
+  slow = false
+  readonly #waiting: Extract<Effect, { type: 'store' }>[] = []
   /** A refusal by the store. */
   refuse: (name: string) => string | undefined = () => undefined
 
@@ -74,7 +77,15 @@ export class End {
     else if (effect.type === 'notice') this.notices.push(effect.message)
     else if (effect.type === 'look' && !this.frozen) this.do({ type: 'looked', offer: offerOf(this.exports) }, nowMs)
     else if (effect.type === 'store') {
-      const { change, ticket } = effect
+      this.#waiting.push(effect)
+      if (!this.slow) this.catchUp(nowMs)
+    }
+  }
+
+  /** Stores what waits, and what begins to be stored by that. */
+  catchUp(nowMs: number): void {
+    for (let next = this.#waiting.shift(); next; next = this.#waiting.shift()) {
+      const { change, ticket } = next
       const error = change.kind === 'service' ? this.refuse(change.name) : undefined
       if (error === undefined) this.#store(change)
       this.do(error === undefined ? { type: 'stored', ticket } : { type: 'stored', ticket, error }, nowMs)
@@ -108,7 +119,6 @@ export class Pair {
     this.dialer = new End('dialer', nowMs)
   }
 
-  /** `marked` false: the mark of the Open is lost, as if a real Consul had dialled. */
   open(): void {
     this.dialer.do({ type: 'opened' }, this.nowMs)
     const open = this.dialer.sent.shift()?.Payload

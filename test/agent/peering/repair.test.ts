@@ -95,6 +95,7 @@ void t.test('an exporter whose tables stand still shows as FROZEN, and as FRESH 
   const tookMs = fastClock.monotonicMs() - started
   t.ok(tookMs > 40_000 && tookMs < 66_000, `after ${Math.round(tookMs)} ms`)
   t.equal(west.state('east'), 'ACTIVE', 'its heartbeats go on')
+  t.match(west.peerings.read('east').value?.warnings, [/^the peer is connected, yet has not confirmed all that it exports for \d+s; /])
   t.match(west.peerings.freshness('east', 'web'), { state: 'FROZEN', evidence: 'digest' })
   t.equal(await metric(west, 'isthmus_peering_freshness_state{peer="east"}'), '2')
   t.equal(await metric(west, 'isthmus_peering_imported_services_by_freshness{peer="east",state="FROZEN"}'), '2')

@@ -25,7 +25,7 @@ export interface Ledger {
 const nothing = Buffer.alloc(slotBytes)
 
 export function newLedger(): Ledger {
-  return { slots: new Array<undefined>(slotCount).fill(undefined), sums: new Array<Buffer>(slotCount).fill(nothing) }
+  return { slots: Array.from({ length: slotCount }), sums: Array.from({ length: slotCount }, () => nothing) }
 }
 
 export function foldId(id: string): string {
@@ -105,7 +105,7 @@ export function digestOf(ledger: Ledger): Buffer {
 function sumOf(entries: Map<string, LedgerEntry> | undefined): Buffer {
   if (entries === undefined || entries.size === 0) return nothing
   const sum = createHash('sha256')
-  for (const hash of Array.from(entries.values(), entry => entry.hash).sort(Buffer.compare)) sum.update(hash)
+  for (const hash of Array.from(entries.values(), entry => entry.hash).sort((a, b) => a.compare(b))) sum.update(hash)
   return sum.digest().subarray(0, slotBytes)
 }
 

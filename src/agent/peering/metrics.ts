@@ -89,7 +89,7 @@ function freshnessMetrics(registry: Registry, read: () => PeeringCondition[], ga
     'Time since the imported service that was confirmed longest ago was confirmed; +Inf when one never was in this process.',
     seen => seen.imported().oldestMs / 1000,
   )
-  new Gauge({
+  void new Gauge({
     name: 'isthmus_peering_imported_services_by_freshness',
     help: 'Imported services by the state of their freshness.',
     labelNames: ['peer', 'state'] as const,

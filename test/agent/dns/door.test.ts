@@ -245,8 +245,9 @@ void t.test('a port that is taken is named, with what to do', async t => {
 })
 
 void t.test('a TXT query for an imported service tells how old it may be, and nothing of what is not imported', async t => {
-  const { catalog, door, close } = await startScene('dc1', {}, { state: 'FROZEN', ageMs: 61_200, evidence: 'digest' })
-  t.teardown(close)
+  const made = await startScene('dc1', {}, { state: 'FROZEN', ageMs: 61_200, evidence: 'digest' })
+  t.teardown(() => made.close())
+  const { catalog, door } = made
   await catalog.register(instance('local', '10.0.0.1'))
   await catalog.replaceImported('east', 'api', [imported('api', '10.20.0.5', 7000)], 1)
   const ask = async (name: string, type = 'TXT') => {

@@ -10,13 +10,14 @@ import { End, offerOf, Pair, type Exports } from './pair.ts'
 import { replay } from './replay.ts'
 
 const resourceOf = (message: ReplicationMessage) => (message.Payload?.$case === 'response' ? message.Payload.value.ResourceID : undefined)
-const heldBy = (end: End) => Object.fromEntries([...end.held].toSorted())
+const byName = ([a]: [string, string], [b]: [string, string]) => (a < b ? -1 : 1)
+const heldBy = (end: End) => Object.fromEntries([...end.held].toSorted(byName))
 /** What is exported and has instances. */
 const filled = (exports: Exports) =>
   Object.fromEntries(
     Object.entries(exports)
       .filter(([, id]) => id !== '')
-      .toSorted(),
+      .toSorted(byName),
   )
 
 /** A pair whose acceptor exports to its dialer. */
@@ -315,8 +316,7 @@ void t.test('whatever is lost, changed or torn, the digests bring both ends toge
         else if (each.do === 'slow') {
           pair.dialer.slow = each.slow
           if (!each.slow) pair.dialer.catchUp(pair.nowMs)
-        }
-        else if (each.do === 'tamper') {
+        } else if (each.do === 'tamper') {
           if (each.id === '') pair.dialer.held.delete(each.service)
           else pair.dialer.held.set(each.service, each.id)
         } else {

@@ -146,6 +146,7 @@ void t.test('a peer without the mark gets no field, is never FRESH by heartbeats
     { Payload: { $case: 'open', value: { PeerID, StreamSecretID, Remote: { Partition: '', Datacenter: 'dc', Locality: undefined } } } },
     subscription(typeUrls.service, PeerID),
   )
+  await until(() => freshness(east, 'consul') !== undefined)
   const states = new Set<string | undefined>()
   for (let beats = 0; beats < 8; beats += 1) {
     stream.call.write(heartbeat)

@@ -11,7 +11,7 @@ export function warningsOf(status: SessionStatus | undefined, peer: string, tabl
   const warnings: string[] = []
   for (const { id, bytes } of status.oversized) {
     warnings.push(
-      `${id} is not exported: its definitions take ${bytes} bytes and a message at most ${messageLimits.dialer}; register fewer or smaller instances under this name`,
+      `${id} is not exported: its definitions take ${bytes} bytes and a message at most ${messageLimits.sent}; register fewer or smaller instances under this name`,
     )
   }
   if (status.refusedBundle !== undefined) {

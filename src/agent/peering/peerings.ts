@@ -9,6 +9,7 @@ import { MeshError, messageOf } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
 import type { Registry } from '../../lib/metrics.ts'
 import { Turns } from '../../lib/turns.ts'
+import type { Locality } from '../../mesh/node.ts'
 import { dialledServers, type Peering, type StoredPeering } from '../../mesh/peering.ts'
 import { encodeToken, type PeeringToken } from '../../mesh/peering-token.ts'
 import { peeringServerName } from '../../mesh/sni.ts'
@@ -46,6 +47,8 @@ export interface PeeringsOptions {
   catalog: Catalog
   ca: Pick<CertificateAuthority, 'trustDomain' | 'roots'>
   datacenter: string
+  /** Of the servers; a region, and perhaps a zone. */
+  locality?: Locality | undefined
   clock: Clock
   logger: Logger
   metrics: Registry
@@ -107,7 +110,7 @@ export class Peerings {
   }
 
   async generateToken(request: GenerateTokenRequest): Promise<string> {
-    const { tables, ca, datacenter, addresses } = this.#options
+    const { tables, ca, addresses, datacenter } = this.#options
     checkTokenRequest(request, this.#options.enabled)
     const name = request.peerName
     const roots = ca.roots().value.roots
@@ -126,8 +129,14 @@ export class Peerings {
       serverName: peeringServerName(datacenter, ca.trustDomain),
       peerId: peering.id,
       establishmentSecret: secret,
-      remote: { partition: '', datacenter },
+      remote: this.#own(),
     })
+  }
+
+  /** What a peer is told of where we are. */
+  #own(): { partition: string; datacenter: string; locality?: Locality } {
+    const { datacenter, locality } = this.#options
+    return { partition: '', datacenter, ...(locality?.region && { locality }) }
   }
 
   /** The acceptor's record, new or as it is, with a new establishment secret. One that the peer ended begins anew under a new id. */
@@ -367,7 +376,7 @@ export class Peerings {
       peerId: dialer ? peering.peerId! : peering.id,
       peerName: peering.name,
       streamSecret,
-      remote: { partition: '', datacenter: this.#options.datacenter },
+      remote: this.#own(),
     }
   }
 }

@@ -194,6 +194,26 @@ t.test('importing partition: partition, namespace and peer are ours to say, what
   t.same(west.tables.instances('web', 'somebody').value, [])
 })
 
+t.test('wrong deregistration: nodes that share an id, or a name in another case, do not push each other out', async t => {
+  const [west] = await clusters(t, 'west')
+  const ID = '11111111-2222-4333-8444-555555555555'
+  const on = (Node: string, id: string, name: string, Address = '10.0.0.1') => ({
+    Node: { ID, Node, Address },
+    Service: { ID: id, Service: name },
+  })
+  const { address } = await fakeAcceptor(t, call => {
+    call.write(service('web', '1', { Nodes: [on('a', 'web-1', 'web'), on('b', 'web-2', 'web', '10.0.0.2')] }))
+    call.write(service('api', '2', { Nodes: [on('c', 'api-1', 'api', '10.0.0.3'), on('A', 'api-2', 'api', '10.0.0.4')] }))
+  })
+  await west.peerings.establish({ peerName: 'east', peeringToken: fakeToken(address) })
+  const seen = () =>
+    ['web', 'api'].flatMap(name =>
+      west.tables.instances(name, 'east').value.map(each => `${each.service.id} on ${each.node.node} at ${each.node.address}`),
+    )
+  await until(() => seen().length === 4)
+  t.same(seen(), ['web-1 on a at 10.0.0.1', 'web-2 on b at 10.0.0.2', 'api-2 on A at 10.0.0.4', 'api-1 on c at 10.0.0.3'])
+})
+
 t.test('wrong deregistration: what goes takes nothing along that shares its node, its id or its peer', async t => {
   const [east, west, third] = await clusters(t, 'east', 'west', 'third')
   for (const exporter of [east, third]) {

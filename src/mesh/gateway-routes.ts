@@ -62,7 +62,7 @@ function rowProblem(scope: GatewayRoute['scope'], row: SniRoute, { self, trustDo
   if (scope === 'server') return sameName(row.sni, peeringServerName(datacenter, trustDomain)) ? undefined : 'not our peering server'
   if (scope === 'peer-server') {
     const own = sameName(row.sni, peeringServerName(datacenter, trustDomain))
-    return isPeeringServerName(row.sni) && !own ? undefined : 'not the name of another cluster\'s peering server'
+    return isPeeringServerName(row.sni) && !own ? undefined : "not the name of another cluster's peering server"
   }
   if (scope === 'internal') {
     return sameName(row.sni, internalSni(row.service, datacenter, trustDomain)) ? undefined : `not the internal name of ${row.service}`

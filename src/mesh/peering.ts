@@ -59,7 +59,11 @@ export type StoredPeering = Peering & {
 }
 
 /** Whom a peering dials. */
-export function dialledServers({ peerServerName = '', peerServerAddresses = [], manualServerAddresses = [] }: StoredPeering): PeeringServers {
+export function dialledServers({
+  peerServerName = '',
+  peerServerAddresses = [],
+  manualServerAddresses = [],
+}: StoredPeering): PeeringServers {
   return { serverName: peerServerName, addresses: manualServerAddresses.length > 0 ? manualServerAddresses : peerServerAddresses }
 }
 

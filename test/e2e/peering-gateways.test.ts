@@ -10,10 +10,12 @@ interface Side {
   peer: string
 }
 
-const state = ({ cluster, peer }: Side) => async () => {
-  const read = await cluster.api('GET', `/v1/peering/${peer}`, undefined, true)
-  return (read.json as { State?: string } | undefined)?.State === 'ACTIVE'
-}
+const state =
+  ({ cluster, peer }: Side) =>
+  async () => {
+    const read = await cluster.api('GET', `/v1/peering/${peer}`, undefined, true)
+    return (read.json as { State?: string } | undefined)?.State === 'ACTIVE'
+  }
 
 async function gateway({ cluster }: Side): Promise<void> {
   const [lan, wan] = (await freePorts(2)) as [number, number]
@@ -23,7 +25,9 @@ async function gateway({ cluster }: Side): Promise<void> {
 /** Connections that the gateway has passed on under a name. */
 async function passed({ cluster }: Side, name: string): Promise<number> {
   const metrics = (await call(cluster.adminPort('gateway'), '/metrics')).text
-  const line = metrics.split('\n').find(each => each.startsWith('isthmus_proxy_dials_total{') && each.includes(`"${name}"`) && each.includes('"ok"'))
+  const line = metrics
+    .split('\n')
+    .find(each => each.startsWith('isthmus_proxy_dials_total{') && each.includes(`"${name}"`) && each.includes('"ok"'))
   return Number(line?.split(' ').at(-1) ?? 0)
 }
 

@@ -3,7 +3,16 @@
  * queue: a resource that changes while the stream is full is sent once, in its latest state, when there is room again; identical
  * content is not sent twice on one stream (spec/peering-wire.md 7.5).
  */
-import { formatNonce, isTypeUrl, messageLimits, resourceIds, sidecarSuffix, typeUrls, upsert, type TypeUrl } from '../../wire/peer-stream.ts'
+import {
+  formatNonce,
+  isTypeUrl,
+  messageLimits,
+  resourceIds,
+  sidecarSuffix,
+  typeUrls,
+  upsert,
+  type TypeUrl,
+} from '../../wire/peer-stream.ts'
 import type { ReplicationMessage } from '../../wire/gen/peerstream.ts'
 
 /** One resource, encoded; `digest` stands for its content. */

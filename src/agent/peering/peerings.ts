@@ -200,7 +200,7 @@ export class Peerings {
     if (gateways.length === 0) return spendToken(token, gateways, this.#options.clock)
     const exchanging = { serverName: token.serverName, addresses: dialledAddresses(token) }
     const mark = (change: { exchanging?: StoredPeering['exchanging'] }) =>
-      this.#records.update(name, current => current && isDialer(current) ? { ...current, ...change } : undefined)
+      this.#records.update(name, current => (current && isDialer(current) ? { ...current, ...change } : undefined))
     await mark({ exchanging })
     try {
       return await spendToken(token, gateways, this.#options.clock)
@@ -237,7 +237,10 @@ export class Peerings {
   /** Clears away in the peering's turn; closing waits for it. */
   #work(peering: Peering, clear: () => Promise<void>): void {
     const work = this.#turns.run(peering.name, clear).catch((error: unknown) => {
-      this.#options.logger.error({ peer: peering.name, error: messageOf(error) }, 'clearing a peering away failed; it goes on at the next start')
+      this.#options.logger.error(
+        { peer: peering.name, error: messageOf(error) },
+        'clearing a peering away failed; it goes on at the next start',
+      )
     })
     this.#cleaning.add(work)
     void work.finally(() => this.#cleaning.delete(work))

@@ -8,7 +8,8 @@ const maxNamed = 10
 
 /** What only an operator can put right (peering-wire.md 5.2, 9.1). */
 function adviceOn(error: string): string {
-  if (/unknown PeerID|marked as deleted/.test(error)) return '; it was deleted there: delete it here, or establish it again with a new token'
+  if (/unknown PeerID|marked as deleted/.test(error))
+    return '; it was deleted there: delete it here, or establish it again with a new token'
   if (/invalid peering stream secret|must be re-established/.test(error)) return '; establish it again with a new token'
   return ''
 }
@@ -16,7 +17,8 @@ function adviceOn(error: string): string {
 export function warningsOf(status: SessionStatus | undefined, peer: string, tables: Tables): string[] {
   if (!status) return []
   const warnings: string[] = []
-  if (!status.connected && status.error) warnings.push(`the stream to the peer ended: ${status.error.message}${adviceOn(status.error.message)}`)
+  if (!status.connected && status.error)
+    warnings.push(`the stream to the peer ended: ${status.error.message}${adviceOn(status.error.message)}`)
   for (const { id, bytes } of status.oversized) {
     warnings.push(
       `${id} is not exported: its definitions take ${bytes} bytes and a message at most ${messageLimits.sent}; register fewer or smaller instances under this name`,

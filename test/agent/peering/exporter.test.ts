@@ -153,7 +153,10 @@ void t.test('an id that two nodes have is not sent: a real importer would forget
   await cluster.export({ web: ['shape'] })
   await node('a', id)
   await node('b', id.replaceAll('1', '9'))
-  const sent = () => read().services.get('web')!.Nodes.map(({ Node }) => `${Node!.Node} ${Node!.ID}`)
+  const sent = () =>
+    read()
+      .services.get('web')!
+      .Nodes.map(({ Node }) => `${Node!.Node} ${Node!.ID}`)
   t.same(sent(), [`a ${id}`, `b ${id.replaceAll('1', '9')}`])
   await node('b', id)
   t.same(sent(), ['a ', 'b '])

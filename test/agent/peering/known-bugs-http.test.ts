@@ -73,7 +73,7 @@ t.test('?peer= on catalog: what is local is never given in the place of what a p
   }
   const Services = [{ Name: 'billing', Consumers: [{ Peer: 'west' }] }]
   await write(east, 'PUT', '/v1/config', { Kind: 'exported-services', Name: 'default', Services })
-  for (let last = await read(west, '/v1/health/service/billing?peer=east'); (last.value as unknown[]).length === 0; ) {
+  for (let last = await read(west, '/v1/health/service/billing?peer=east'); (last.value as unknown[]).length === 0;) {
     last = await read(west, `/v1/health/service/billing?peer=east&index=${last.index}&wait=5s`)
   }
   const ports = async (query: string) =>

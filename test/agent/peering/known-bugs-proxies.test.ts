@@ -88,32 +88,35 @@ t.test('imported taken as connect-enabled: what has no proxy there has none here
   t.same(importer.tables.connectInstances('api').value, [], 'nor is an imported one one of ours')
 })
 
-t.test("gateway mode ignored: mode local goes to our own gateway, from whichever place it is said; the exporter's mode says nothing", async t => {
-  const [exporter, importer] = await scene(t, ['dc1', 'dc2'])
-  const lan = { address: '10.2.0.9', port: 8443 }
-  await gateway(importer, { lan, wan: { address: '203.0.113.9', port: 443 } })
-  const mode = { MeshGateway: { Mode: 'local' } }
-  await write(exporter, { Kind: 'proxy-defaults', Name: 'global', ...mode })
-  const api = { destinationName: 'api', destinationPeer: 'seller' }
-  const seen = () => places(importer, 'api?peer=seller')
-  const remote = ['198.51.100.9:443']
-  const local = ['10.2.0.9:8443']
-  t.same(seen(), remote)
-  await mesh(importer, 'web', [{ ...api, meshGateway: { mode: 'local' } }])
-  t.same(seen(), local, 'at the upstream')
-  await mesh(importer, 'web', [api], { meshGateway: { mode: 'local' } })
-  t.same(seen(), local, 'at the proxy')
-  await mesh(importer, 'web', [api])
-  for (const [kind, name] of [
-    ['service-defaults', 'web'],
-    ['proxy-defaults', 'global'],
-  ] as const) {
-    await write(importer, { Kind: kind, Name: name, ...mode })
-    t.same(seen(), local, kind)
-    await importer.configEntries.delete(kind, name)
+t.test(
+  "gateway mode ignored: mode local goes to our own gateway, from whichever place it is said; the exporter's mode says nothing",
+  async t => {
+    const [exporter, importer] = await scene(t, ['dc1', 'dc2'])
+    const lan = { address: '10.2.0.9', port: 8443 }
+    await gateway(importer, { lan, wan: { address: '203.0.113.9', port: 443 } })
+    const mode = { MeshGateway: { Mode: 'local' } }
+    await write(exporter, { Kind: 'proxy-defaults', Name: 'global', ...mode })
+    const api = { destinationName: 'api', destinationPeer: 'seller' }
+    const seen = () => places(importer, 'api?peer=seller')
+    const remote = ['198.51.100.9:443']
+    const local = ['10.2.0.9:8443']
     t.same(seen(), remote)
-  }
-})
+    await mesh(importer, 'web', [{ ...api, meshGateway: { mode: 'local' } }])
+    t.same(seen(), local, 'at the upstream')
+    await mesh(importer, 'web', [api], { meshGateway: { mode: 'local' } })
+    t.same(seen(), local, 'at the proxy')
+    await mesh(importer, 'web', [api])
+    for (const [kind, name] of [
+      ['service-defaults', 'web'],
+      ['proxy-defaults', 'global'],
+    ] as const) {
+      await write(importer, { Kind: kind, Name: name, ...mode })
+      t.same(seen(), local, kind)
+      await importer.configEntries.delete(kind, name)
+      t.same(seen(), remote)
+    }
+  },
+)
 
 t.test('dead services left in the gateway: a row goes with what it led to, on both sides', async t => {
   const [exporter, importer] = await scene(t, ['dc1', 'dc2'])

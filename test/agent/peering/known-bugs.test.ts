@@ -62,7 +62,10 @@ const service = (name: string, nonce: string, value: Parameters<typeof ExportedS
 
 t.test('follower dial: a server that does not lead sends the dialer on at once, and the address it names is not dialled', async t => {
   let raftDials = 0
-  const raft = await listen(t, createServer(() => (raftDials += 1)))
+  const raft = await listen(
+    t,
+    createServer(() => (raftDials += 1)),
+  )
   const [east, west] = await clusters(t, 'east', 'west')
   const details = {
     typeUrl: 'type.googleapis.com/hashicorp.consul.internal.peerstream.LeaderAddress',

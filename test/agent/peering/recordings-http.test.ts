@@ -12,7 +12,16 @@ const golden = (name: string): unknown => JSON.parse(readFileSync(join('test', '
 
 interface Instance {
   Node: { ID: string; Node: string; Address: string; TaggedAddresses: object; Meta: object }
-  Service: { ID: string; Service: string; Kind?: string; Address: string; Port: number; Tags: string[]; TaggedAddresses: object; Connect: object }
+  Service: {
+    ID: string
+    Service: string
+    Kind?: string
+    Address: string
+    Port: number
+    Tags: string[]
+    TaggedAddresses: object
+    Connect: object
+  }
   Checks: { Status: string }[]
 }
 type Views = Record<string, Instance[]>
@@ -91,7 +100,9 @@ async function readsAs(t: Test, views: Views): Promise<void> {
 
 t.test('what a peer imported reads as in real Consul, without a gateway and with one', async t => {
   const recorded = golden('real-to-real-views.json') as { without: Views; with: Views } & Record<string, object>
-  const { PeeringToken } = (await good(dc1, 'POST', '/v1/peering/token', { PeerName: 'dc2', Meta: { env: 'golden' } })) as { PeeringToken: string }
+  const { PeeringToken } = (await good(dc1, 'POST', '/v1/peering/token', { PeerName: 'dc2', Meta: { env: 'golden' } })) as {
+    PeeringToken: string
+  }
   await good(dc2, 'POST', '/v1/peering/establish', { PeerName: 'dc1', PeeringToken, Meta: { env: 'golden2' } })
   await good(dc1, 'PUT', '/v1/config', { Kind: 'service-defaults', Name: 'websvc', Protocol: 'http' })
   const names = ['ghost', 'legacy', 'nativesvc', 'tcpsvc', 'websvc']
@@ -136,7 +147,10 @@ t.test('mistakes of operators are answered in the recorded words', async t => {
     body: unknown
   }
   const mistakes = (golden('api-errors.json') as Mistake[]).filter(
-    ({ request, status, body }) => request?.method !== undefined && (status === 400 || status === 500) && !/errors occurred|existing|established|same cluster|missing secret/.test(String(body)),
+    ({ request, status, body }) =>
+      request?.method !== undefined &&
+      (status === 400 || status === 500) &&
+      !/errors occurred|existing|established|same cluster|missing secret/.test(String(body)),
   )
   t.ok(mistakes.length >= 18, `${mistakes.length} mistakes`)
   for (const { what, request, status, body } of mistakes) {

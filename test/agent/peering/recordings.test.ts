@@ -72,7 +72,11 @@ t.test('in the place of its counterpart we take all that real Consul sent, and s
       for (const { name, ours, closed, changes } of replay(file, role)) {
         const refusals = ours.filter(line => /upsert error|unsupported operation|received (?:upsert )?response/.test(line))
         // Real Consul, asked for it, gives its addresses to an acceptor too, and NACKs them itself (5.1).
-        t.same(refusals.filter(line => !line.includes('Cannot switch peering dialing mode')), [], `${name} as ${role}`)
+        t.same(
+          refusals.filter(line => !line.includes('Cannot switch peering dialing mode')),
+          [],
+          `${name} as ${role}`,
+        )
         t.notOk(closed && closed.code !== 0 && closed.message !== 'heartbeat timeout', `${name} as ${role} stays: ${closed?.message}`)
         taken += changes.length
       }
@@ -90,7 +94,8 @@ t.test('every stream that real Consul dialled begins with the same bytes as ours
       const { PeerID: peerId, StreamSecretID: streamSecret, Remote } = message.Payload.value
       const theirs = lines.slice(i, i + 5)
       // Two streams in one moment are mixed in the recording; in 04 the recorder opens some itself, and subscribes as it likes.
-      if (theirs.slice(1).some(each => each.message.Payload?.$case !== 'request') || !file.startsWith('0') || file.startsWith('04')) continue
+      if (theirs.slice(1).some(each => each.message.Payload?.$case !== 'request') || !file.startsWith('0') || file.startsWith('04'))
+        continue
       const remote = { partition: Remote!.Partition, datacenter: Remote!.Datacenter }
       const now = { monoMs: 0, wallMs: 0 }
       const session = newSession({ role: 'dialer', peerId, peerName: 'p', streamSecret, remote }, now)
@@ -160,7 +165,12 @@ t.test('gateways for the servers: tokens and streams follow the flag and the gat
   const seen = told(east)
   await next(4)
   const wan = { wan: { address: '198.51.100.9', port: 21_751 } }
-  await east.register('g1', 'gw1', 'mesh-gateway', 'passing', { kind: 'mesh-gateway', address: '10.1.0.9', port: 21_750, taggedAddresses: wan })
+  await east.register('g1', 'gw1', 'mesh-gateway', 'passing', {
+    kind: 'mesh-gateway',
+    address: '10.1.0.9',
+    port: 21_750,
+    taggedAddresses: wan,
+  })
   await flag(true)
   seen()
   await next(1)
@@ -239,12 +249,10 @@ t.test('the payloads that crash a real importer are refused by ours, and its str
   )
   step(session, { type: 'opened' }, now)
   for (const { what, message, crashed } of cases) {
-    const [state, effects] = step(
-      session,
-      { type: 'message', message: ReplicationMessage.decode(Buffer.from(message.hex!, 'hex')) },
-      now,
+    const [state, effects] = step(session, { type: 'message', message: ReplicationMessage.decode(Buffer.from(message.hex!, 'hex')) }, now)
+    const refused = effects.some(
+      each => each.type === 'send' && each.message.Payload?.$case === 'request' && each.message.Payload.value.Error,
     )
-    const refused = effects.some(each => each.type === 'send' && each.message.Payload?.$case === 'request' && each.message.Payload.value.Error)
     t.same({ refused, phase: state.phase }, { refused: crashed, phase: 'open' }, what)
   }
 })

@@ -111,7 +111,10 @@ t.test('the servers that our own dial are served to callers inside, and only whi
   t.same(rows('peer-server'), [], 'not where peering goes straight')
   await world.entry({ kind: 'mesh', peering: { peerThroughMeshGateways: true } })
   t.same(rows('peer-server'), [{ sni: remote, service: 'consul', peer: 'east', endpoints: remote }])
-  const places = () => plan().lan.get(remote)!.endpoints.map(each => `${each.address} ${each.port}`)
+  const places = () =>
+    plan()
+      .lan.get(remote)!
+      .endpoints.map(each => `${each.address} ${each.port}`)
   t.same(places(), ['192.0.2.7 8503', 'gw.example 443', '2001:db8::1 8503'])
   t.notOk(plan().wan.has(remote), 'strangers are not passed on to others')
   t.same(plan().problems, [])

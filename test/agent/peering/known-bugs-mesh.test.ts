@@ -17,9 +17,10 @@ t.test('host-name WAN address: a gateway that is known by name is dialled, and f
 
   await t.test('dead services left in the gateway: what is no longer exported is reset there, for who knew its name, too', async () => {
     await scene.export(['db'])
-    await until('api is gone', async () => (await call(scene.apiPort, '/').catch(() => ({ status: 0 }))).status !== 200)
+    const served = async () => (await call(scene.apiPort, '/', { timeoutMs: 1000 }).catch(() => ({ status: 0 }))).status === 200
+    await until('api is gone', async () => !(await served()))
     await scene.export(['api', 'db'])
-    await until('api is back', async () => (await call(scene.apiPort, '/').catch(() => ({ status: 0 }))).status === 200)
+    await until('api is back', served, 30_000)
   })
 })
 

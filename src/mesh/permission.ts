@@ -4,7 +4,8 @@
  * a JWT (which this version does not check), denies what it would have matched: it fails closed.
  */
 import { RE2JS } from 're2js'
-import type { HeaderMatch, Permission } from './config-entry.ts'
+import type { Permission } from './config-entry.ts'
+import type { HeaderMatch } from './entry-members.ts'
 import { byteString, decodeEscapes, decodeUnreserved, type JudgedPath } from './path.ts'
 
 /** What a permission may look at. `path` is raw, without the query; `headers` is flat: lower-case name, value, name, value… */

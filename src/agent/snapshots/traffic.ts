@@ -5,7 +5,9 @@
  */
 import { decode, type Decoded } from '../../lib/shape.ts'
 import { Balance, balancePolicies, CircuitLimits, OutlierLimits, type HashPolicy } from '../../mesh/balance/config.ts'
-import { PassiveHealthCheck, UpstreamLimits, type ServiceDefaults, type ServiceResolver } from '../../mesh/config-entry.ts'
+import { PassiveHealthCheck, UpstreamLimits, type ServiceDefaults } from '../../mesh/config-entry.ts'
+import type { LoadBalancer } from '../../mesh/entry-members.ts'
+import type { ServiceResolver } from '../../mesh/routing-entry.ts'
 import type { Upstream } from '../../mesh/service.ts'
 import type { UpstreamResource } from '../../mesh/snapshot.ts'
 
@@ -72,8 +74,6 @@ function outlierOf(check: PassiveHealthCheck, peered: boolean): OutlierLimits {
   if (check.baseEjectionTimeMs) given.baseEjectionMs = check.baseEjectionTimeMs
   return OutlierLimits.parse(given)
 }
-
-type LoadBalancer = NonNullable<ServiceResolver['loadBalancer']>
 
 /** `slow_start_ms` in an upstream's Config is isthmus's own: Consul has no word for it. */
 function balanceOf(given: LoadBalancer | undefined, config: Upstream['config']): Balance | undefined {

@@ -6,7 +6,8 @@ import * as z from 'zod'
 import { duration } from '../lib/shape.ts'
 import { indexes, opaque } from './entry-members.ts'
 
-const location = z.object({
+/** Where a request carries the token. */
+export const tokenLocation = z.object({
   header: z.object({ name: z.string().default(''), valuePrefix: z.string().optional(), forward: z.boolean().optional() }).optional(),
   queryParam: z.object({ name: z.string().default('') }).optional(),
   cookie: z.object({ name: z.string().default('') }).optional(),
@@ -32,7 +33,7 @@ export const JwtProvider = z.object({
     .optional(),
   issuer: z.string().optional(),
   audiences: z.array(z.string()).optional(),
-  locations: z.array(location).optional(),
+  locations: z.array(tokenLocation).optional(),
   forwarding: z.object({ headerName: z.string().default(''), padForwardPayloadHeader: z.boolean().optional() }).optional(),
   clockSkewSeconds: z.number().int().optional(),
   cacheConfig: z.object({ size: z.number().int().optional() }).optional(),

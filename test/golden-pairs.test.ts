@@ -7,11 +7,12 @@ import t from 'tap'
 import { decode, encode } from '../src/lib/shape.ts'
 import { MeshError } from '../src/lib/errors.ts'
 import { ChainAnswer, ChainOverrides } from '../src/mesh/discovery-chain.ts'
-import { compileChain, type ChainEntries } from '../src/mesh/discovery-chain-compiler.ts'
-import { parseConfigEntry, type ConfigEntry, type ConfigEntryKind } from '../src/mesh/config-entry.ts'
+import { compileChain } from '../src/mesh/discovery-chain-compiler.ts'
+import { parseConfigEntry } from '../src/mesh/config-entry.ts'
 import { configEntryName, normaliseConfigEntry } from '../src/mesh/config-entry-check.ts'
 import { chooseLeg, compileRouting, rewritten, route, type ResolverPlan } from '../src/mesh/routing.ts'
 import { statuses } from '../src/agent/http/errors.ts'
+import { chainEntries, entryOf } from './support/chain-entries.ts'
 import { catalogScene, type CatalogScene } from './support/catalog-scene.ts'
 
 interface Pair {
@@ -23,25 +24,6 @@ interface PairFile extends Partial<Pair> {
   before?: Record<string, unknown>[]
   base?: Record<string, unknown>
   pairs?: Pair[]
-}
-
-function entryOf(body: unknown): ConfigEntry {
-  const parsed = parseConfigEntry(body)
-  if (!parsed.ok) throw new Error(`${JSON.stringify(body)}: ${parsed.text}`)
-  return normaliseConfigEntry(parsed.value)
-}
-
-/** The entries of a list, as a chain asks for them. */
-function chainEntries(bodies: unknown[]): ChainEntries {
-  const entries = bodies.map(entryOf)
-  const find = (kind: ConfigEntryKind, name: string) => entries.find(each => each.kind === kind && configEntryName(each) === name) as never
-  return {
-    router: name => find('service-router', name),
-    splitter: name => find('service-splitter', name),
-    resolver: name => find('service-resolver', name),
-    serviceDefaults: name => find('service-defaults', name),
-    proxyDefaults: () => find('proxy-defaults', 'global'),
-  }
 }
 
 /** `{service, datacenter?, trustDomain?, overrides?, entries}` to `{chain}` as the API shows it, or `{problem}`. */

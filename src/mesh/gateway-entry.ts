@@ -179,7 +179,7 @@ function first(problems: Iterable<string>): string | undefined {
   return undefined
 }
 
-const ingressProtocols = ['tcp', 'http', 'http2', 'grpc']
+const ingressProtocols = new Set(['tcp', 'http', 'http2', 'grpc'])
 
 function* ingressProblems({ listeners }: IngressGateway): Iterable<string> {
   const ports = new Set<number>()
@@ -187,7 +187,7 @@ function* ingressProblems({ listeners }: IngressGateway): Iterable<string> {
     const at = `(listener on port ${port})`
     if (ports.has(port)) yield `port ${port} declared on two listeners`
     ports.add(port)
-    if (!ingressProtocols.includes(protocol)) {
+    if (!ingressProtocols.has(protocol)) {
       yield `protocol must be 'tcp', 'http', 'http2', or 'grpc'. '${protocol}' is an unsupported protocol`
     }
     if (services.length === 0) yield `No service declared for listener with port ${port}`

@@ -195,7 +195,7 @@ t.test('a resolver goes on to a peer when its own are unhealthy, and comes back 
   world.tell([{ Kind: 'service-resolver', Name: 'shop', DefaultSubset: 'v1', Subsets: subsets, Failover }])
   await listening(world)
   t.equal((await call(world.port(), '/')).body, 'v1')
-  const load = new Load(world.port, 4)
+  const load = new Load(() => world.port(), 4)
   t.teardown(() => load.stop())
   const now = async () => (await call(world.port(), '/x')).body
   world.health({ v1: false })

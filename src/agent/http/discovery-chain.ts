@@ -11,7 +11,7 @@ import { parseJson } from './json.ts'
 import { json, type Reply } from './reply.ts'
 import type { Call, Route } from './route.ts'
 
-const gatewayModes = ['', 'none', 'local', 'remote']
+const gatewayModes = new Set(['', 'none', 'local', 'remote'])
 
 function overridesOf(call: Call): ChainOverrides | undefined {
   if (call.method !== 'POST') return undefined
@@ -19,7 +19,7 @@ function overridesOf(call: Call): ChainOverrides | undefined {
   if (!parsed.ok) throw badRequest(`Request decoding failed: ${parsed.error}`)
   const decoded = decode(ChainOverrides, parsed.value, { weak: true })
   if (!decoded.ok) throw badRequest(`Request decoding failed: ${decoded.issues.map(issue => issue.message).join('; ')}`)
-  if (!gatewayModes.includes(decoded.value.overrideMeshGateway.mode ?? '')) throw badRequest('Invalid OverrideMeshGateway.Mode parameter')
+  if (!gatewayModes.has(decoded.value.overrideMeshGateway.mode ?? '')) throw badRequest('Invalid OverrideMeshGateway.Mode parameter')
   return decoded.value
 }
 

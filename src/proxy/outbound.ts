@@ -5,13 +5,12 @@
  */
 import type { Socket } from 'node:net'
 import type { Logger } from '../lib/log.ts'
-import { RoundRobin } from '../mesh/balance/round-robin.ts'
 import type { Affinity, Hashable } from '../mesh/balance/request-hash.ts'
 import type { SidecarPlan } from '../mesh/plan.ts'
 import type { RouteFacts } from '../mesh/route-table.ts'
 import type { ChainResource } from '../mesh/snapshot.ts'
 import type { SidecarBinding } from './binding.ts'
-import { Chain, Direct, type Way } from './chain.ts'
+import type { Way } from './chain.ts'
 import { serveHttp1, type ServedConnection } from './http1/connection.ts'
 import { defaultHttp1Limits, type Http1Limits } from './http1/limits.ts'
 import { defaultHttp2Limits, type Http2Limits } from './http2/limits.ts'
@@ -19,13 +18,14 @@ import { Listener } from './listener.ts'
 import type { ListeningSockets } from './listening-sockets.ts'
 import type { ProxyMetrics, Tally } from './metrics.ts'
 import { OutboundHttp } from './outbound-http.ts'
-import { OutboundHttp2, UpstreamChannels } from './outbound-http2.ts'
-import { ClientContexts, isHttp2, type ProxyIdentity } from './tls.ts'
+import { OutboundHttp2 } from './outbound-http2.ts'
+import { isHttp2 } from './tls.ts'
 import { openTunnel } from './tunnel.ts'
-import { Upstream } from './upstream.ts'
+import type { Upstream } from './upstream.ts'
+import { Ways } from './ways.ts'
 
 const tunnelIdleMs = 3_600_000
-/** A tunnel to an endpoint that is gone: until it is quiet, and at most; what is under way on a way that is not taken any more: at most. */
+/** A tunnel to an endpoint that is gone: until it is quiet, and at most. */
 const drain = { quietMs: 1000, limitMs: 10_000 } as const
 
 export interface OutboundOptions {
@@ -33,14 +33,6 @@ export interface OutboundOptions {
   logger: Logger
   sockets: ListeningSockets
   limits?: Partial<Http1Limits & Http2Limits>
-}
-
-/** An upstream of the plan: one that an app dials itself, or a target of a chain. */
-interface Held {
-  upstream: Upstream
-  protocol: string
-  /** Where it speaks HTTP/2. */
-  http2: UpstreamChannels | undefined
 }
 
 type Served = { drain(): void; replan(): void }
@@ -64,11 +56,7 @@ interface Dialled {
 
 export class Outbound {
   readonly #options: OutboundOptions
-  readonly #contexts = new ClientContexts()
-  readonly #held = new Map<string, Held>()
-  /** Those that only end what they have under way. */
-  readonly #retired = new Set<Held>()
-  readonly #chains = new Map<string, Chain>()
+  readonly #ways: Ways
   readonly #entries = new Map<string, Entry>()
   readonly #accepted: Tally
   readonly #limits: Http1Limits
@@ -79,12 +67,13 @@ export class Outbound {
     this.#options = options
     this.#limits = { ...defaultHttp1Limits, ...options.limits }
     this.#http2Limits = { ...defaultHttp2Limits, ...options.limits }
+    this.#ways = new Ways(options.metrics, this.#http2Limits)
     this.#accepted = options.metrics.connections('outbound')
     options.metrics.gauges.open.set('outbound', () => [...this.#entries.values()].reduce((sum, entry) => sum + entry.connections.size, 0))
   }
 
   get upstreams(): Upstream[] {
-    return [...this.#held.values()].map(held => held.upstream)
+    return this.#ways.upstreams
   }
 
   /** Names whose listener is not bound. */
@@ -99,7 +88,7 @@ export class Outbound {
 
   /** Brings listeners and streams in line with a new plan or leaf; resolves when every new listener was tried. */
   async update({ plan, identity }: SidecarBinding): Promise<void> {
-    const gone = this.#hold(plan, identity)
+    const letGo = this.#ways.update(plan, identity)
     const dialled = this.#dialled(plan)
     for (const [name, entry] of this.#entries) {
       const next = dialled.get(name)
@@ -113,12 +102,7 @@ export class Outbound {
         for (const connection of entry.connections.values()) connection.replan()
       } else tried.push(this.#add(next).listener.tried())
     }
-    // Only now: nothing is led to them any more.
-    for (const each of gone) {
-      const [name = ''] = each.upstream.plan.name.split('/')
-      if (dialled.has(name)) this.#retire(each, identity)
-      else end(each)
-    }
+    letGo()
     await Promise.all(tried)
   }
 
@@ -130,63 +114,16 @@ export class Outbound {
 
   close(): void {
     for (const [name, entry] of this.#entries) this.#remove(name, entry)
-    for (const chain of this.#chains.values()) chain.close()
-    for (const held of [...this.#held.values(), ...this.#retired]) end(held)
-    this.#held.clear()
-    this.#retired.clear()
+    this.#ways.close()
   }
 
-  /** The name goes another way now: what is under way may end in its own time. */
-  #retire(held: Held, identity: ProxyIdentity): void {
-    const { upstream, http2 } = held
-    upstream.update({ ...upstream.plan, endpoints: [], picker: new RoundRobin([]) }, identity)
-    http2?.update()
-    this.#retired.add(held)
-    setTimeout(() => {
-      if (this.#retired.delete(held)) end(held)
-    }, drain.limitMs).unref()
-  }
-
-  /** The upstreams of the plan, each the same object as long as it is there. Answers those that are not any more. */
-  #hold(plan: SidecarPlan, identity: ProxyIdentity): Held[] {
-    const gone: Held[] = []
-    for (const [name, held] of this.#held) {
-      if (plan.upstreams.get(name)?.resource.protocol === held.protocol) continue
-      this.#held.delete(name)
-      gone.push(held)
-    }
-    for (const [name, upstreamPlan] of plan.upstreams) {
-      const known = this.#held.get(name)
-      if (known) {
-        known.upstream.update(upstreamPlan, identity)
-        known.http2?.update()
-        continue
-      }
-      const { protocol } = upstreamPlan.resource
-      const upstream = new Upstream(upstreamPlan, identity, this.#contexts, this.#options.metrics)
-      this.#held.set(name, { upstream, protocol, http2: isHttp2(protocol) ? new UpstreamChannels(upstream, this.#http2Limits) : undefined })
-    }
-    return gone
-  }
-
-  #dialled(plan: SidecarPlan): Map<string, Dialled> {
+  /** Every name with a listener, by its name. */
+  #dialled({ upstreams, chains }: SidecarPlan): Map<string, Dialled> {
     const dialled = new Map<string, Dialled>()
-    for (const [name, { upstream, protocol }] of this.#held) {
-      const { listen } = upstream.plan.resource
-      if (listen) dialled.set(name, { name, way: new Direct(upstream), listen, protocol })
-    }
-    const upstreams = new Map([...this.#held].map(([name, held]) => [name, held.upstream]))
-    for (const [name, chain] of this.#chains) {
-      if (plan.chains.has(name)) continue
-      this.#chains.delete(name)
-      chain.close()
-    }
-    for (const [name, chainPlan] of plan.chains) {
-      let chain = this.#chains.get(name)
-      if (chain) chain.update(chainPlan, upstreams)
-      else this.#chains.set(name, (chain = new Chain(chainPlan, upstreams, this.#options.metrics)))
-      const { listen, protocol } = chainPlan.resource
-      dialled.set(name, { name, way: chain, listen, protocol })
+    for (const { name, resource } of [...upstreams.values(), ...chains.values()]) {
+      const way = this.#ways.way(name)
+      const { listen, protocol } = resource
+      if (listen && way) dialled.set(name, { name, way, listen, protocol })
     }
     return dialled
   }
@@ -222,7 +159,7 @@ export class Outbound {
     const { logger, metrics } = this.#options
     const requests = metrics.requests('outbound', name)
     if (isHttp2(protocol)) {
-      const channelsOf = (upstream: Upstream) => this.#held.get(upstream.plan.name)?.http2?.channels
+      const channelsOf = (upstream: Upstream) => this.#ways.channelsOf(upstream)
       const door = new OutboundHttp2({ name, way, channelsOf, requests, limits: this.#http2Limits, logger })
       return socket => serving(door.serve(socket))
     }
@@ -232,11 +169,6 @@ export class Outbound {
       return serving(serveHttp1(socket, door, this.#limits))
     }
   }
-}
-
-function end({ upstream, http2 }: Held): void {
-  http2?.close()
-  upstream.close()
 }
 
 function serving(served: ServedConnection): Served {

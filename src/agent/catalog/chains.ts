@@ -4,11 +4,12 @@
  */
 import type { ConfigEntry, ConfigEntryKind, EntryOf } from '../../mesh/config-entry.ts'
 import { compileChain, type ChainEntries, type ChainRequest, type CompiledChain } from '../../mesh/discovery-chain-compiler.ts'
-import type { DiscoveryChain } from '../../mesh/discovery-chain.ts'
+import type { ChainTarget, DiscoveryChain } from '../../mesh/discovery-chain.ts'
 import type { Tables } from './tables.ts'
 import type { Reading } from './topics.ts'
 
 export type ChainTables = Pick<Tables, 'configEntry'>
+type ListTables = Pick<Tables, 'configEntries'>
 
 /** One entry as it would be; `entry` undefined is its absence. */
 interface Change {
@@ -49,6 +50,23 @@ export function readChain(tables: ChainTables, request: ChainRequest): Reading<C
   const entries = new TableEntries(tables)
   const value = compileChain(request, entries)
   return { value, index: entries.index, topics: [...entries.topics] }
+}
+
+/** Names that have a router, a splitter or a resolver, sorted. */
+export function chainNames(tables: ListTables): Reading<string[]> {
+  const readings = chainKinds.map(kind => tables.configEntries(kind))
+  const names = new Set(readings.flatMap(({ value }) => value.map(({ name }) => name)))
+  const index = Math.max(...readings.map(reading => reading.index))
+  return { value: [...names].sort(), index, topics: readings.flatMap(({ topics }) => topics) }
+}
+
+/**
+ * The target that a peer's callers of an exported name go to, where that takes no look at their requests: the one of a chain that is a
+ * resolver. Its failover does not count (spec/data-plane.md 5.5), and no peer is led to another peer or datacenter.
+ */
+export function passedThrough({ nodes, targets, startNode, datacenter }: DiscoveryChain): ChainTarget | undefined {
+  const target = targets[nodes[startNode]?.resolver?.target ?? '']
+  return target?.datacenter === datacenter ? target : undefined
 }
 
 /** Kinds whose entries chains are made of, or are bound by. */

@@ -96,10 +96,15 @@ function targetOf(
     const found = peerTarget(target.service, target.peer, dialled, gathering, context)
     return found && { ...found, ...traffic }
   }
-  const { service, serviceSubset = '', datacenter, subset, sni = '' } = target
+  const { service, datacenter, subset, sni = '' } = target
   if (datacenter !== context.datacenter) return undefined
-  const endpoints = serviceSubset === '' ? names.upstream(service, '') : `${service}#${serviceSubset}`
+  const endpoints = targetEndpoints(target)
   gathering.add('endpoints', endpoints, subsetEndpoints(gathering.read(context.tables.connectInstances(service)), subset))
   const { trustDomain } = context.ca
   return { service, peer: '', protocol: '', sni, spiffeIds: [serviceId(trustDomain, datacenter, service)], endpoints, ...traffic }
+}
+
+/** The name of the endpoints of a target of our own. */
+export function targetEndpoints({ service, serviceSubset = '' }: ChainTarget): string {
+  return serviceSubset === '' ? names.upstream(service, '') : `${service}#${serviceSubset}`
 }

@@ -10,14 +10,14 @@ import { lanAddress, type CheckServiceNode, type ExposePath, type NodeService } 
 import type { Intentions, Self } from '../../mesh/snapshot.ts'
 import { serviceId } from '../../mesh/spiffe.ts'
 import { isDown } from './endpoints.ts'
-import { consumersOf } from './exports.ts'
+import { callersOf } from './exports.ts'
 import type { Gathering, SnapshotContext } from './gathering.ts'
 import { localRoots, rootsOfPeer } from './roots.ts'
 import { gatherUpstreams } from './upstreams.ts'
 
 export function gatherSidecar(instance: CheckServiceNode, gathering: Gathering, context: SnapshotContext): void {
   const service = instance.service.proxy.destinationServiceName ?? ''
-  const inboundPeers = consumersOf(service, gathering, context).filter(peer => rootsOfPeer(peer, gathering, context))
+  const inboundPeers = callersOf(service, gathering, context).filter(peer => rootsOfPeer(peer, gathering, context))
   localRoots(gathering, context)
   gathering.add('self', instance.service.id, sidecarSelf(instance, service, inboundPeers, gathering, context))
   const intentions = intentionsOf(service, gathering, context)

@@ -113,3 +113,24 @@ t.test('entries that make no chain lead nowhere', async t => {
   const plan = compile(new Map(resources().map(each => [resourceKey(each), each])))
   t.match(plan, { problems: ['upstream api: no identity to verify'] })
 })
+
+t.test("a gateway passes a peer's callers on to where the chain of an exported name leads, and its sidecar lets them in", async t => {
+  await versions()
+  await world.peer('east', east)
+  await world.service({ id: 'gw', service: 'mesh-gateway', kind: 'mesh-gateway', port: 8443 })
+  await world.entry({ kind: 'exported-services', name: 'default', services: [{ name: 'shop', consumers: [{ peer: 'east' }] }] })
+  await write({ Kind: 'service-resolver', Name: 'api', Subsets })
+  const gateway = () => resourcesFor('gw', world.context).reading.value
+  const sidecar = () => valuesOf(resourcesFor('api-0-sidecar-proxy', world.context).reading.value, 'self')['api-0-sidecar-proxy']!
+  t.same([valuesOf(gateway(), 'exported'), sidecar().inboundPeers], [{}, []], 'nothing is behind it yet')
+  await write({ Kind: 'service-resolver', Name: 'shop', Redirect: { Service: 'api', ServiceSubset: 'v2' } })
+  const sni = externalSni('shop', 'east', own)
+  t.same(valuesOf(gateway(), 'exported'), { [sni]: { sni, service: 'shop', peer: 'east', endpoints: 'api#v2' } })
+  t.same(
+    valuesOf(gateway(), 'endpoints')['api#v2']!.endpoints.map(({ port }) => port),
+    [22_001, 22_002],
+  )
+  t.same(sidecar().inboundPeers, ['east'])
+  await write({ Kind: 'service-resolver', Name: 'shop', Redirect: { Service: 'api', Peer: 'east' } })
+  t.same([valuesOf(gateway(), 'exported'), sidecar().inboundPeers], [{}, []], 'no peer is led on to a peer')
+})

@@ -62,6 +62,7 @@ export const UpstreamResource = z.object({
   /** Local name of the peer; empty for our own cluster. */
   peer: z.string(),
   protocol: z.string(),
+  /** Of a sidecar's; a gateway's upstreams have no listener of their own. */
   listen: z.object({ address: z.string(), port: z.number().int(), socketPath: z.string().optional(), socketMode: z.string().optional() }),
   sni: z.string(),
   /** Accepted server identities, compared byte for byte. */
@@ -107,6 +108,8 @@ export const SniRoute = z.object({
   service: z.string(),
   peer: z.string(),
   endpoints: z.string(),
+  /** `exported`: the gateway ends TLS here, and requests go on by the upstream of this name. Without it bytes pass through. */
+  upstream: z.string().optional(),
 })
 export type SniRoute = z.infer<typeof SniRoute>
 

@@ -48,8 +48,15 @@ export class OutboundHttp2 implements Http2Door {
     )
   }
 
-  serve(socket: Socket): ServedConnection {
-    return serveHttp2(socket, this, this.#limits)
+  /** `caller` is who calls, where that was proven; an app proves nothing. */
+  serve(socket: Socket, caller?: string): ServedConnection {
+    if (caller === undefined) return serveHttp2(socket, this, this.#limits)
+    const open = (fields: RequestFields) => {
+      const request = this.open(fields)
+      fields.append(xfccHeader, caller)
+      return request
+    }
+    return serveHttp2(socket, { channels: this.channels, open, threw: error => this.threw(error) }, this.#limits)
   }
 
   /** Nothing is decided here, so every request is the same; a stream whose server is no longer the right one ends with its channel. */

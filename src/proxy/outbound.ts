@@ -157,8 +157,8 @@ function serving(served: ServedConnection): { drain(): void; replan(): void } {
   return { drain: () => served.drain(), replan: () => served.reauthorize() }
 }
 
-/** One connection of the app. Requests are not judged here: whom an app may call is for the other side to say. */
-class OutboundHttp implements HttpDoor {
+/** One connection of a caller. Requests are not judged here: whom it may call is for the other side to say. */
+export class OutboundHttp implements HttpDoor {
   readonly #opened: Opened
   readonly #requests: RequestTallies
   readonly #upstream: Upstream
@@ -166,11 +166,14 @@ class OutboundHttp implements HttpDoor {
   readonly #call: Call
   /** Where the app calls from. */
   readonly #source: string
+  /** Who calls, where that was proven; an app proves nothing. */
+  readonly #caller: string | undefined
   #stream: UpstreamStream | undefined
 
-  constructor(upstream: Upstream, requests: RequestTallies, logger: Logger, source: string) {
+  constructor(upstream: Upstream, requests: RequestTallies, logger: Logger, source: string, caller?: string) {
     this.#logger = logger
     this.#source = source
+    this.#caller = caller
     this.#call = new Call(upstream.traffic)
     this.#upstream = upstream
     this.#requests = requests
@@ -184,6 +187,7 @@ class OutboundHttp implements HttpDoor {
       return tooMany
     }
     head.remove(xfccHeader)
+    if (this.#caller !== undefined) head.append(xfccHeader, this.#caller)
     if (hash !== undefined) hash.of(head, this.#source, this.#call)
     this.#opened.timeoutMs = resource.requestTimeoutMs
     return this.#opened

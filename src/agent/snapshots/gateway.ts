@@ -3,25 +3,29 @@
  * are exported to, the peering servers where the mesh entry says so, and for callers inside: own services under internal names and
  * the imported ones, each in its own peer's trust domain (spec/data-plane.md 5.4, DESIGN 6).
  */
+import { isHttpLike } from '../../mesh/config-entry.ts'
 import { wanAddress, type CheckServiceNode } from '../../mesh/service.ts'
 import { externalSni, internalSni, peeringServerName } from '../../mesh/sni.ts'
 import { names, type Self } from '../../mesh/snapshot.ts'
-import { meshGatewayId } from '../../mesh/spiffe.ts'
+import { meshGatewayId, serviceId } from '../../mesh/spiffe.ts'
 import { allDown, lanEndpoints, wanEndpoints } from './endpoints.ts'
 import { consumersOf, neverExported } from './exports.ts'
 import { snapshotLimits, type Gathering, type SnapshotContext } from './gathering.ts'
 import { localRoots, rootsOfPeer } from './roots.ts'
 import { listenAddress } from './sidecar.ts'
+import { trafficOf } from './traffic.ts'
 import { hasNoInstance, peerMetaOf } from './upstreams.ts'
 import { aggregateStatus } from '../../mesh/check.ts'
 
 /** Asked for in the gateway's Proxy.Config by an operator whose gateway has one address only. */
 const lanNamesOnWan = 'isthmus_lan_names_on_wan'
+/** The same: exported http, http2 and grpc end at the gateway, as at Consul's, although nothing needs their requests there. */
+const terminateHttp = 'isthmus_terminate_http'
 
 export function gatherGateway(instance: CheckServiceNode, gathering: Gathering, context: SnapshotContext): void {
   localRoots(gathering, context)
   gathering.add('self', instance.service.id, gatewaySelf(instance, context))
-  gatherOwnServices(gathering, context)
+  gatherOwnServices(instance, gathering, context)
   gatherServers(gathering, context)
   for (const { name } of gathering.read(context.tables.peerings())) gatherImported(name, gathering, context)
 }
@@ -52,7 +56,7 @@ function gatewaySelf(instance: CheckServiceNode, context: SnapshotContext): Self
 }
 
 /** A name is served only while something of it is in the mesh. */
-function gatherOwnServices(gathering: Gathering, context: SnapshotContext): void {
+function gatherOwnServices(instance: CheckServiceNode, gathering: Gathering, context: SnapshotContext): void {
   const { tables, datacenter } = context
   const { trustDomain } = context.ca
   for (const service of gathering.read(tables.services()).keys()) {
@@ -63,11 +67,36 @@ function gatherOwnServices(gathering: Gathering, context: SnapshotContext): void
     gathering.add('endpoints', endpoints, lanEndpoints(instances))
     const internal = internalSni(service, datacenter, trustDomain)
     gathering.add('internal', internal, { sni: internal, service, peer: '', endpoints })
-    for (const peer of consumersOf(service, gathering, context)) {
+    const consumers = consumersOf(service, gathering, context)
+    if (consumers.length === 0) continue
+    const protocol = gathering.read(tables.protocol(service))
+    const ends = isHttpLike(protocol) && instance.service.proxy.config?.[terminateHttp] === true
+    if (ends) gatherTarget(service, protocol, gathering, context)
+    for (const peer of consumers) {
+      // Without its roots nobody of the peer could come in.
+      if (ends && !rootsOfPeer(peer, gathering, context)) continue
       const sni = externalSni(service, peer, trustDomain)
-      gathering.add('exported', sni, { sni, service, peer, endpoints })
+      gathering.add('exported', sni, { sni, service, peer, endpoints, ...(ends ? { upstream: endpoints } : {}) })
     }
   }
+}
+
+/** Where requests go on to that end at the gateway. What a client may configure of its upstreams is not asked for: they are all its own. */
+function gatherTarget(service: string, protocol: string, gathering: Gathering, context: SnapshotContext): void {
+  const { datacenter, tables } = context
+  const { trustDomain } = context.ca
+  const name = names.upstream(service, '')
+  const upstream = { destinationType: 'service', destinationName: service, meshGateway: {} }
+  gathering.add('upstream', name, {
+    service,
+    peer: '',
+    protocol,
+    listen: { address: '', port: 0 },
+    sni: internalSni(service, datacenter, trustDomain),
+    spiffeIds: [serviceId(trustDomain, datacenter, service)],
+    endpoints: name,
+    ...trafficOf({ upstream, client: undefined, resolver: gathering.read(tables.configEntry('service-resolver', service)) }),
+  })
 }
 
 function gatherServers(gathering: Gathering, context: SnapshotContext): void {

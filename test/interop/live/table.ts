@@ -1,0 +1,28 @@
+/** The table that the suite prints: a row for each thing seen, and for each direction what was seen, or why not. */
+import type { Stretch } from '../../support/paced-traffic.ts'
+
+export interface Row {
+  what: string
+  /** By direction, in the order of the head. */
+  seen: string[]
+  failed: boolean
+}
+
+export function textOf(head: string[], rows: readonly Row[]): string {
+  const lines = [['', ...head], ...rows.map(({ what, seen, failed }) => [`${failed ? 'FAILED ' : ''}${what}`, ...seen])]
+  const widths = lines.reduce<number[]>((all, line) => line.map((text, i) => Math.max(all[i] ?? 0, text.length)), [])
+  return lines
+    .map(line =>
+      line
+        .map((text, i) => text.padEnd(widths[i]!))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n')
+}
+
+/** Failed requests and lost exchanges of a stretch of traffic. */
+export function lossesOf({ sent, failed, slowestMs, exchanges, broken, ended }: Stretch): string {
+  const tunnels = `${broken.length} of ${exchanges} exchanges lost${ended > 0 ? `, ${ended} tunnels ended` : ''}`
+  return `${failed.length} of ${sent} failed, slowest ${slowestMs} ms; ${tunnels}`
+}

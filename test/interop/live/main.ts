@@ -32,7 +32,8 @@ function say(text: string): void {
 
 /** Does the same for each way and notes what was seen; one that throws is a failed row, and the next goes on. */
 async function row(ways: Way[], what: string, look: (way: Way) => Promise<string>): Promise<void> {
-  const made: Row = { what, seen: [], failed: false }
+  // Of one way only: in its own column.
+  const made: Row = { what, seen: ways.length === 1 && ways[0]!.caller.name === 'Consul' ? ['-'] : [], failed: false }
   for (const way of ways) {
     try {
       made.seen.push(await look(way))
@@ -194,6 +195,50 @@ async function healthFlips({ caller, callee }: Way): Promise<string> {
   return 'critical: 503; passing: 200'
 }
 
+/** The caller's own gateway stands between: it passes on by name. */
+async function localMode(way: Way): Promise<string> {
+  const { caller } = way
+  const mode = (Mode: string) => caller.api('PUT', '/v1/config', { Kind: 'proxy-defaults', Name: 'global', MeshGateway: { Mode } })
+  await mode('local')
+  await pause(2000)
+  await callsWork(way)
+  await mode('remote')
+  await pause(2000)
+  await callsWork(way)
+  return 'every call, through the own gateway and without it'
+}
+
+/** The callee's gateway is reached by a name. */
+async function hostName(way: Way): Promise<string> {
+  await replaceGateway(way, 'localhost')
+  await callsWork(way)
+  await replaceGateway(way)
+  await callsWork(way)
+  return 'every call, by a host name and by an address again'
+}
+
+/** Http ends at a gateway of ours as it does at one of Consul's. */
+async function ending(way: Way): Promise<string> {
+  const { caller, callee } = way
+  const callers = async () => {
+    const { seen } = await calls.http(caller.upstreams.api)
+    return String(String(seen?.headers['x-forwarded-client-cert']).split(',').length)
+  }
+  await callee.terminateHttp(true)
+  // What is open passes through until it ends.
+  await callee.export('plain')
+  await pause(2000)
+  await callee.export(...all, 'plain')
+  await callsWork(way)
+  await comes('two callers are named', '2', callers)
+  await callee.intentions('api', { Action: 'deny' })
+  await comes('denied', '403', async () => (await calls.http(caller.upstreams.api)).outcome)
+  await callee.intentions('api', { Action: 'allow' })
+  await callee.terminateHttp(false)
+  await callsWork(way)
+  return 'every call; the caller is the one that is judged'
+}
+
 async function unexport(way: Way): Promise<string> {
   const { caller, callee } = way
   await callee.export('wide', 'greeter', 'plain')
@@ -269,7 +314,7 @@ async function rotate(side: Side): Promise<void> {
 }
 
 /** A second gateway takes over, the first is taken out of the catalog, drains and ends. */
-async function replaceGateway({ caller, callee }: Way): Promise<void> {
+async function replaceGateway({ caller, callee }: Way, wanHost?: string): Promise<void> {
   const known = (count: number) =>
     until(
       `${caller.name} knows ${count} gateways`,
@@ -279,7 +324,7 @@ async function replaceGateway({ caller, callee }: Way): Promise<void> {
       },
       patienceMs,
     )
-  const before = await callee.addGateway()
+  const before = await callee.addGateway(wanHost)
   await known(2)
   await callee.carrier.endGateway(before, async () => void (await known(1)))
 }
@@ -357,6 +402,9 @@ async function suite(): Promise<void> {
     await row(ways, 'intentions are open again', allowAll)
     await row(ways, 'health flips', healthFlips)
     await row(ways, 'un-export', unexport)
+    await row(ways, 'mode local', localMode)
+    await row(ways, 'a gateway by host name', hostName)
+    await row([ways[1]!], 'http ends at our gateway', ending)
     await upheaval(ways)
     await row(ways, 'calls after all that', callsWork)
     await deleteAndPeer(isthmus, consul, ways)

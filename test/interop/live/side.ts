@@ -13,11 +13,18 @@ export const services = { api: 'http', wide: 'http2', greeter: 'grpc', db: 'tcp'
 export type ServiceName = keyof typeof services
 const names = Object.keys(services) as ServiceName[]
 
+export interface GatewayPlace {
+  lan: number
+  wan: number
+  /** What stands before the WAN port. */
+  wanHost: string
+}
+
 /** How a side's proxies are run. */
 interface Carrier {
   sidecar(service: string, port: () => Promise<number>): Promise<void>
-  /** Registers and starts one. */
-  gateway(id: string, port: number): Promise<void>
+  /** Registers and starts one; other clusters reach it by its WAN address. */
+  gateway(id: string, at: GatewayPlace): Promise<void>
   /** In order: nobody new is sent to it, then it ends. */
   endGateway(id: string, gone: () => Promise<void>): Promise<void>
   killGateway(id: string): Promise<void>
@@ -90,13 +97,13 @@ export class Side {
     }
   }
 
-  /** Starts one more gateway, which is from now on the one that is meant. */
-  async addGateway(): Promise<string> {
-    const [port] = (await freePorts(1)) as [number]
+  /** Starts one more gateway, which is from now on the one that is meant; answers the one before. */
+  async addGateway(wanHost = '127.0.0.1'): Promise<string> {
+    const [lan, wan] = (await freePorts(2)) as [number, number]
     const before = this.gateway
     this.#gateways += 1
     this.gateway = `mesh-gateway-${this.#gateways}`
-    await this.carrier.gateway(this.gateway, port)
+    await this.carrier.gateway(this.gateway, { lan, wan, wanHost })
     return before
   }
 
@@ -131,6 +138,14 @@ export class Side {
     for (const id of [`${service}-ttl`, `${service}-sidecar-proxy-ttl`]) await this.api('PUT', `/v1/agent/check/${status}/${id}`)
   }
 
+  /** Whether a gateway of ours is to be where exported http ends. */
+  async terminateHttp(on: boolean): Promise<void> {
+    const { Address, Port, TaggedAddresses } = (await this.api('GET', `/v1/agent/service/${this.gateway}`)).json as Record<string, unknown>
+    const Proxy = { Config: { isthmus_terminate_http: on } }
+    const body = { Kind: 'mesh-gateway', Name: this.gateway, Address, Port, TaggedAddresses, Proxy }
+    await this.api('PUT', '/v1/agent/service/register', body)
+  }
+
   async peering(): Promise<string> {
     const answer = await this.api('GET', `/v1/peering/${this.peer}`, undefined, true)
     return answer.status === 200 ? (answer.json as { State: string }).State : 'none'
@@ -156,7 +171,10 @@ export class Side {
 function ours(cluster: ClusterProcess): Carrier {
   return {
     sidecar: async service => void (await cluster.proxy(service, 'sidecar', '--for', service)),
-    gateway: async (id, port) => void (await cluster.proxy(id, 'gateway', '--address', `127.0.0.1:${port}`, '--name', id)),
+    async gateway(id, { lan, wan, wanHost }) {
+      const at = ['--address', `127.0.0.1:${lan}`, '--wan-address', `${wanHost}:${wan}`]
+      await cluster.proxy(id, 'gateway', '--name', id, ...at)
+    },
     async endGateway(id, gone) {
       const { child } = cluster.proxies.get(id)!
       const ended = new Promise(resolve => child.once('exit', resolve))
@@ -179,11 +197,15 @@ function envoys(consul: ConsulProcess): Carrier {
   }
   return {
     sidecar: (service, port) => run(service, ['-sidecar-for', service], port),
-    async gateway(id, port) {
-      const at = { Address: '127.0.0.1', Port: port }
-      const body = { Kind: 'mesh-gateway', Name: 'mesh-gateway', ID: id, ...at, TaggedAddresses: { lan: at, wan: at } }
+    async gateway(id, { lan, wan, wanHost }) {
+      const at = (Address: string, Port: number) => ({ Address, Port })
+      const tagged = { lan: at('127.0.0.1', lan), wan: at(wanHost, wan) }
+      // By its own address, whatever name others know it by.
+      const bind = { a: { address: '127.0.0.1', port: lan }, b: { address: '127.0.0.1', port: wan } }
+      const Proxy = { Config: { envoy_mesh_gateway_no_default_bind: true, envoy_mesh_gateway_bind_addresses: bind } }
+      const body = { Kind: 'mesh-gateway', Name: 'mesh-gateway', ID: id, ...tagged.lan, TaggedAddresses: tagged, Proxy }
       await consul.api('PUT', '/v1/agent/service/register', body)
-      await run(id, ['-gateway', 'mesh', '-proxy-id', id], () => Promise.resolve(port))
+      await run(id, ['-gateway', 'mesh', '-proxy-id', id], () => Promise.resolve(wan))
     },
     async endGateway(id, gone) {
       await consul.api('PUT', `/v1/agent/service/deregister/${id}`)

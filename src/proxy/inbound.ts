@@ -24,6 +24,7 @@ import { type DecisionLabel, type ProxyMetrics, type RefusalReason, type Request
 import { serveMux, type Served } from './mux-connection.ts'
 import { permitOf, presentedChain, type Permit } from './permit.ts'
 import { StreamPool } from './pool.ts'
+import { readShared } from './socket-reads.ts'
 import { chooseAlpn, contextKey, contextOptions, isHttp2, muxProtocol } from './tls.ts'
 import { openTunnel, type Tunnel } from './tunnel.ts'
 
@@ -198,6 +199,7 @@ export class Inbound {
   /** 4a. Requests: each is judged by the door, against the binding of its own moment. */
   #serveRequests(socket: TLSSocket, permit: Permit, protocol: string): Served {
     if (isHttp2(protocol)) return this.#serveHttp2(socket, permit)
+    readShared(socket)
     return socket.alpnProtocol === muxProtocol ? this.#serveMux(socket, permit) : this.#serveHttp(socket, permit)
   }
 
@@ -242,6 +244,7 @@ export class Inbound {
   #serveBytes(socket: TLSSocket, permit: Permit): Served {
     let tunnel: Tunnel | undefined
     let state: 'waiting' | 'dialling' | 'open' = 'waiting'
+    readShared(socket)
     const judge = (): boolean => this.#judge(permit).allow
     const reach = async () => {
       state = 'dialling'

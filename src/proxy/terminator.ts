@@ -15,6 +15,7 @@ import type { ProxyMetrics, RefusalReason, RequestTallies } from './metrics.ts'
 import { OutboundHttp } from './outbound.ts'
 import { OutboundHttp2 } from './outbound-http2.ts'
 import { permitOf, presentedChain, readBundle, type Permit } from './permit.ts'
+import { readShared } from './socket-reads.ts'
 import { chooseAlpn, ClientContexts, contextKey, contextOptions, isHttp2, muxProtocol, type ProxyIdentity } from './tls.ts'
 import { Upstream } from './upstream.ts'
 import { xfccElement } from './xfcc.ts'
@@ -180,6 +181,7 @@ export class Terminator {
 
   #serve(socket: TLSSocket, { upstream, http2, requests }: Target, { uri }: Permit, caller: string): Served {
     if (http2 !== undefined) return http2.serve(socket, caller)
+    readShared(socket)
     const { logger } = this.#options
     const doorOf = () => new OutboundHttp(upstream, requests, logger, socket.remoteAddress ?? '', caller)
     if (socket.alpnProtocol !== muxProtocol) return serveHttp1(socket, doorOf(), defaultHttp1Limits)

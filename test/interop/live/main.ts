@@ -11,7 +11,7 @@ import { consulBin, consulCli } from '../consul-process.ts'
 import * as calls from './calls.ts'
 import { envoyBin } from './envoy-process.ts'
 import { bothActive, Side, type ServiceName } from './side.ts'
-import { lossesOf, textOf, type Row } from './table.ts'
+import { lossesOf, problemsOf, textOf, type Row } from './table.ts'
 import type { Seen } from './apps.ts'
 
 /** The caller's `web` calls the callee's services. */
@@ -290,11 +290,8 @@ async function under(
   try {
     for (const stretch of await traffic.during(what, action, afterMs)) {
       made.seen.push(lossesOf(stretch))
-      const fine = losses ? losses(stretch) : stretch.failed.length + stretch.broken.length === 0
-      if (fine) continue
-      made.failed = true
-      const isLate = (problem: string) => problem.includes(': late, ')
-      const problems = [...stretch.broken, ...stretch.failed].sort((a, b) => Number(isLate(a)) - Number(isLate(b)))
+      const problems = problemsOf(stretch)
+      made.failed ||= !(losses ? losses(stretch) : problems.length === 0)
       for (const problem of problems.slice(0, 8)) say(`      ${problem}`)
     }
   } catch (error) {

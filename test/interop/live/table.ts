@@ -21,8 +21,16 @@ export function textOf(head: string[], rows: readonly Row[]): string {
     .join('\n')
 }
 
-/** Failed requests and lost exchanges of a stretch of traffic. */
+const isLate = (problem: string) => problem.includes(': late, ')
+
+/** Failed requests and lost exchanges of a stretch of traffic. Late ones are failed, too; apart, because a busy machine is late by itself. */
 export function lossesOf({ sent, failed, slowestMs, exchanges, broken, ended }: Stretch): string {
-  const tunnels = `${broken.length} of ${exchanges} exchanges lost${ended > 0 ? `, ${ended} tunnels ended` : ''}`
-  return `${failed.length} of ${sent} failed, slowest ${slowestMs} ms; ${tunnels}`
+  const late = failed.filter(isLate).length
+  const requests = `${failed.length} of ${sent} failed${late > 0 ? ` (${late} late)` : ''}, slowest ${slowestMs} ms`
+  return `${requests}; ${broken.length} of ${exchanges} exchanges lost${ended > 0 ? `, ${ended} tunnels ended` : ''}`
+}
+
+/** What went wrong, the worst first. */
+export function problemsOf({ failed, broken }: Stretch): string[] {
+  return [...broken, ...failed].sort((a, b) => Number(isLate(a)) - Number(isLate(b)))
 }

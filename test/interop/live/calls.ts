@@ -75,7 +75,7 @@ export function http2(port: number, { method = 'GET', path = '/', body = '', hea
     stream.on('close', () => {
       const status = answer![':status']
       const code = (trailers!['grpc-status'] ?? answer!['grpc-status']) as string | undefined
-      finish(grpc ? `grpc-status ${code ?? `missing, ${status}`}` : String(status))
+      finish(grpc ? `grpc-status ${code ?? `missing, ${String(status)}`}` : String(status))
     })
     stream.end(grpc ? Buffer.concat([Buffer.from([0, 0, 0, 0, body.length]), Buffer.from(body)]) : body || undefined)
   })

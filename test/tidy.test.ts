@@ -21,7 +21,7 @@ const table: Row[] = [
   {
     at: 'src/wire',
     src: everyMesh,
-    packages: ['node:*', 'zod', '@grpc/grpc-js', '@bufbuild/protobuf', 'dns-packet'],
+    packages: ['node:*', 'zod', '@grpc/grpc-js', '@bufbuild/protobuf', 'dns-packet', 'lru-cache'],
     why: 'formats that cross a process',
   },
   { at: 'src/agent/store', src: everyMesh, packages: ['node:*', 'lmdb'], why: 'the durable map; knows no tables' },

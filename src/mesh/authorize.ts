@@ -7,9 +7,9 @@
 import type { JwtRequirement } from './config-entry.ts'
 import type { Intentions } from './snapshot.ts'
 import { precedenceOf } from './intention.ts'
-import { requirementHolds, type TokenReader } from './jwt.ts'
+import { requirementHolds, unmetRequirement, type TokenExplainer, type TokenReader } from './jwt.ts'
 import { judgePath } from './path.ts'
-import { Permissions, unmatched, unproven, type HttpFacts } from './permission.ts'
+import { Permissions, unmatched, unproven, type HttpFacts, type PermissionMatch } from './permission.ts'
 import { parseSpiffeId, type Identity } from './spiffe.ts'
 
 export type { HttpFacts } from './permission.ts'
@@ -56,12 +56,25 @@ export interface Authorizer {
    * first element of `xfcc` (the first X-Forwarded-Client-Cert line) names the caller. For everyone else `xfcc` is not looked at.
    */
   authorizeForwarded(tlsPeer: Principal, xfcc: string | undefined, request: HttpFacts | undefined, tokens?: TokenReader): Decision
+  /** For people: how `authorize` comes to its decision on a request. */
+  explain(principal: Principal, request: HttpFacts, tokens?: TokenExplainer): RuleView
+}
+
+/** The rule that a caller is judged by. */
+export interface RuleView {
+  /** `web => api`: the first source that is about this caller; empty where none is. */
+  rule: string
+  /** What every caller must prove and this one does not. */
+  unmet: string | undefined
+  /** Each permission; empty where there are none, or where the path is malformed. */
+  permissions: PermissionMatch[]
 }
 
 type Source = Intentions['sources'][number]
 
 /** A compiled source, or what stands in for none. */
 interface Rule {
+  name: string
   permissions: Permissions | undefined
   /** Without permissions, or where none of them matched. */
   decision: Decision
@@ -128,15 +141,20 @@ function compileSide(side: Side, list: Source[], context: AuthorizeContext): voi
   }
 }
 
-function plainRule(decision: Decision, requires?: JwtRequirement, unproven: Decision = decision): Rule {
+function plainRule(decision: Decision, name = '', requires?: JwtRequirement, unproven: Decision = decision): Rule {
   const malformed = { ...decision, allow: false, malformed: true }
   const connection = requires === undefined ? decision : unproven
-  return { permissions: undefined, decision, connection, malformed, byPermission: [], requires, unproven }
+  return { name, permissions: undefined, decision, connection, malformed, byPermission: [], requires, unproven }
+}
+
+/** What a source is called in decisions. */
+export function ruleOf({ peer, name, destination }: Source): string {
+  return `${peer ? `peer:${peer}/` : ''}${name} => ${destination}`
 }
 
 /** Every decision is made here, once; deciding allocates nothing. */
 function compileSource(source: Source, fallback: Decision, httpLike: boolean): Rule {
-  const rule = `${source.peer ? `peer:${source.peer}/` : ''}${source.name} => ${source.destination}`
+  const rule = ruleOf(source)
   const deciding = (allow: boolean, more: Partial<Decision> = {}): Decision => {
     const decision: Decision = { allow, reason: 'intention', rule, ...more }
     // What is only being tried out denies nobody.
@@ -145,11 +163,12 @@ function compileSource(source: Source, fallback: Decision, httpLike: boolean): R
   const denied = deciding(false)
   const withoutToken = deciding(false, { unproven: true })
   if (source.permissions === undefined || source.permissions.length === 0) {
-    return plainRule(source.action === 'allow' ? deciding(true) : denied, source.jwt, withoutToken)
+    return plainRule(source.action === 'allow' ? deciding(true) : denied, rule, source.jwt, withoutToken)
   }
-  if (!httpLike) return plainRule(denied)
+  if (!httpLike) return plainRule(denied, rule)
   const permissions = new Permissions(source.permissions, fallback.allow)
   return {
+    name: rule,
     permissions,
     decision: fallback,
     connection: denied,
@@ -170,6 +189,8 @@ export function toldOf({ reason, rule, permission, unproven: needsToken }: Decis
 }
 
 const nobody: Decision = { allow: false, reason: 'identity', rule: '' }
+const forNobody = plainRule(nobody)
+const forPeers = plainRule({ allow: false, reason: 'peer-default', rule: '' })
 
 /** Callers that an authorizer remembers by their URI; over this it begins anew. */
 export const authorizerLimits = { maxKnownCallers: 1024 } as const
@@ -184,12 +205,24 @@ class CompiledAuthorizer implements Authorizer {
   }
 
   authorize(principal: Principal, request: HttpFacts | undefined, tokens?: TokenReader): Decision {
-    const identity = principal.identity
+    return decide(this.#ruleOf(principal), request, tokens)
+  }
+
+  explain(principal: Principal, request: HttpFacts, tokens?: TokenExplainer): RuleView {
+    const { name, requires, permissions } = this.#ruleOf(principal)
+    const path = judgePath(request.path)
+    return {
+      rule: name,
+      unmet: requires && unmetRequirement(requires, request, tokens),
+      permissions: (path && permissions?.explain(request, path, tokens)) ?? [],
+    }
+  }
+
+  #ruleOf({ identity, peer }: Principal): Rule {
     const side = this.#sides.get(identity.trustDomain)
-    if (side === undefined || side.peer !== principal.peer || identity.kind !== 'service') return nobody
-    if (identity.namespace !== 'default' || identity.partition !== side.partition) return side.peer === '' ? nobody : peerDefault
-    const rule = side.exact.get(identity.service) ?? side.otherwise
-    return decide(rule, request, tokens)
+    if (side === undefined || side.peer !== peer || identity.kind !== 'service') return forNobody
+    if (identity.namespace !== 'default' || identity.partition !== side.partition) return side.peer === '' ? forNobody : forPeers
+    return side.exact.get(identity.service) ?? side.otherwise
   }
 
   identify(uri: string): Principal | undefined {
@@ -212,8 +245,6 @@ class CompiledAuthorizer implements Authorizer {
     return this.authorize(caller, request, tokens)
   }
 }
-
-const peerDefault: Decision = { allow: false, reason: 'peer-default', rule: '' }
 
 function decide(rule: Rule, request: HttpFacts | undefined, tokens: TokenReader | undefined): Decision {
   if (request === undefined) return rule.connection

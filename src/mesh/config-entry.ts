@@ -204,6 +204,17 @@ export function isHttpLike(protocol: string): boolean {
   return protocol === 'http' || protocol === 'http2' || protocol === 'grpc'
 }
 
+/** Its requests come in HTTP/2. */
+export function isHttp2(protocol: string): boolean {
+  return protocol === 'http2' || protocol === 'grpc'
+}
+
+/** service-defaults, else proxy-defaults, else tcp (spec/data-plane.md 9.1). */
+export function protocolOf(own: ServiceDefaults | undefined, global: ProxyDefaults | undefined): string {
+  const fallback = global?.config?.['protocol']
+  return own?.protocol || (typeof fallback === 'string' && fallback !== '' ? fallback.toLowerCase() : 'tcp')
+}
+
 /** Kinds of Consul's of which there is never an entry here: one is its enterprise edition's, one is written by its controller only. */
 export const absentKinds: ReadonlySet<string> = new Set(['sameness-group', 'bound-api-gateway'])
 

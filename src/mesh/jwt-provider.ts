@@ -5,6 +5,7 @@
 import * as z from 'zod'
 import { duration } from '../lib/shape.ts'
 import { indexes, opaque } from './entry-members.ts'
+import type { JwtProviderResource } from './snapshot.ts'
 
 /** Where a request carries the token. */
 export const tokenLocation = z.object({
@@ -43,6 +44,17 @@ export type JwtProvider = z.infer<typeof JwtProvider>
 
 /** Consul's default; ours is used. */
 export const defaultClockSkewSeconds = 30
+
+/** What a proxy is told of it. */
+export function providerResource(entry: JwtProvider): JwtProviderResource {
+  return {
+    issuer: entry.issuer ?? '',
+    audiences: entry.audiences ?? [],
+    locations: entry.locations ?? [],
+    clockSkewSeconds: entry.clockSkewSeconds ?? defaultClockSkewSeconds,
+    jwks: entry.jsonWebKeySet?.local?.jwks ?? '',
+  }
+}
 
 export function checkJwtProvider(entry: JwtProvider): string | undefined {
   if (entry.name === '') return 'Name is required'

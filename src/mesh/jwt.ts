@@ -22,6 +22,11 @@ export interface TokenReader {
   claims(provider: string, request: TokenFacts): Claims | undefined
 }
 
+/** Of a token that does not vouch for its caller: why. For people; it may cost what it likes. */
+export interface TokenExplainer extends TokenReader {
+  problem(provider: string, request: TokenFacts): string
+}
+
 export interface Token {
   header: Claims
   claims: Claims
@@ -62,15 +67,15 @@ function objectOf(bytes: Uint8Array): Claims | undefined {
 
 type Checked = Pick<JwtProviderResource, 'issuer' | 'audiences' | 'clockSkewSeconds'>
 
-/** Whether a token of these claims is valid for a provider now. */
-export function claimsHold(claims: Claims, { issuer, audiences, clockSkewSeconds }: Checked, nowSeconds: number): boolean {
+/** Why a token of these claims is not valid for a provider now; undefined when it is. */
+export function claimsProblem(claims: Claims, { issuer, audiences, clockSkewSeconds }: Checked, nowSeconds: number): string | undefined {
   const { exp, nbf, iss, aud } = claims
-  if (exp !== undefined && !(typeof exp === 'number' && nowSeconds < exp + clockSkewSeconds)) return false
-  if (nbf !== undefined && !(typeof nbf === 'number' && nowSeconds >= nbf - clockSkewSeconds)) return false
-  if (issuer !== '' && iss !== issuer) return false
-  if (audiences.length === 0) return true
+  if (exp !== undefined && !(typeof exp === 'number' && nowSeconds < exp + clockSkewSeconds)) return 'has expired'
+  if (nbf !== undefined && !(typeof nbf === 'number' && nowSeconds >= nbf - clockSkewSeconds)) return 'is not valid yet'
+  if (issuer !== '' && iss !== issuer) return 'has another issuer'
+  if (audiences.length === 0) return undefined
   const named: unknown[] = Array.isArray(aud) ? aud : [aud]
-  return named.some(each => typeof each === 'string' && audiences.includes(each))
+  return named.some(each => typeof each === 'string' && audiences.includes(each)) ? undefined : 'is for another audience'
 }
 
 /** One of the providers vouches for the caller, with every claim that is asked for. */
@@ -78,9 +83,28 @@ export function requirementHolds({ providers }: JwtRequirement, request: TokenFa
   if (tokens === undefined) return false
   for (const { name, verifyClaims = [] } of providers) {
     const claims = tokens.claims(name, request)
-    if (claims !== undefined && verifyClaims.every(({ path, value }) => claimIs(claims, path, value))) return true
+    if (claims !== undefined && missingClaim(claims, verifyClaims) === undefined) return true
   }
   return false
+}
+
+/** The same for people: what each provider's token lacks; undefined where the requirement holds. */
+export function unmetRequirement(requirement: JwtRequirement, request: TokenFacts, tokens: TokenExplainer | undefined): string | undefined {
+  if (tokens === undefined) return 'tokens cannot be read here'
+  if (requirementHolds(requirement, request, tokens)) return undefined
+  const unmet = requirement.providers.map(({ name, verifyClaims = [] }) => {
+    const claims = tokens.claims(name, request)
+    if (claims === undefined) return `jwt-provider/${name}: ${tokens.problem(name, request)}`
+    const { path, value } = missingClaim(claims, verifyClaims)!
+    return `jwt-provider/${name}: the claim ${path.join('.')} is not ${JSON.stringify(value)}`
+  })
+  return unmet.join('; ') || 'no provider is named'
+}
+
+type ClaimCheck = NonNullable<JwtRequirement['providers'][number]['verifyClaims']>[number]
+
+function missingClaim(claims: Claims, asked: readonly ClaimCheck[]): ClaimCheck | undefined {
+  return asked.find(({ path, value }) => !claimIs(claims, path, value))
 }
 
 /** A claim has a value when it is that value, or a list with it in. */

@@ -5,7 +5,7 @@
  */
 import type { JwtRequirement, Permission } from './config-entry.ts'
 import { compileHeader, compileRegex, never, type HeadersMatch } from './header-match.ts'
-import { requirementHolds, type TokenFacts, type TokenReader } from './jwt.ts'
+import { requirementHolds, unmetRequirement, type TokenExplainer, type TokenFacts, type TokenReader } from './jwt.ts'
 import { byteString, decodeEscapes, decodeUnreserved, type JudgedPath } from './path.ts'
 
 /** What a permission may look at. `path` is raw, without the query; `headers` is flat: lower-case name, value, name, value… */
@@ -28,6 +28,15 @@ interface CompiledPermission {
 export const unmatched = -1
 /** None matched, and one that allows would have with a token that the request does not carry. */
 export const unproven = -2
+
+/** How a permission fared, for people. */
+export interface PermissionMatch {
+  permission: number
+  allow: boolean
+  matches: boolean
+  /** Where it does not match: `method`, `path`, `header 0`, or what its token lacks. */
+  why: string
+}
 
 export class Permissions {
   /** By index: whether that permission allows what it matches. */
@@ -59,6 +68,21 @@ export class Permissions {
     return raw
   }
 
+  /** The same for people: of each permission whether it matches, in which form of the path, and if not, which part of it does not. */
+  explain(facts: HttpFacts, path: JudgedPath, tokens?: TokenExplainer): PermissionMatch[] {
+    return this.#list.map((each, permission) => {
+      const { allow, jwt } = each
+      const form = formNames.find(name => mismatch(each, facts, path, name) === 0)
+      if (form === undefined) {
+        const part = mismatch(each, facts, path, 'raw')
+        return { permission, allow, matches: false, why: part >= firstHeader ? `header ${part - firstHeader}` : partNames[part]! }
+      }
+      const unmet = jwt === undefined ? undefined : unmetRequirement(jwt, facts, tokens)
+      const read = form === 'raw' ? '' : `the path, ${form}, is ${path[form]}`
+      return { permission, allow, matches: unmet === undefined, why: unmet ?? read }
+    })
+  }
+
   #allowed(index: number): boolean {
     return index >= 0 ? this.allows[index]! : index === unmatched && this.#defaultAllow
   }
@@ -67,7 +91,7 @@ export class Permissions {
     let none = unmatched
     for (let i = 0; i < this.#list.length; i++) {
       const permission = this.#list[i]!
-      if (!matches(permission, facts, path, form)) continue
+      if (mismatch(permission, facts, path, form) !== 0) continue
       if (permission.jwt === undefined || requirementHolds(permission.jwt, facts, tokens)) return i
       if (permission.allow) none = unproven
     }
@@ -75,11 +99,18 @@ export class Permissions {
   }
 }
 
-function matches(permission: CompiledPermission, facts: HttpFacts, path: JudgedPath, form: keyof JudgedPath): boolean {
-  if (permission.methods !== undefined && !permission.methods.has(facts.method)) return false
-  if (permission.path !== undefined && !permission.path(path, form)) return false
-  for (const header of permission.headers) if (!header(facts.headers)) return false
-  return true
+/** What a part of a permission is called, by what `mismatch` answers; headers follow. */
+const partNames = ['', 'method', 'path'] as const
+const firstHeader = partNames.length
+const formNames = ['raw', 'normalised', 'decoded'] as const
+
+/** The first part that does not match; 0 where all do. */
+function mismatch(permission: CompiledPermission, facts: HttpFacts, path: JudgedPath, form: keyof JudgedPath): number {
+  if (permission.methods !== undefined && !permission.methods.has(facts.method)) return 1
+  if (permission.path !== undefined && !permission.path(path, form)) return 2
+  const { headers } = permission
+  for (let i = 0; i < headers.length; i++) if (!headers[i]!(facts.headers)) return firstHeader + i
+  return 0
 }
 
 function compilePermission(permission: Permission): CompiledPermission {

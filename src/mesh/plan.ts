@@ -69,6 +69,8 @@ export interface UpstreamPlan extends EndpointsPlan {
   rootPems: readonly string[]
   /** Healthy instances behind endpoints that are gateways, where that is known. */
   instances?: number | undefined
+  /** Why it must not be dialled, if so. */
+  problem: UpstreamProblem | undefined
   /** Where equal requests go to the same endpoint: what makes them equal. */
   hash: RequestHash | undefined
   limits: CircuitLimits
@@ -76,6 +78,11 @@ export interface UpstreamPlan extends EndpointsPlan {
   retry: RetryLimits
   /** Changes when sessions made for the old one must not be used any more; a change of endpoints alone leaves it. */
   version: string
+}
+
+export interface UpstreamProblem {
+  code: 'no-trust-bundle' | 'wrong-identity' | 'wrong-sni'
+  text: string
 }
 
 export interface ChainPlan {
@@ -304,13 +311,13 @@ class Compiler {
     for (const { name, version, value } of allOf(this.#resources, 'upstream')) {
       const owner = byPeer.get(value.peer)
       const problem = upstreamProblem(value, owner)
-      if (problem !== undefined) this.#problems.push(`upstream ${name}: ${problem}`)
+      if (problem !== undefined) this.#problems.push(`upstream ${name}: ${problem.text}`)
       // A refused upstream keeps its listener and has nowhere to go, so that its app sees an error and not a refused connection.
       const source = problem === undefined ? valueOf(this.#resources, 'endpoints', value.endpoints)?.value : undefined
       const endpoints = source?.endpoints ?? []
       const balance = value.balance ?? defaultBalance
       const picker = this.#picker(name, value.endpoints, endpoints, balance)
-      const session = `${version}/${owner?.version ?? ''}/${problem ?? ''}`
+      const session = `${version}/${owner?.version ?? ''}/${problem?.text ?? ''}`
       upstreams.set(
         name,
         this.#memo.part(`upstream/${name}`, `${session}/${this.#version('endpoints', value.endpoints)}`, () => ({
@@ -322,6 +329,7 @@ class Compiler {
           endpoints,
           instances: source?.instances,
           picker,
+          problem,
           hash: isHashing(balance.policy) && balance.hashPolicies.length > 0 ? new RequestHash(balance.hashPolicies) : undefined,
           limits: value.limits ?? defaultCircuitLimits,
           // A peer is seen through its gateways, which are not to blame for what the apps behind them answer: only where it is asked for.
@@ -336,13 +344,16 @@ class Compiler {
 }
 
 /** Why this upstream must not be dialled; undefined when it may. Identities and SNI must be the owner's own (DESIGN 6). */
-function upstreamProblem(upstream: UpstreamResource, owner: RootsPlan | undefined): string | undefined {
-  if (owner === undefined) return `no trust bundle of ${upstream.peer === '' ? 'our own cluster' : `peer ${upstream.peer}`} yet`
-  const foreign = upstream.spiffeIds.find(id => trustDomainOf(id) !== owner.trustDomain)
-  if (foreign !== undefined) return `the identity ${foreign} is not in the trust domain ${owner.trustDomain}`
-  if (upstream.spiffeIds.length === 0) return 'no identity to verify'
-  if (owner.peer !== '' && !isExternalSniOf(upstream.sni, owner.trustDomain)) {
-    return `the SNI ${upstream.sni} has not the external form in the trust domain ${owner.trustDomain}`
+function upstreamProblem({ peer, sni, spiffeIds }: UpstreamResource, owner: RootsPlan | undefined): UpstreamProblem | undefined {
+  if (owner === undefined) {
+    return { code: 'no-trust-bundle', text: `no trust bundle of ${peer === '' ? 'our own cluster' : `peer ${peer}`} yet` }
+  }
+  const { trustDomain } = owner
+  const foreign = spiffeIds.find(id => trustDomainOf(id) !== trustDomain)
+  if (foreign !== undefined) return { code: 'wrong-identity', text: `the identity ${foreign} is not in the trust domain ${trustDomain}` }
+  if (spiffeIds.length === 0) return { code: 'wrong-identity', text: 'no identity to verify' }
+  if (owner.peer !== '' && !isExternalSniOf(sni, trustDomain)) {
+    return { code: 'wrong-sni', text: `the SNI ${sni} has not the external form in the trust domain ${trustDomain}` }
   }
   return undefined
 }

@@ -5,9 +5,9 @@
 import type { X509Certificate } from 'node:crypto'
 import type { SidecarPlan } from '../mesh/plan.ts'
 import type { TokenReader } from '../mesh/jwt.ts'
+import { Tokens } from '../wire/tokens.ts'
 import { readBundle } from './permit.ts'
 import type { ProxyIdentity } from './tls.ts'
-import { Tokens } from './tokens.ts'
 
 export interface SidecarBinding {
   plan: SidecarPlan

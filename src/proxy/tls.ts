@@ -5,6 +5,7 @@
 import { constants, createHash } from 'node:crypto'
 import { createSecureContext, DEFAULT_CIPHERS, type SecureContext, type SecureContextOptions } from 'node:tls'
 import { LRUCache } from 'lru-cache'
+import { isHttp2 } from '../mesh/config-entry.ts'
 import { readBundle } from './permit.ts'
 
 /** A leaf, its key and what it says. Never logged, never shown. */
@@ -62,11 +63,6 @@ export class ClientContexts {
 
 /** Streams of requests multiplexed over one connection (mux/), between two of us. */
 export const muxProtocol = 'isthmus-mux/1'
-
-/** Its requests come in HTTP/2. */
-export function isHttp2(protocol: string): boolean {
-  return protocol === 'http2' || protocol === 'grpc'
-}
 
 /**
  * The server's answer to a client's ALPN offer. Returning nothing, as Node does when the lists do not overlap, would abort the

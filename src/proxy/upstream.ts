@@ -6,6 +6,7 @@
  */
 import { TLSSocket } from 'node:tls'
 import type { ByteStream } from '../lib/byte-stream.ts'
+import { isHttp2 } from '../mesh/config-entry.ts'
 import { addressOf, type Endpoint } from '../mesh/snapshot.ts'
 import type { UpstreamPlan } from '../mesh/plan.ts'
 import { dialTls, serverPermit, type Dialed, type DialFailure, type TlsTarget } from './dial.ts'
@@ -16,7 +17,7 @@ import { readBundle } from './permit.ts'
 import { Probes } from './probes.ts'
 import { StreamPool } from './pool.ts'
 import { Sessions } from './sessions.ts'
-import { isHttp2, muxProtocol, type ClientContexts, type ProxyIdentity } from './tls.ts'
+import { muxProtocol, type ClientContexts, type ProxyIdentity } from './tls.ts'
 import { overflow, Traffic, type Call } from './traffic.ts'
 
 /** Endpoints tried for one stream. */

@@ -4,13 +4,14 @@
  * a while, where its name goes another way now.
  */
 import { RoundRobin } from '../mesh/balance/round-robin.ts'
+import { isHttp2 } from '../mesh/config-entry.ts'
 import type { ChainPlan, UpstreamPlan } from '../mesh/plan.ts'
 import { Chain, Direct, type Way } from './chain.ts'
 import type { Channels } from './http2/channels.ts'
 import type { Http2Limits } from './http2/limits.ts'
 import type { ProxyMetrics } from './metrics.ts'
 import { UpstreamChannels } from './outbound-http2.ts'
-import { ClientContexts, isHttp2, type ProxyIdentity } from './tls.ts'
+import { ClientContexts, type ProxyIdentity } from './tls.ts'
 import { Upstream } from './upstream.ts'
 
 /** For what is under way on a way that is not taken any more. */

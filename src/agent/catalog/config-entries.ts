@@ -4,7 +4,7 @@
  */
 import { MeshError, multiError } from '../../lib/errors.ts'
 import { Turns } from '../../lib/turns.ts'
-import { isHttpLike, type ConfigEntry, type ConfigEntryKind, type ServiceIntentions } from '../../mesh/config-entry.ts'
+import { isHttpLike, protocolOf, type ConfigEntry, type ConfigEntryKind, type ServiceIntentions } from '../../mesh/config-entry.ts'
 import { checkConfigEntry, configEntryName, normaliseConfigEntry } from '../../mesh/config-entry-check.ts'
 import type { Compare, Store } from '../store/store.ts'
 import { beginsChain, chainProblem, concernsChains } from './chains.ts'
@@ -122,10 +122,8 @@ export class ConfigEntries {
   /** The protocol of a service if `next` took the place of the entry of its kind. */
   #protocolWith(service: string, kind: 'service-defaults' | 'proxy-defaults', next: ConfigEntry | undefined): string {
     const own = kind === 'service-defaults' ? next : this.#tables.configEntry('service-defaults', service).value
-    if (own?.kind === 'service-defaults' && own.protocol) return own.protocol
     const global = kind === 'proxy-defaults' ? next : this.#tables.configEntry('proxy-defaults', 'global').value
-    const fallback = global?.kind === 'proxy-defaults' ? global.config?.['protocol'] : undefined
-    return typeof fallback === 'string' && fallback !== '' ? fallback.toLowerCase() : 'tcp'
+    return protocolOf(own?.kind === 'service-defaults' ? own : undefined, global?.kind === 'proxy-defaults' ? global : undefined)
   }
 }
 

@@ -3,7 +3,7 @@
  * disk. Every read says which topics it looked at and the last revision that touched them, so that a blocking query wakes only
  * for its own (spec/http-api.md 1.8). Indexes never fall: after a restart every topic starts at the store's revision.
  */
-import type { ConfigEntry, ConfigEntryKind, EntryOf } from '../../mesh/config-entry.ts'
+import { protocolOf, type ConfigEntry, type ConfigEntryKind, type EntryOf } from '../../mesh/config-entry.ts'
 import type { HealthCheck } from '../../mesh/check.ts'
 import type { Node } from '../../mesh/node.ts'
 import type { StoredPeering, TrustBundle } from '../../mesh/peering.ts'
@@ -167,13 +167,10 @@ export class Tables {
     return this.#config.list(kind)
   }
 
-  /** service-defaults, else proxy-defaults, else tcp (spec/data-plane.md 9.1). */
   protocol(service: string): Reading<string> {
     const own = this.configEntry('service-defaults', service)
     const global = this.configEntry('proxy-defaults', 'global')
-    const fallback = global.value?.config?.['protocol']
-    const value = own.value?.protocol || (typeof fallback === 'string' && fallback !== '' ? fallback.toLowerCase() : 'tcp')
-    return this.#topics.read(value, ...own.topics, ...global.topics)
+    return this.#topics.read(protocolOf(own.value, global.value), ...own.topics, ...global.topics)
   }
 
   peerings(): Reading<StoredPeering[]> {

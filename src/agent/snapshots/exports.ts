@@ -1,20 +1,12 @@
 /** Which peers a service is exported to (spec/data-plane.md 9.7): by its own row or by `*`. The `consul` service is never exported. */
-import type { DiscoveryChain } from '../../mesh/discovery-chain.ts'
+import { consumersIn, leadsTo, neverExported } from '../../mesh/exported.ts'
 import { chainNames, readChain } from '../catalog/chains.ts'
 import type { Gathering, SnapshotContext } from './gathering.ts'
-
-export const neverExported = 'consul'
 
 /** Names of the peerings that the service is exported to, sorted. A consumer that is no peering of ours is nobody. */
 export function consumersOf(service: string, gathering: Gathering, context: SnapshotContext): string[] {
   const entry = gathering.read(context.tables.configEntry('exported-services', 'default'))
-  if (entry === undefined || service === neverExported) return []
-  const peers = new Set<string>()
-  for (const row of entry.services) {
-    if (row.name !== '*' && row.name !== service) continue
-    for (const { peer } of row.consumers) if (peer) peers.add(peer)
-  }
-  return [...peers].filter(peer => isLive(gathering.read(context.tables.peering(peer)))).sort()
+  return consumersIn(entry, service).filter(peer => isLive(gathering.read(context.tables.peering(peer)))).sort()
 }
 
 /** Names that may be exported to somebody: those given by name, and with `*` every service and every name that has a chain. */
@@ -42,10 +34,6 @@ export function callersOf(service: string, gathering: Gathering, context: Snapsh
     for (const peer of consumers) peers.add(peer)
   }
   return [...peers].sort()
-}
-
-function leadsTo({ targets, datacenter }: DiscoveryChain, service: string): boolean {
-  return Object.values(targets).some(target => target.service === service && target.datacenter === datacenter)
 }
 
 /** A peering that is being deleted, or that the other side has ended, lets nobody in. */

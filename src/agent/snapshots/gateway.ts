@@ -7,6 +7,7 @@ import { hostPort, splitHostPort } from '../../lib/address.ts'
 import { aggregateStatus } from '../../mesh/check.ts'
 import { isHttpLike } from '../../mesh/config-entry.ts'
 import type { DiscoveryChain } from '../../mesh/discovery-chain.ts'
+import { neverExported, withinCluster } from '../../mesh/exported.ts'
 import { dialledServers } from '../../mesh/peering.ts'
 import { wanAddress, type CheckServiceNode } from '../../mesh/service.ts'
 import { externalSni, internalSni, peeringServerName } from '../../mesh/sni.ts'
@@ -15,7 +16,7 @@ import { meshGatewayId } from '../../mesh/spiffe.ts'
 import { passedThrough, readChain } from '../catalog/chains.ts'
 import { gatherWay, targetEndpoints } from './chains.ts'
 import { allDown, lanEndpoints, subsetEndpoints, wanEndpoints } from './endpoints.ts'
-import { consumersOf, exportableNames, neverExported } from './exports.ts'
+import { consumersOf, exportableNames } from './exports.ts'
 import { snapshotLimits, type Gathering, type SnapshotContext } from './gathering.ts'
 import { localRoots, rootsOfPeer } from './roots.ts'
 import { listenAddress } from './sidecar.ts'
@@ -114,16 +115,6 @@ function passedEndpoints(chain: DiscoveryChain, gathering: Gathering, context: S
   const endpoints = targetEndpoints(target)
   gathering.add('endpoints', endpoints, subsetEndpoints(instances, target.subset))
   return endpoints
-}
-
-/** As a peer's callers may go: to no other peer or datacenter, and by no failover. */
-function withinCluster(chain: DiscoveryChain): DiscoveryChain {
-  const nodes = Object.entries(chain.nodes).map(([key, node]) => {
-    const { failover: _, ...resolver } = node.resolver ?? {}
-    return [key, node.resolver ? { ...node, resolver } : node] as const
-  })
-  const targets = Object.entries(chain.targets).filter(([, target]) => target.datacenter === chain.datacenter)
-  return { ...chain, nodes: Object.fromEntries(nodes) as DiscoveryChain['nodes'], targets: Object.fromEntries(targets) }
 }
 
 function gatherServers(gathering: Gathering, context: SnapshotContext): void {

@@ -3,9 +3,8 @@
  * config entries say: nothing that this service does not need is in it, so that a proxy cannot learn what is not its own.
  */
 import { aggregateStatus } from '../../mesh/check.ts'
-import type { ServiceIntentions } from '../../mesh/config-entry.ts'
-import { precedenceOf } from '../../mesh/intention.ts'
-import { defaultClockSkewSeconds } from '../../mesh/jwt-provider.ts'
+import { compileSources, providersAsked } from '../../mesh/intention-sources.ts'
+import { providerResource } from '../../mesh/jwt-provider.ts'
 import { lanAddress, type CheckServiceNode, type ExposePath, type NodeService } from '../../mesh/service.ts'
 import type { Intentions, Self } from '../../mesh/snapshot.ts'
 import { serviceId } from '../../mesh/spiffe.ts'
@@ -99,41 +98,14 @@ function isDraining(proxy: CheckServiceNode, service: string, gathering: Gatheri
   return isDown(app === undefined ? own : aggregateStatus(app.checks))
 }
 
-/** Everything whose destination is the service or `*`, by precedence. */
 function intentionsOf(service: string, gathering: Gathering, context: SnapshotContext): Intentions {
-  const { tables } = context
-  const entries = [service, '*'].map(name => gathering.read(tables.configEntry('service-intentions', name)))
-  const sources = entries.flatMap(entry => (entry === undefined ? [] : entry.sources.map(source => sourceOf(source, entry))))
-  return { sources: sources.sort((a, b) => b.precedence - a.precedence) }
-}
-
-type Source = Intentions['sources'][number]
-
-/** In an entry's Meta: what it would deny is let in, counted and logged. */
-const auditMeta = 'isthmus-audit'
-
-function sourceOf(source: ServiceIntentions['sources'][number], entry: ServiceIntentions): Source {
-  return {
-    ...source,
-    destination: entry.name,
-    precedence: precedenceOf(source.name, entry.name),
-    ...(entry.jwt === undefined ? {} : { jwt: entry.jwt }),
-    ...(entry.meta?.[auditMeta] === 'true' ? { audit: true } : {}),
-  }
+  return compileSources(name => gathering.read(context.tables.configEntry('service-intentions', name)), service)
 }
 
 /** The providers whose tokens the intentions ask for. One that is not there vouches for nobody. */
-function gatherProviders({ sources }: Intentions, gathering: Gathering, context: SnapshotContext): void {
-  const requirements = sources.flatMap(({ jwt, permissions = [] }) => [jwt, ...permissions.map(permission => permission.jwt)])
-  for (const name of new Set(requirements.flatMap(each => each?.providers.map(provider => provider.name) ?? []))) {
+function gatherProviders(intentions: Intentions, gathering: Gathering, context: SnapshotContext): void {
+  for (const name of providersAsked(intentions)) {
     const entry = gathering.read(context.tables.configEntry('jwt-provider', name))
-    if (entry === undefined) continue
-    gathering.add('jwt-provider', name, {
-      issuer: entry.issuer ?? '',
-      audiences: entry.audiences ?? [],
-      locations: entry.locations ?? [],
-      clockSkewSeconds: entry.clockSkewSeconds ?? defaultClockSkewSeconds,
-      jwks: entry.jsonWebKeySet?.local?.jwks ?? '',
-    })
+    if (entry !== undefined) gathering.add('jwt-provider', name, providerResource(entry))
   }
 }

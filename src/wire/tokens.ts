@@ -13,7 +13,7 @@ import {
   type KeyObject,
 } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
-import { claimsHold, parseToken, tokensOf, type Claims, type Token, type TokenFacts, type TokenReader } from '../mesh/jwt.ts'
+import { claimsProblem, parseToken, tokensOf, type Claims, type Token, type TokenExplainer, type TokenFacts } from '../mesh/jwt.ts'
 import type { JwtProviderResource } from '../mesh/snapshot.ts'
 
 export const verifierLimits = { keys: 64, remembered: 1024, tokensPerRequest: 4 } as const
@@ -25,7 +25,7 @@ interface Key {
   key: KeyObject
 }
 
-export class Tokens implements TokenReader {
+export class Tokens implements TokenExplainer {
   readonly #providers: ReadonlyMap<string, Provider>
 
   constructor(providers: ReadonlyMap<string, JwtProviderResource>) {
@@ -34,6 +34,11 @@ export class Tokens implements TokenReader {
 
   claims(provider: string, request: TokenFacts): Claims | undefined {
     return this.#providers.get(provider)?.claims(request)
+  }
+
+  problem(provider: string, request: TokenFacts): string {
+    const known = this.#providers.get(provider)
+    return known === undefined ? 'there is no such provider' : known.problem(request)
   }
 }
 
@@ -61,9 +66,20 @@ class Provider {
     if (this.#keys.length === 0) return undefined
     for (const text of tokensOf(this.#resource, request).slice(0, verifierLimits.tokensPerRequest)) {
       const claims = this.#signed(text)
-      if (claims !== false && claimsHold(claims, this.#resource, Date.now() / 1000)) return claims
+      if (claims !== false && claimsProblem(claims, this.#resource, Date.now() / 1000) === undefined) return claims
     }
     return undefined
+  }
+
+  problem(request: TokenFacts): string {
+    if (this.#keys.length === 0) return 'has no key of its own to check a token with (Local.JWKS), so that it vouches for nobody'
+    const tokens = tokensOf(this.#resource, request).slice(0, verifierLimits.tokensPerRequest)
+    if (tokens.length === 0) return 'the request carries no token where this provider looks for one'
+    const problems = tokens.map(text => {
+      const claims = this.#signed(text)
+      return claims === false ? 'is signed by no key of the provider' : claimsProblem(claims, this.#resource, Date.now() / 1000)
+    })
+    return `the token ${problems[0] ?? 'is valid'}`
   }
 
   #signed(text: string): Claims | false {

@@ -1,7 +1,7 @@
 /** Signatures of tokens, by each kind of key; and the ways in which a token may lie about its own. */
 import { createHmac, generateKeyPairSync, sign, constants, type KeyObject } from 'node:crypto'
 import t from 'tap'
-import { Tokens } from '../../src/proxy/tokens.ts'
+import { Tokens } from '../../src/wire/tokens.ts'
 
 const part = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64url')
 

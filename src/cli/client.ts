@@ -39,7 +39,7 @@ export function withHttpFlags(command: Command): Command {
 }
 
 export interface Call {
-  query?: Record<string, string | number | undefined>
+  query?: Record<string, string | number | readonly string[] | undefined>
   /** Sent as JSON; a Buffer as it is. */
   body?: unknown
 }
@@ -109,7 +109,10 @@ export class AgentClient {
   #exchange(method: string, path: string, call: Call): Promise<Answer> {
     const { options, secure, shown } = this.#target
     const query = new URLSearchParams()
-    for (const [name, value] of Object.entries({ ...this.#query, ...call.query })) if (value !== undefined) query.set(name, String(value))
+    for (const [name, value] of Object.entries({ ...this.#query, ...call.query })) {
+      for (const each of Array.isArray(value) ? (value as readonly string[]) : [value])
+        if (each !== undefined) query.append(name, String(each))
+    }
     const target = query.size === 0 ? path : `${path}?${query.toString()}`
     const payload = call.body === undefined ? undefined : Buffer.isBuffer(call.body) ? call.body : Buffer.from(JSON.stringify(call.body))
     const headers: Record<string, string | number> = { connection: 'close' }

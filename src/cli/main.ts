@@ -14,6 +14,7 @@ import { registerPeering } from './peering.ts'
 import { registerServices } from './services.ts'
 import { registerSidecar } from './sidecar.ts'
 import { registerVersion } from './version.ts'
+import { registerWhy } from './why.ts'
 
 const commands: Register[] = [
   registerAgent,
@@ -27,6 +28,7 @@ const commands: Register[] = [
   registerIntention,
   registerKv,
   registerMembers,
+  registerWhy,
   registerVersion,
 ]
 

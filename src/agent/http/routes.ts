@@ -15,6 +15,7 @@ import { kvRoutes } from './kv.ts'
 import { peeringRoutes } from './peering.ts'
 import type { Route } from './route.ts'
 import { statusRoutes } from './status.ts'
+import { whyRoutes } from './why.ts'
 
 export const routes: readonly Route[] = [
   ...agentRoutes,
@@ -32,4 +33,5 @@ export const routes: readonly Route[] = [
   ...statusRoutes,
   ...internalRoutes,
   ...aclRoutes,
+  ...whyRoutes,
 ]

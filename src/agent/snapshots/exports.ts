@@ -6,7 +6,9 @@ import type { Gathering, SnapshotContext } from './gathering.ts'
 /** Names of the peerings that the service is exported to, sorted. A consumer that is no peering of ours is nobody. */
 export function consumersOf(service: string, gathering: Gathering, context: SnapshotContext): string[] {
   const entry = gathering.read(context.tables.configEntry('exported-services', 'default'))
-  return consumersIn(entry, service).filter(peer => isLive(gathering.read(context.tables.peering(peer)))).sort()
+  return consumersIn(entry, service)
+    .filter(peer => isLive(gathering.read(context.tables.peering(peer))))
+    .sort()
 }
 
 /** Names that may be exported to somebody: those given by name, and with `*` every service and every name that has a chain. */

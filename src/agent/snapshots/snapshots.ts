@@ -7,12 +7,14 @@ import { messageOf } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
 import type { CheckServiceNode } from '../../mesh/service.ts'
 import type { Resource, Self, SnapshotLine } from '../../mesh/snapshot.ts'
+import type { Question, WhyScene } from '../../mesh/why.ts'
 import { snapshotHeartbeatMs } from '../../wire/internal-api.ts'
 import type { Tables } from '../catalog/tables.ts'
 import type { Reading } from '../catalog/topics.ts'
 import { gatherGateway } from './gateway.ts'
 import { Gathering, type SnapshotContext } from './gathering.ts'
 import { gatherSidecar } from './sidecar.ts'
+import { whyScene, type PeeringFacts } from './why.ts'
 
 /** Changes that come closer together than this leave as one set, so that a flapping check costs a proxy little. */
 export const coalesceMs = 20
@@ -55,6 +57,11 @@ export class Snapshots {
   snapshot(proxyId: string): Reading<Resource[]> | undefined {
     const { found, reading } = resourcesFor(proxyId, this.#context)
     return found ? reading : undefined
+  }
+
+  /** What is known here of a call. */
+  why(question: Question, peerings: PeeringFacts): WhyScene {
+    return whyScene(question, this.#context, peerings)
   }
 
   /** Says the whole set at once, then changes. Undefined when no such proxy is registered on this node. */

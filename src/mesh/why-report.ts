@@ -35,6 +35,7 @@ export const whyCodes = [
   'chain-invalid',
   'no-route',
   'unreachable-target',
+  'failed-over',
   'no-gateway',
   'gateway-unreachable',
   'endpoint-unreachable',

@@ -116,8 +116,9 @@ function resolverStep({ entry, name }: ResolverPlan, { order, current, plan }: C
   )
   const details = order.length > 1 ? { details: list } : {}
   const text = current === 0 ? `${name} leads to ${order[0]!.name}` : `${name} has failed over to ${order[current]!.name}`
-  if (plan !== undefined) return { step: 'resolver', state: current === 0 ? 'ok' : 'warning', text, ...sources, ...details }
-  return { ...unreachable(text), ...sources, ...details }
+  if (plan === undefined) return { ...unreachable(text), ...sources, ...details }
+  if (current > 0) return { step: 'resolver', state: 'warning', code: 'failed-over', text, ...sources, ...details }
+  return { step: 'resolver', state: 'ok', text, ...sources, ...details }
 }
 
 function unreachable(text: string): WhyStep {

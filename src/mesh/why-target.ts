@@ -20,7 +20,7 @@ export interface TargetFacts {
   /** What the target is called in the steps; absent where there is only one. */
   target: string | undefined
   /** By the endpoint's id: `passing`, or what is wrong with it. */
-  health(endpoint: Endpoint): string
+  health: (endpoint: Endpoint) => string
   imported: ImportedFacts | undefined
   /** What the service that is called says it speaks; undefined where that is not known here. */
   served: string | undefined
@@ -32,7 +32,9 @@ export interface TargetFacts {
 const soonMs = 3 * 86_400_000
 
 export function explainTarget(plan: UpstreamPlan, facts: TargetFacts): WhyStep[] {
-  const steps = [endpointsStep(plan, facts), ...protocolSteps(plan, facts), tlsStep(plan), trustStep(plan.rootPems, ownerOf(plan), facts)]
+  const who = [tlsStep(plan), trustStep(plan.rootPems, ownerOf(plan), facts)]
+  // One that the proxy refuses has lost its endpoints with that.
+  const steps = plan.problem === undefined ? [endpointsStep(plan, facts), protocolStep(plan, facts), ...who] : who
   return facts.target === undefined ? steps : steps.map(step => ({ ...step, target: facts.target }))
 }
 
@@ -92,12 +94,13 @@ function gatewayStep(
 }
 
 /** Two sides that do not mean the same by their bytes. */
-function protocolSteps({ resource: { protocol, service } }: UpstreamPlan, { served }: TargetFacts): WhyStep[] {
-  if (served === undefined || served === protocol) return [{ step: 'protocol', state: 'ok', text: `both sides speak ${protocol}` }]
+function protocolStep({ resource: { protocol, service } }: UpstreamPlan, { served }: TargetFacts): WhyStep {
+  if (served === undefined) return { step: 'protocol', state: 'ok', text: `${service} is told to speak ${protocol}` }
+  if (served === protocol) return { step: 'protocol', state: 'ok', text: `both sides speak ${protocol}` }
   const text = `the caller's side speaks ${protocol}, ${service} is served as ${served}`
   const next = `give both one protocol: service-defaults/${service}, and "protocol" in the upstream's Config`
   const broken = isHttpLike(protocol) && isHttpLike(served) && isHttp2(protocol) !== isHttp2(served)
-  return [{ step: 'protocol', state: broken ? 'failed' : 'warning', code: 'protocol-mismatch', text, next }]
+  return { step: 'protocol', state: broken ? 'failed' : 'warning', code: 'protocol-mismatch', text, next }
 }
 
 function tlsStep(plan: UpstreamPlan): WhyStep {

@@ -155,7 +155,7 @@ function healthOf(service: string, peer: string, endpoint: Endpoint, { tables }:
   const instance = known.find(each => endpoint.id.startsWith(`${each.node.node}/${each.service.id}@`))
   if (instance === undefined) return ''
   const bad = instance.checks.filter(({ status }) => status !== 'passing')
-  const named = bad.map(({ checkId, status, output = '' }) => `${checkId} is ${status}${output === '' ? '' : ` (${firstLine(output)})`}`)
+  const named = bad.map(({ checkId, status, output }) => `${checkId} is ${status}${output === '' ? '' : ` (${firstLine(output)})`}`)
   return named.length === 0 ? 'passing' : named.join(', ')
 }
 

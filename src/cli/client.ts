@@ -4,7 +4,7 @@
  */
 import type { Command } from 'commander'
 import { readFileSync } from 'node:fs'
-import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http'
+import { request as httpRequest, type IncomingHttpHeaders, type IncomingMessage, type RequestOptions } from 'node:http'
 import { request as httpsRequest } from 'node:https'
 import { messageOf } from '../lib/errors.ts'
 import { CliError, fromEnvironment, type CliContext } from './context.ts'
@@ -46,6 +46,7 @@ export interface Call {
 
 export interface Answer {
   status: number
+  headers: IncomingHttpHeaders
   body: Buffer
 }
 
@@ -123,7 +124,7 @@ export class AgentClient {
       const fail = (error: unknown) => reject(unreachable(method, `${shown}${target}`, shown, error))
       const send = secure ? httpsRequest : httpRequest
       const outgoing = send({ ...options, agent: false, method, path: target, headers, timeout: idleTimeoutMs }, incoming => {
-        collect(incoming).then(body => resolve({ status: incoming.statusCode ?? 0, body }), fail)
+        collect(incoming).then(body => resolve({ status: incoming.statusCode ?? 0, headers: incoming.headers, body }), fail)
       })
       outgoing.on('timeout', () => outgoing.destroy(new Error(`no answer within ${idleTimeoutMs / 1000}s`)))
       outgoing.on('error', fail)

@@ -2,6 +2,7 @@
 import type { Command } from 'commander'
 import { agentCommand, collectPairs, doing, say, table } from './command.ts'
 import { CliError, type CliContext } from './context.ts'
+import { registerIntentionTest } from './intention-test.ts'
 
 interface IntentionView {
   ID?: string
@@ -35,6 +36,7 @@ export function registerIntention(program: Command, context: CliContext): void {
     await doing('deleting the intention', call.client.call('DELETE', `${base}/exact`, { query: { source, destination } }))
     say(context, 'Intention deleted.')
   }).arguments('[source] [destination]')
+  registerIntentionTest(intention, context)
 }
 
 function registerCreate(intention: Command, context: CliContext): void {

@@ -14,6 +14,7 @@ import { registerPeering } from './peering.ts'
 import { registerServices } from './services.ts'
 import { registerSidecar } from './sidecar.ts'
 import { registerVersion } from './version.ts'
+import { registerWhatif } from './whatif.ts'
 import { registerWhy } from './why.ts'
 
 const commands: Register[] = [
@@ -29,6 +30,7 @@ const commands: Register[] = [
   registerKv,
   registerMembers,
   registerWhy,
+  registerWhatif,
   registerVersion,
 ]
 

@@ -5,6 +5,7 @@
 import type { CompiledChain } from './discovery-chain-compiler.ts'
 import type { DiscoveryChain } from './discovery-chain.ts'
 import { firstTarget, followHealth } from './failover.ts'
+import { forwarded } from './forwarded.ts'
 import type { ChainPlan, UpstreamPlan } from './plan.ts'
 import { route, type LegPlan, type ResolverPlan, type RoutePlan } from './routing.ts'
 import type { RouteFacts } from './route-table.ts'
@@ -19,6 +20,8 @@ export interface RoutePlans {
 export interface ReachedTarget {
   name: string
   plan: UpstreamPlan | undefined
+  /** As it arrives there. */
+  request: RouteFacts
 }
 
 export type From = (entry: string) => Provenance[]
@@ -42,7 +45,7 @@ export function explainRoute(
     const only = targetNames(chain)[0] ?? name
     const upstream = upstreams.get(name)
     if (upstream === undefined) steps.push(unreachable(`${name} leads to ${only}`))
-    return { steps, targets: [{ name: only, plan: upstream }] }
+    return { steps, targets: [{ name: only, plan: upstream, request }] }
   }
   const taken = route(plan.routing, request)
   if (taken === undefined) {
@@ -57,11 +60,13 @@ export function explainRoute(
   const targets: ReachedTarget[] = []
   for (const [i, leg] of legs.entries()) {
     const resolver = leg?.resolver ?? (taken.next as ResolverPlan)
-    const chosen = chooseTarget(resolver, plan, upstreams)
+    const made = chooseTarget(resolver, plan, upstreams, forwarded(request, taken, leg))
+    // Two legs may end at one service, and change requests differently.
+    const chosen = targets.some(({ name: other }) => other === made.name) ? { ...made, name: `${made.name} #${i}` } : made
     const target = legs.length > 1 ? chosen.name : undefined
     if (leg !== undefined && taken.next.kind === 'split') steps.push(splitStep(leg, share(taken.next, i), target, from))
     steps.push({ ...resolverStep(resolver, chosen, from), ...(target === undefined ? {} : { target }) })
-    if (!targets.some(each => each.name === chosen.name)) targets.push(chosen)
+    targets.push(chosen)
   }
   return { steps, targets }
 }
@@ -101,12 +106,12 @@ interface Chosen extends ReachedTarget {
 }
 
 /** What a proxy that has just started would use; one that runs comes back to a better target only after a while. */
-function chooseTarget({ targets }: ResolverPlan, { resource }: ChainPlan, upstreams: RoutePlans['upstreams']): Chosen {
+function chooseTarget({ targets }: ResolverPlan, { resource }: ChainPlan, upstreams: RoutePlans['upstreams'], request: RouteFacts): Chosen {
   const plans = targets.map(id => upstreams.get(resource.targets[id] ?? ''))
   const usable = plans.map(plan => plan !== undefined && plan.picker.size > 0)
   const { current } = followHealth(firstTarget, usable, 0)
   const order = targets.map((id, i) => ({ name: targetName(resource.chain, id), usable: usable[i]! }))
-  return { name: order[current]!.name, plan: plans[current], order, current }
+  return { name: order[current]!.name, plan: plans[current], request, order, current }
 }
 
 function resolverStep({ entry, name }: ResolverPlan, { order, current, plan }: Chosen, from: From): WhyStep {

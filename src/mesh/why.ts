@@ -194,8 +194,12 @@ class Walk {
     if (this.#peer(peer) === undefined) return
     const upstream = plan.upstreams.get(names.upstream(service, peer))
     if (!this.#imported(destination, upstream)) return
-    this.#probeAt(names.upstream(service, peer), plan, [{ name: shown(destination), plan: upstream }])
-    this.#target({ name: '', plan: upstream }, undefined, serviceId(plan.self.trustDomain, plan.self.datacenter, source.service))
+    this.#probeAt(names.upstream(service, peer), plan, [{ name: shown(destination), plan: upstream, request: this.#question.request }])
+    this.#target(
+      { name: '', plan: upstream, request: this.#question.request },
+      undefined,
+      serviceId(plan.self.trustDomain, plan.self.datacenter, source.service),
+    )
   }
 
   #imported({ service, peer }: ServiceName, upstream: UpstreamPlan | undefined): boolean {
@@ -267,10 +271,10 @@ class Walk {
 
   /** Bytes that only pass the gateway go to the one service that the chain leads to. */
   #passed(service: string | undefined): ReachedTarget[] {
-    const { destination } = this.#question
+    const { destination, request } = this.#question
     const compiled = this.#scene.chain(service ?? destination.service)
     const [first] = compiled.ok ? Object.values(compiled.chain.targets) : []
-    return [{ name: first?.service ?? destination.service, plan: undefined }]
+    return [{ name: first?.service ?? destination.service, plan: undefined, request }]
   }
 
   /** The rest of the way, for each target. */
@@ -278,7 +282,7 @@ class Walk {
     for (const target of targets) this.#target(target, targets.length > 1 ? target.name : undefined, uri)
   }
 
-  #target({ name, plan }: ReachedTarget, target: string | undefined, uri: string): void {
+  #target({ name, plan, request }: ReachedTarget, target: string | undefined, uri: string): void {
     const { service, peer } = plan?.resource ?? { service: name.split(' ')[0]!, peer: '' }
     const judge = peer === '' ? this.#scene.judge(service) : undefined
     if (plan !== undefined) {
@@ -288,15 +292,14 @@ class Walk {
       const health = (each: Endpoint) => this.#scene.health(service, peer, each)
       this.steps.push(...explainTarget(plan, { target, health, imported, served: judge?.plan.self.protocol, certificates, nowMs }))
     } else if (this.#question.source.peer === '') return
-    const step = peer === '' ? this.#judged(judge, uri) : this.#theirs({ service, peer }, plan!)
+    const step = peer === '' ? this.#judged(judge, uri, request) : this.#theirs({ service, peer }, plan!)
     if (step !== undefined) this.#add(target === undefined ? step : { ...step, target })
   }
 
-  #judged(judge: Judge | undefined, uri: string): WhyStep | undefined {
+  #judged(judge: Judge | undefined, uri: string, request: RouteFacts): WhyStep | undefined {
     // Nobody is there to decide: another step has said so.
     if (judge === undefined) return undefined
-    const { source, request } = this.#question
-    return explainIntentions(judge, { caller: source, uri, request }, (kind, name) => this.#scene.indexOf(kind, name))
+    return explainIntentions(judge, { caller: this.#question.source, uri, request }, (kind, name) => this.#scene.indexOf(kind, name))
   }
 
   /** What a peer decides is not known here. */

@@ -8,6 +8,8 @@ import { registerMembers } from '../../src/cli/members.ts'
 import { registerPeering } from '../../src/cli/peering.ts'
 import { registerServices } from '../../src/cli/services.ts'
 import { registerVersion } from '../../src/cli/version.ts'
+import { registerWhatif } from '../../src/cli/whatif.ts'
+import { registerWhy } from '../../src/cli/why.ts'
 
 export const commands: Register[] = [
   registerPeering,
@@ -17,6 +19,8 @@ export const commands: Register[] = [
   registerIntention,
   registerKv,
   registerMembers,
+  registerWhy,
+  registerWhatif,
   registerVersion,
 ]
 

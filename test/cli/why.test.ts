@@ -6,9 +6,7 @@ import { createServer as createTlsServer } from 'node:tls'
 import type { AddressInfo } from 'node:net'
 import t, { type Test } from 'tap'
 import { keys } from '../../src/agent/catalog/keys.ts'
-import { run } from '../../src/cli/command.ts'
 import type { ProbeReport } from '../../src/cli/why-probe.ts'
-import { registerWhy } from '../../src/cli/why.ts'
 import { silentLogger } from '../../src/lib/log.ts'
 import { Peering } from '../../src/mesh/peering.ts'
 import { NodeService } from '../../src/mesh/service.ts'
@@ -23,6 +21,7 @@ import { freePorts } from '../support/free-ports.ts'
 import { Mint, type LeafWish, type Minted } from '../support/mint.ts'
 import { call, until } from '../support/processes.ts'
 import { gatewaySelf, startHttpApp, westDomain } from '../support/proxy-scene.ts'
+import { against } from './harness.ts'
 
 /** Passing from the start: nobody waits for its own check to dial it. */
 const up = { Checks: [{ Name: 'up', TTL: '1h', Status: 'passing' }] }
@@ -52,18 +51,8 @@ async function scene(t: Test) {
     const { status, text } = await call(agent.door.port, path, { method: 'PUT', body })
     t.equal(status, 200, text)
   }
-  const cli = async (...args: string[]) => {
-    let stdout = ''
-    let stderr = ''
-    const context = {
-      env: { ISTHMUS_HTTP_ADDR: agent.url },
-      stdin: (async function* () {})(),
-      stdout: { write: (text: string | Buffer) => (stdout += text.toString()) },
-      stderr: { write: (text: string) => (stderr += text) },
-    }
-    const code = await run(args, [registerWhy], context)
-    return { code, stdout, stderr }
-  }
+  const ask = against(agent.url)
+  const cli = (...args: string[]) => ask(args)
   const why = async (...args: string[]) => {
     const { stdout, stderr } = await cli('why', ...args, '--format', 'json')
     if (stderr !== '') throw new Error(stderr)

@@ -3,6 +3,7 @@
  * that it is asked with repeats only the names.
  */
 import { encode } from '../../lib/shape.ts'
+import { requestFacts } from '../../mesh/forwarded.ts'
 import { byteString } from '../../mesh/path.ts'
 import type { RouteFacts } from '../../mesh/route-table.ts'
 import { parseServiceName, WhyReport, type ServiceName } from '../../mesh/why-report.ts'
@@ -42,12 +43,12 @@ function requestOf({ query }: Call): RouteFacts {
   if (target.length > limits.pathLength || /[\0-\x20\x7f]/.test(target)) throw badRequest('path is not one that a request can have')
   const lines = query.all('header')
   if (lines.length > limits.headers) throw badRequest(`Too many headers: ${limits.headers} at most`)
-  const headers = lines.flatMap(line => {
+  const headers = lines.map(line => {
     const at = line.indexOf(':')
     if (at < 1) throw badRequest(`${JSON.stringify(line)} is no header: write it as NAME:VALUE`)
-    return [line.slice(0, at).trim().toLowerCase(), byteString(line.slice(at + 1).trim())]
+    return [line.slice(0, at).trim(), byteString(line.slice(at + 1).trim())] as const
   })
-  return { method, path: target.split('?', 1)[0]!, target, headers }
+  return requestFacts(method, target, headers)
 }
 
 export const whyRoutes: Route[] = [

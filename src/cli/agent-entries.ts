@@ -40,6 +40,6 @@ export async function agentEntries(client: AgentClient): Promise<AgentEntries> {
 /** An entry as somebody wrote it. `where` is for the complaint. */
 export function entryOf(input: unknown, where: string): ConfigEntry {
   const read = readEntry(input)
-  if (!read.ok) throw new CliError(`${where}: ${read.problem}`)
+  if (!read.ok) throw new CliError(`${where}: ${read.problem.trim()}`)
   return read.entry
 }

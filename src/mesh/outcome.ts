@@ -71,7 +71,7 @@ export class Outcomes {
     if (destination.peer !== '') return settled('', [this.#theirs(destination)])
     const exported = this.#exported(destination.service)
     if (source.peer !== '' && !exported.includes(source.peer)) {
-      return nowhere('deny', `${destination.service} is not exported to ${source.peer}`)
+      return nowhere('unreachable', `${destination.service} is not exported to ${source.peer}`)
     }
     const way = this.#way(destination.service, source.peer !== '')
     if ('problem' in way) return nowhere('unreachable', way.problem)

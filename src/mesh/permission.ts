@@ -21,6 +21,7 @@ interface CompiledPermission {
   path: PathMatch | undefined
   methods: ReadonlySet<string> | undefined
   headers: readonly HeadersMatch[]
+  headerNames: readonly string[]
   jwt: JwtRequirement | undefined
 }
 
@@ -34,7 +35,7 @@ export interface PermissionMatch {
   permission: number
   allow: boolean
   matches: boolean
-  /** Where it does not match: `method`, `path`, `header 0`, or what its token lacks. */
+  /** Where it does not match: `method`, `path`, `header x-role`, or what its token lacks. */
   why: string
 }
 
@@ -75,7 +76,12 @@ export class Permissions {
       const form = formNames.find(name => mismatch(each, facts, path, name) === 0)
       if (form === undefined) {
         const part = mismatch(each, facts, path, 'raw')
-        return { permission, allow, matches: false, why: part >= firstHeader ? `header ${part - firstHeader}` : partNames[part]! }
+        return {
+          permission,
+          allow,
+          matches: false,
+          why: part < firstHeader ? partNames[part]! : `header ${each.headerNames[part - firstHeader]}`,
+        }
       }
       const unmet = jwt === undefined ? undefined : unmetRequirement(jwt, facts, tokens)
       const read = form === 'raw' ? '' : `the path, ${form}, is ${path[form]}`
@@ -116,13 +122,15 @@ function mismatch(permission: CompiledPermission, facts: HttpFacts, path: Judged
 function compilePermission(permission: Permission): CompiledPermission {
   const http = permission.http
   const path = compilePath(http)
-  const headers = (http?.header ?? []).map(compileHeader)
+  const list = http?.header ?? []
+  const headers = list.map(compileHeader)
   const broken = path === never || headers.includes(never)
   return {
     allow: permission.action === 'allow' && !broken,
     path: path === never ? undefined : path,
     methods: http?.methods?.length ? new Set(http.methods.map(method => method.toUpperCase())) : undefined,
     headers: headers.filter(header => header !== never),
+    headerNames: list.filter((_, i) => headers[i] !== never).map(({ name }) => name),
     jwt: permission.jwt,
   }
 }

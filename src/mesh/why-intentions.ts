@@ -101,10 +101,9 @@ function otherReason(source: Source, caller: ServiceName): string {
 
 function permissionView({ permission, allow, matches, why }: PermissionMatch, source: Source, decision: Decision) {
   const { http = {}, action } = source.permissions![permission]!
-  const { pathExact, pathPrefix, pathRegex, methods = [], header = [] } = http
+  const { pathExact, pathPrefix, pathRegex, methods = [] } = http
   const asked: Record<string, string> = { method: methods.join(','), path: pathExact || pathPrefix || pathRegex || '' }
-  const at = /^header (\d+)$/.exec(why)?.[1]
-  const told = at !== undefined ? `header ${header[Number(at)]?.name}` : why in asked ? `${why} ${asked[why]}` : undefined
+  const told = why.startsWith('header ') ? why : why in asked ? `${why} ${asked[why]}` : undefined
   return {
     permission,
     action: action || (allow ? 'allow' : 'deny'),

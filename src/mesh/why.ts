@@ -135,7 +135,8 @@ class Walk {
     if (peer?.bundle !== undefined) this.#add(trustStep(peer.bundle.pems, `peer ${source.peer}`, this.#scene))
     const targets = this.#atGateway()
     const { trustDomain = '', exportedPartition = '' } = peer?.bundle ?? {}
-    const id = serviceId(trustDomain, peer?.datacenter ?? '', source.service)
+    // In whose datacenter it is has no say in a decision.
+    const id = serviceId(trustDomain, peer?.datacenter || 'unknown', source.service)
     const partition = exportedPartition === '' || exportedPartition === 'default' ? '' : `/ap/${exportedPartition}`
     this.#targets(targets, id.replace('/ns/', `${partition}/ns/`))
   }

@@ -19,7 +19,6 @@ import type { Reading, Tables } from '../catalog/tables.ts'
 import type { Store } from '../store/store.ts'
 import { Acceptor, type PeerStreamHandlers } from './acceptor.ts'
 import { localGatewayAddresses, serverAddresses } from './addresses.ts'
-import type { Target } from './dialer.ts'
 import { readToken, spendToken } from './exchange.ts'
 import { Exporter } from './exporter.ts'
 import { Importer, type ImportLimits } from './importer.ts'
@@ -38,6 +37,7 @@ import {
 } from './requests.ts'
 import { newSecret, withToken, type DialerSecrets } from './secrets.ts'
 import type { Identity } from './session.ts'
+import { grpcTransport, type PeerTransport, type Target } from './transport.ts'
 import { warningsOf } from './warnings.ts'
 
 export interface PeeringsOptions {
@@ -55,11 +55,17 @@ export interface PeeringsOptions {
   /** Whether a token without CA may be dialled in plaintext. */
   allowPlaintext: boolean
   importLimits?: ImportLimits
+  /** gRPC, unless told. */
+  transport?: PeerTransport
+  /** For jitter: 0..1. */
+  random?: () => number
 }
 
 export class Peerings {
   readonly #options: PeeringsOptions
   readonly #records: PeeringRecords
+  readonly #transport: PeerTransport
+  readonly #random: () => number
   /** By the peering's id. */
   readonly #live = new Map<string, LivePeering>()
   readonly #cleaning = new Set<Promise<void>>()
@@ -71,9 +77,12 @@ export class Peerings {
   constructor(options: PeeringsOptions) {
     this.#options = options
     this.#records = new PeeringRecords(options.store, options.tables)
+    this.#transport = options.transport ?? grpcTransport
+    this.#random = options.random ?? Math.random
     this.handlers = new Acceptor({
       tables: options.tables,
       records: this.#records,
+      clock: options.clock,
       logger: options.logger,
       ready: () => !this.#closed && options.ca.roots().value.roots.length > 0,
       isBusy: id => this.#live.get(id)?.isBusy ?? false,
@@ -176,7 +185,11 @@ export class Peerings {
       manualAddresses: token.manualServerAddresses,
     }
     if (!existing) await this.#write(name, { ...newPeering(name, fields.meta), ...fields, id }, secrets)
-    const streamSecret = await spendToken(token, localGatewayAddresses(this.#options.tables), this.#options.clock)
+    const streamSecret = await spendToken(token, localGatewayAddresses(this.#options.tables), {
+      transport: this.#transport,
+      clock: this.#options.clock,
+      random: this.#random,
+    })
     await this.#live.get(id)?.stop({ cancel: true })
     this.#live.delete(id)
     // The token of another cluster: nothing of the one before stays, its trust domain least of all.
@@ -316,7 +329,9 @@ export class Peerings {
       tables,
       importer,
       exporter,
+      transport: this.#transport,
       clock,
+      random: this.#random,
       logger,
       onTerminated,
     })

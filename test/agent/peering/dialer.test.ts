@@ -1,8 +1,9 @@
 /** When a dialer comes back, and where, by the way in which the other side ended the stream (spec/peering-wire.md 6). */
 import { Metadata, Server, ServerCredentials, status, type ServerDuplexStream } from '@grpc/grpc-js'
 import t, { type Test } from 'tap'
-import { Dialer, type Target } from '../../../src/agent/peering/dialer.ts'
+import { Dialer } from '../../../src/agent/peering/dialer.ts'
 import type { StreamHandler } from '../../../src/agent/peering/driver.ts'
+import { grpcTransport, type Target } from '../../../src/agent/peering/transport.ts'
 import { systemClock } from '../../../src/lib/clock.ts'
 import { silentLogger } from '../../../src/lib/log.ts'
 import type { ReplicationMessage } from '../../../src/wire/gen/peerstream.ts'
@@ -39,7 +40,9 @@ function dialer(
   onStream: (link: Parameters<ConstructorParameters<typeof Dialer>[0]['begin']>[0]) => Partial<StreamHandler> = () => ({}),
 ) {
   const made = new Dialer({
+    transport: grpcTransport,
     clock: systemClock,
+    random: Math.random,
     logger: silentLogger(),
     peer: 'p',
     targets,

@@ -20,6 +20,7 @@ export type { CaRoot, ImportedService, KvRecord } from './records.ts'
 export type { Reading } from './topics.ts'
 
 const reloadDelayMs = 500
+const decoder = new TextDecoder()
 
 interface Subject {
   prefix: string
@@ -300,7 +301,7 @@ export class Tables {
       for (const event of bySubject.get(subject) ?? []) {
         const rest = event.key.slice(subject.prefix.length)
         const path = subject.prefix === 'kv/' ? [] : rest.split('/').map(decodeURIComponent)
-        const value: unknown = event.value === null ? undefined : JSON.parse(new TextDecoder().decode(event.value))
+        const value: unknown = event.value === null ? undefined : JSON.parse(decoder.decode(event.value))
         subject.apply({ path, value, createIndex: event.createRevision, modifyIndex: event.modRevision }, rest)
       }
     }

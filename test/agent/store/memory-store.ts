@@ -79,7 +79,7 @@ export class MemoryStore implements Store {
 
   async txn(txn: Txn): Promise<TxnResult> {
     checkTxn(txn)
-    const ops = txn.ops.map(op => (op.op === 'put' ? { ...op, value: Uint8Array.from(op.value) } : op))
+    const ops = txn.ops.map(op => (op.op === 'put' ? { ...op, value: op.value.slice() } : op))
     const compare = [...(txn.compare ?? [])]
     return this.#submit(() => this.#apply({ compare, ops }))
   }
@@ -196,5 +196,5 @@ function batchOf(revision: number, events: WatchEvent[]): WatchBatch {
 }
 
 function entryOf(key: string, { value, createRevision, modRevision }: Stored): Entry {
-  return { key, value: Uint8Array.from(value), createRevision, modRevision }
+  return { key, value: value.slice(), createRevision, modRevision }
 }

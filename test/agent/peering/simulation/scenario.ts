@@ -176,7 +176,7 @@ const faults: Happening[] = [
 /** Whatever the dice say, for a while; over when what it broke for a time is whole again. */
 export async function anything(world: World): Promise<void> {
   const { dice, timeline, trace } = world
-  const count = dice.whole(5, 40)
+  const count = dice.whole(5, 25)
   const paceMs = dice.pick([300, 3000, 10_000])
   const underWay: (Promise<void> | void)[] = []
   for (let i = 0; i < count; i += 1) {

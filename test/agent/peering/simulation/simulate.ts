@@ -38,8 +38,9 @@ const maxViolations = 10
 /** Longer than a silence, and the waits of dialers that were told to stay away. */
 const restMs = 900_000
 /** What has come to rest stays there. */
-const calmMs = 35_000
-const checkEveryMs = 2000
+const calmMs = 20_000
+const checkEveryMs = 5000
+const restCheckMs = 2500
 
 let roots: Promise<string[]> | undefined
 
@@ -169,7 +170,7 @@ class Simulation {
       if (unfinished.length === 0) rightSinceMs ??= nowMs
       else if (rightSinceMs !== undefined || nowMs > endMs) unfinished.forEach(each => this.#violate(`at rest, ${each}`))
       if (rightSinceMs !== undefined && nowMs - rightSinceMs > calmMs) break
-      await timeline.wait(1000)
+      await timeline.wait(restCheckMs)
     }
     this.#over = true
   }
@@ -178,7 +179,7 @@ class Simulation {
 const allNames = ['east', 'west', 'north']
 
 function namesOf(dice: Dice): string[] {
-  return allNames.slice(0, dice.chance(0.25) ? 3 : 2)
+  return allNames.slice(0, dice.chance(0.2) ? 3 : 2)
 }
 
 /** Local names are their owner's alone: neither the other's nor its datacenter's. */

@@ -173,7 +173,9 @@ export function bundleProblem(
     return `trust domain "${trustDomain}" is not "${known.pinned}", by which this peer is known; peer again to accept it`
   }
   if (rootPems.length === 0 || rootPems.length > maxRoots) return `a trust bundle needs 1 to ${maxRoots} roots, not ${rootPems.length}`
-  return rootPems.every(pem => known.judged.includes(pem) || isCaCertificate(pem)) ? undefined : 'a root of the trust bundle is no CA certificate'
+  return rootPems.every(pem => known.judged.includes(pem) || isCaCertificate(pem))
+    ? undefined
+    : 'a root of the trust bundle is no CA certificate'
 }
 
 function isCaCertificate(pem: string): boolean {

@@ -31,11 +31,7 @@ export interface PeerTransport {
     deadlineMs: number,
   ): Promise<{ ok: true; streamSecret: string } | { ok: false; status: Status }>
   /** Opens the stream, has `begin` put a session onto it and opens that; `over` is called once, when it has ended. */
-  openStream(
-    target: Target,
-    begin: (link: Link) => StreamHandler,
-    over: (end: StreamEnd) => void,
-  ): { link: Link; ended: Promise<void> }
+  openStream(target: Target, begin: (link: Link) => StreamHandler, over: (end: StreamEnd) => void): { link: Link; ended: Promise<void> }
 }
 
 const { exchangeSecret, streamResources } = peerStreamService

@@ -5,17 +5,7 @@
 import type { Clock, Timer } from '../../../src/lib/clock.ts'
 import { MeshError } from '../../../src/lib/errors.ts'
 import type { Logger } from '../../../src/lib/log.ts'
-import type {
-  Entry,
-  Lease,
-  Store,
-  Txn,
-  TxnResult,
-  Watch,
-  WatchBatch,
-  WatchEvent,
-  WatchHandler,
-} from '../../../src/agent/store/store.ts'
+import type { Entry, Lease, Store, Txn, TxnResult, Watch, WatchBatch, WatchEvent, WatchHandler } from '../../../src/agent/store/store.ts'
 import { checkTxn } from '../../../src/agent/store/txn-limits.ts'
 import { historyLimits, inKeyOrder, WatchHub, type HistoryLimits } from '../../../src/agent/store/watch-hub.ts'
 

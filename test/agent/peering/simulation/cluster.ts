@@ -38,7 +38,7 @@ export interface ClusterOptions {
 }
 
 /** Short, and long now and then: a disk that is busy. */
-const writeMs = (dice: Dice) => (dice.chance(0.05) ? dice.between(50, 500) : dice.between(0.2, 3))
+const writeMs = (dice: Dice, slow: boolean) => (slow || dice.chance(0.05) ? dice.between(50, 500) : dice.between(0.2, 3))
 const logger = silentLogger()
 
 /** What lives as long as one process. */
@@ -84,11 +84,16 @@ export class Process implements Host {
   }
 
   /** Reads what is on the disk. */
-  static async open(options: ClusterOptions, disk: MemoryDisk, onBatch: (batch: WatchBatch) => void): Promise<Process> {
-    const { timeline, dice } = options
+  static async open(
+    options: ClusterOptions,
+    disk: MemoryDisk,
+    delayMs: () => number,
+    onBatch: (batch: WatchBatch) => void,
+  ): Promise<Process> {
+    const { timeline } = options
     const clock = new ProcessClock(timeline)
     const history = { maxRevisions: 64, maxBytes: 1024 * 1024 }
-    const store = new MemoryStore({ disk, clock, logger, delayMs: () => writeMs(dice), history })
+    const store = new MemoryStore({ disk, clock, logger, delayMs, history })
     const tables = await Tables.open(store)
     const process = new Process(options, clock, store, tables)
     // After that of the tables, so that what it looks at is there.
@@ -130,6 +135,7 @@ export class Cluster {
   readonly #disk = new MemoryDisk()
   /** Undefined while it is down. */
   process: Process | undefined
+  diskIsSlow = false
   #roots = 0
 
   constructor(options: ClusterOptions) {
@@ -139,7 +145,13 @@ export class Cluster {
 
   async start(): Promise<void> {
     if (this.process) return
-    const process = await Process.open(this.#options, this.#disk, batch => this.#options.onBatch(this, batch))
+    const { dice } = this.#options
+    const process = await Process.open(
+      this.#options,
+      this.#disk,
+      () => writeMs(dice, this.diskIsSlow),
+      batch => this.#options.onBatch(this, batch),
+    )
     this.process = process
     this.#options.onOpen(this)
     if (this.#roots === 0) await this.addRoot()

@@ -122,6 +122,8 @@ function unfinished({ exporter, importer, peer, source }: Way, exported: Readonl
   if (listed.join() !== names.join()) missing.push(`${names.join() || 'nothing'} is exported and ${listed.join() || 'nothing'} is listed`)
   const roots = tables.trustBundle(source).value?.rootPems ?? []
   if (roots.join() !== exporter.process.roots().join()) missing.push(`${roots.length} roots are not those of the exporter`)
+  const held = tables.virtualIps(source).filter(each => !view.has(`${each.service}-sidecar-proxy`))
+  if (held.length > 0) missing.push(`virtual addresses are kept for ${held.map(each => each.service).join()}`)
   const mixed = [...tables.services().value.keys()].filter(name => tables.instances(name).value.some(each => each.service.peerName !== ''))
   if (mixed.length > 0) missing.push(`${mixed.join()} of its own has imported instances`)
   return missing

@@ -48,7 +48,9 @@ async function main(): Promise<void> {
   const { user, system } = process.cpuUsage(start)
   const hours = (simulatedMs / 3_600_000).toFixed(1)
   const cpu = ((user + system) / 1e6).toFixed(1)
-  console.log(`${count} seeds, ${failed.length} failed; ${hours} h of simulated time, ${messages} messages, ${events} events, ${cpu} s of CPU`)
+  console.log(
+    `${count} seeds, ${failed.length} failed; ${hours} h of simulated time, ${messages} messages, ${events} events, ${cpu} s of CPU`,
+  )
   if (failed.length > 0) process.exitCode = 1
 }
 

@@ -276,6 +276,7 @@ export class Stream {
     this.#over.acceptor = true
     this.pipes.dialer.break()
     this.pipes.acceptor.write({ kind: 'status', code, message })
+    this.#forget()
   }
 
   /** One end notices that the connection is gone; the other does later. */

@@ -9,6 +9,7 @@ import type { Network } from './network.ts'
 import type { Operators, Pair } from './operators.ts'
 import type { Timeline } from './timeline.ts'
 
+/** Clusters as they are filled, and what happens to them. */
 export interface World {
   timeline: Timeline
   dice: Dice
@@ -16,6 +17,8 @@ export interface World {
   clusters: Cluster[]
   pairs: Pair[]
   operators: Operators
+  /** Bytes of a tag of the instances of a service that is larger than others; 0 in most runs. */
+  bulkBytes: number
   trace: (line: string) => void
 }
 
@@ -107,6 +110,18 @@ const configuration: Happening[] = [
     },
   },
   {
+    name: 'the exports change again and again',
+    weight: 1,
+    happen: async world => {
+      const cluster = world.dice.pick(world.clusters)
+      const drawn = [world.dice.next(), world.dice.next()]
+      for (let i = 0; i < 6; i += 1) {
+        if (cluster.process) void cluster.process.configEntries.write(exports(world, cluster, drawn[i % 2]!)).catch(() => undefined)
+        await world.timeline.wait(world.dice.between(1, 300))
+      }
+    },
+  },
+  {
     name: 'a protocol changes',
     weight: 0.7,
     happen: world => {
@@ -149,6 +164,16 @@ const faults: Happening[] = [
     },
   },
   {
+    name: 'a disk is slow',
+    weight: 1,
+    happen: async ({ dice, clusters, timeline }) => {
+      const cluster = dice.pick(clusters)
+      cluster.diskIsSlow = true
+      await timeline.wait(dice.between(1000, 20_000))
+      cluster.diskIsSlow = false
+    },
+  },
+  {
     name: 'a cluster crashes',
     weight: 1.5,
     happen: async ({ dice, clusters, timeline }) => {
@@ -173,15 +198,32 @@ const faults: Happening[] = [
   },
 ]
 
+/** More instances, or fewer, of a service that takes several messages' room and several transactions, or more than a message can hold. */
+const bulk: Happening = {
+  name: 'the bulk grows or shrinks',
+  weight: 10,
+  happen: world => {
+    const count = world.dice.pick([0, 4, 13])
+    const tag = String(world.dice.whole(0, 9)).repeat(world.bulkBytes)
+    write(world, async ({ catalog: at }) => {
+      for (let i = 0; i < 13; i += 1) {
+        const node = `b${i}`
+        if (i < count) await at.register({ node, address: '10.2.0.1', service: { id: node, service: 'bulk', tags: [tag], port: 80 } })
+        else await at.deregister({ node })
+      }
+    })
+  },
+}
+
 /** Whatever the dice say, for a while; over when what it broke for a time is whole again. */
 export async function anything(world: World): Promise<void> {
-  const { dice, timeline, trace } = world
-  const count = dice.whole(5, 25)
+  const { dice, timeline, trace, bulkBytes } = world
+  const count = dice.whole(3, 16)
   const paceMs = dice.pick([300, 3000, 10_000])
   const underWay: (Promise<void> | void)[] = []
   for (let i = 0; i < count; i += 1) {
     await timeline.wait(-Math.log(1 - dice.next()) * paceMs)
-    const { name, happen } = dice.weighted([...catalog, ...configuration, ...faults])
+    const { name, happen } = dice.weighted([...catalog, ...configuration, ...faults, ...(bulkBytes > 0 ? [bulk] : [])])
     trace(`# ${name}`)
     underWay.push(happen(world))
   }
@@ -190,10 +232,26 @@ export async function anything(world: World): Promise<void> {
 
 type Process = NonNullable<Cluster['process']>
 
-export function cutNow({ dice, network, pairs }: World): void {
+function cutNow({ dice, network, pairs }: World): void {
   const [a, b] = namesOf(dice.pick(pairs))
   const laterMs = dice.chance(0.7) ? 0 : dice.between(100, 40_000)
   network.cut(a, b, dice.pick(['dialer', 'acceptor'] as const), laterMs)
+}
+
+/** A connection is cut every minute while the catalogs change; `onHour` is called after each. */
+export function cutEveryMinute(hours: number, onHour: () => void): (world: World) => Promise<void> {
+  return async world => {
+    for (let minute = 1; minute <= hours * 60; minute += 1) {
+      for (let i = 0; i < 2; i += 1) {
+        await world.timeline.wait(world.dice.between(1000, 25_000))
+        await world.dice.weighted(catalog).happen(world)
+      }
+      await world.timeline.wait(Math.max(0, minute * 60_000 - world.timeline.monotonicMs()))
+      world.trace('# connections are cut')
+      cutNow(world)
+      if (minute % 60 === 0) onHour()
+    }
+  }
 }
 
 /** What a cluster has before anything happens to it. */
@@ -219,19 +277,19 @@ function instance(dice: Dice) {
 }
 
 /** To each peer some services, by name or all of them; `drawn` decides. */
-function exports({ pairs }: World, cluster: Cluster, drawn: number) {
-  const peers = pairs.flatMap(pair =>
-    pair.acceptor === cluster ? [pair.dialerName] : pair.dialer === cluster ? [pair.acceptorName] : [],
-  )
+function exports({ pairs, bulkBytes }: World, cluster: Cluster, drawn: number) {
+  const peers = pairs.flatMap(pair => (pair.acceptor === cluster ? [pair.dialerName] : pair.dialer === cluster ? [pair.acceptorName] : []))
   let left = Math.floor(drawn * 2 ** 30)
   const draw = (sides: number) => {
     const value = left % sides
     left = Math.floor(left / sides)
     return value
   }
-  const rows = [...services, '*'].map(name => ({
+  const rows = [...services, 'bulk', '*'].map(name => ({
     name,
-    consumers: peers.filter(() => draw(name === '*' ? 6 : 2) === 0).map(peer => ({ peer })),
+    consumers: peers
+      .filter(() => (name === 'bulk' ? bulkBytes > 0 && draw(4) > 0 : draw(name === '*' ? 6 : 2) === 0))
+      .map(peer => ({ peer })),
   }))
   return {
     kind: 'exported-services' as const,

@@ -11,6 +11,8 @@ interface Pending {
 
 /** Times are whole multiples of a power of two, so that sums and differences of them are exact. */
 const stepsPerMs = 1024
+/** More events at one time are a timer that sets itself again and again. */
+const maxAtOnce = 10_000
 const epochMs = Date.UTC(2026, 0, 1)
 
 export class Timeline implements Clock {
@@ -51,20 +53,21 @@ export class Timeline implements Clock {
     return new Promise(resolve => void this.after(ms, resolve))
   }
 
-  /** Runs what is due until then; stops early when `stop` says so, which is asked after each event. */
-  async run(untilMs: number, stop: () => boolean): Promise<void> {
+  /** Runs what is due until `stop` says so, which is asked after each event; answers why it could not. */
+  async run(stop: () => boolean): Promise<string | undefined> {
+    let atOnce = 0
     await settled()
     for (;;) {
-      const next = this.#pending.at(-1)
-      if (!next || next.atMs > untilMs) break
-      this.#pending.pop()
+      const next = this.#pending.pop()
+      if (!next) return 'nothing happens any more'
+      atOnce = next.atMs === this.#nowMs ? atOnce + 1 : 0
+      if (atOnce > maxAtOnce) return 'time stands still'
       this.#nowMs = next.atMs
       this.events += 1
       next.run()
       await settled()
-      if (stop()) return
+      if (stop()) return undefined
     }
-    this.#nowMs = untilMs
   }
 }
 

@@ -10,6 +10,9 @@ import { trustDomainFor } from './cluster.ts'
 /** Instances of each service as text, by its name in lower case; what has no instances is not in it. */
 export type View = ReadonlyMap<string, string>
 
+/** No simulated service is so large and fits. */
+const tooManyBytes = 8_000_000
+
 const known = new WeakMap<readonly CheckServiceNode[], string>()
 
 export function exportedNames(tables: Tables, peer: string): string[] {
@@ -68,14 +71,21 @@ function imported(instance: CheckServiceNode): string {
 function plainText(instances: CheckServiceNode[]): string {
   const before = known.get(instances)
   if (before !== undefined) return before
-  const text = typical(instances).map(lineOf).sort().join('\n')
+  const plain = typical(instances)
+  const bytes = plain.reduce((sum, { service }) => sum + service.tags.join().length, 0)
+  // What does not fit into a message is exported without instances.
+  const text = bytes > tooManyBytes ? '' : plain.map(lineOf).sort().join('\n')
   known.set(instances, text)
   return text
 }
 
 function lineOf({ node, service, checks }: CheckServiceNode): string {
-  const meta = Object.entries(service.meta ?? {}).map(([key, value]) => `${key}=${value.length > 64 ? value.length : value}`)
-  return `${node.node} ${service.id} ${service.address}:${service.port} ${service.tags.join()} ${meta.join()} ${statusOf(checks)}`
+  const meta = Object.entries(service.meta ?? {}).map(([key, value]) => `${key}=${value}`)
+  return `${node.node} ${service.id} ${service.address}:${service.port} ${service.tags.map(short).join()} ${meta.join()} ${statusOf(checks)}`
+}
+
+function short(text: string): string {
+  return text.length > 64 ? `${text[0]} x ${text.length}` : text
 }
 
 function statusOf(checks: CheckServiceNode['checks']): string {

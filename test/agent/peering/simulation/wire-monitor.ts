@@ -3,7 +3,7 @@
  * nonces counted from 1, one answer at most for each, and only for what has arrived (spec/peering-wire.md 5.3, 5.6).
  */
 import type { ReplicationMessage } from '../../../../src/wire/gen/peerstream.ts'
-import { messageLimits } from '../../../../src/wire/peer-stream.ts'
+import { messageLimits, typeUrls } from '../../../../src/wire/peer-stream.ts'
 import type { Passing, Side, Stream } from './network.ts'
 
 /** A resource that waits for room on the stream waits in its latest state alone: more than this is never handed over. */
@@ -77,7 +77,9 @@ export class WireMonitor {
 export function describe({ Payload: payload }: ReplicationMessage): string {
   if (payload?.$case === 'response') {
     const { ResourceURL: url, ResourceID: id, Nonce: nonce, Resource: resource } = payload.value
-    return `${shortUrl(url)} ${id} ${nonce} ${resource?.value.length ?? 'no'} bytes`
+    // How long a bundle is, is the certificates' chance.
+    const length = url === typeUrls.service ? ` ${resource?.value.length ?? 'no'} bytes` : ''
+    return `${shortUrl(url)} ${id} ${nonce}${length}`
   }
   if (payload?.$case === 'request') {
     const { ResourceURL: url, ResponseNonce: nonce, Error: error } = payload.value

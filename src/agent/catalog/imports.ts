@@ -121,6 +121,8 @@ export class Imports {
   async #remove(peer: string, services: readonly string[]): Promise<void> {
     const ops: Op[] = []
     for (const service of services) {
+      // Peers say again and again that there is nothing.
+      if (!this.#tables.importedService(peer, service) && this.#tables.staleGenerations(peer, service).length === 0) continue
       ops.push({ op: 'delete', key: keys.imported(peer, service) }, { op: 'delete-prefix', prefix: keys.importedChunks(peer, service) })
       if (service.endsWith(syntheticSuffix)) ops.push(...this.#virtualIps.release(peer, service.slice(0, -syntheticSuffix.length)))
     }

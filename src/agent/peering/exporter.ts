@@ -12,7 +12,7 @@ import { ExportedService, ExportedServiceList } from '../../wire/gen/peerstream.
 import { CheckServiceNode as WireInstance } from '../../wire/gen/service.ts'
 import { sidecarSuffix } from '../../wire/peer-stream.ts'
 import type { Reading, Tables } from '../catalog/tables.ts'
-import type { Offer, Offered } from './offer.ts'
+import { noInstances, type Offer, type Offered } from './offer.ts'
 import { addressesToWire, flatten, nodeToWire, toWire } from './replica.ts'
 
 export interface ExporterOptions {
@@ -81,9 +81,10 @@ export class Exporter {
     const services = new Map<string, Offered>()
     for (const name of names) {
       const { mesh, protocol } = row(name)
-      if (!mesh) continue
       const encode = () => encodeNodes(this.#synthetic(name, protocol, gateways))
-      services.set(name + sidecarSuffix, make(`synthetic ${name}`, `${gatewayReading.index} ${protocol}`, encode))
+      // Said also where there is none: that one went while no stream was up the list does not tell, for the plain name is on it.
+      const synthetic = mesh ? make(`synthetic ${name}`, `${gatewayReading.index} ${protocol}`, encode) : noInstances
+      services.set(name + sidecarSuffix, synthetic)
     }
     // A service that is really called `x-sidecar-proxy` would contradict the synthetic one; a real exporter lets it (7.2).
     for (const name of names) if (!services.has(name)) services.set(name, row(name).plain)

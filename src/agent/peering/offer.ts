@@ -48,7 +48,8 @@ const highWaterBytes = 1024 * 1024
 const maxMessageBytes = 8 * 1024 * 1024
 const envelopeBytes = 512
 
-const nothing = new Uint8Array(0)
+/** A service without instances: on the wire it is how one is deleted (5.4). */
+export const noInstances: Offered = { value: new Uint8Array(0), digest: '' }
 
 export function newOutbox(): Outbox {
   return { subscribed: new Set(), offer: undefined, sent: new Map(), nonce: 0, unsentBytes: 0, oversized: new Map() }
@@ -93,7 +94,7 @@ export function flush(outbox: Outbox): { messages: ReplicationMessage[]; listSen
     outbox.sent.set(key, digest)
     // Only a service can be sent empty: that hides its instances and leaves its name. An empty list would delete everything.
     if (!fits && url !== typeUrls.service) return true
-    const value = fits ? offered.value : nothing
+    const value = fits ? offered.value : noInstances.value
     outbox.nonce += 1
     outbox.unsentBytes += value.length + 2 * url.length + id.length
     messages.push(upsert(url, id, formatNonce(outbox.nonce), value))
@@ -123,7 +124,7 @@ function retract(outbox: Outbox, offer: Offer, put: (url: TypeUrl, id: string, o
     if (!key.startsWith(prefix)) continue
     const id = key.slice(prefix.length)
     if (offer.services.has(id)) continue
-    if (id.endsWith(sidecarSuffix) && !put(typeUrls.service, id, { value: nothing, digest: '' })) return false
+    if (id.endsWith(sidecarSuffix) && !put(typeUrls.service, id, noInstances)) return false
     outbox.sent.delete(key)
     outbox.oversized.delete(id)
   }

@@ -74,27 +74,21 @@ const catalog: Happening[] = [
     name: 'a sidecar comes or goes',
     weight: 2,
     happen: world => {
-      const [node, destination] = [world.dice.pick(nodes), world.dice.pick(services)]
-      const id = `${destination}-${node}-proxy`
-      const proxy = { destinationServiceName: destination, mode: '' as const, meshGateway: {}, expose: {} }
-      const service = { id, service: `${destination}-sidecar-proxy`, kind: 'connect-proxy' as const, port: 21000, proxy }
+      const request = sidecar(world.dice)
       const comes = world.dice.chance(0.7)
       write(world, ({ catalog: at }) =>
-        comes ? at.register({ node, address: `10.0.0.${node.slice(1)}`, service }) : at.deregister({ node, serviceId: id }),
+        comes ? at.register(request) : at.deregister({ node: request.node, serviceId: request.service.id }),
       )
     },
   },
   {
     name: 'a gateway comes, changes or goes',
-    weight: 1.5,
+    weight: 2,
     happen: world => {
-      const node = world.dice.pick(['g1', 'g2'])
-      const port = world.dice.pick([8443, 8444])
+      const request = gateway(world.dice)
       const comes = world.dice.chance(0.8)
-      const check = { checkId: 'gateway', name: 'gateway', status: world.dice.pick(statuses), serviceId: 'gateway' }
-      const service = { id: 'gateway', service: 'gateway', kind: 'mesh-gateway' as const, port }
       write(world, ({ catalog: at }) =>
-        comes ? at.register({ node, address: '10.1.0.1', service, check }) : at.deregister({ node, serviceId: 'gateway' }),
+        comes ? at.register(request) : at.deregister({ node: request.node, serviceId: request.service.id }),
       )
     },
   },
@@ -259,6 +253,10 @@ export async function furnish(world: World, cluster: Cluster): Promise<void> {
   const process = cluster.process!
   const count = world.dice.whole(0, 6)
   for (let i = 0; i < count; i += 1) await process.catalog.register(instance(world.dice))
+  if (world.dice.chance(0.7)) {
+    await process.catalog.register(gateway(world.dice))
+    for (let i = 0; i < 3; i += 1) await process.catalog.register(sidecar(world.dice))
+  }
   if (world.dice.chance(0.8)) await process.configEntries.write(exports(world, cluster, world.dice.next()))
 }
 
@@ -274,6 +272,21 @@ function instance(dice: Dice) {
     service: { id, service, port: dice.pick([8080, 8081]), tags: dice.chance(0.3) ? ['canary'] : [], meta },
     checks,
   }
+}
+
+function sidecar(dice: Dice) {
+  const [node, destination] = [dice.pick(nodes), dice.pick(services)]
+  const proxy = { destinationServiceName: destination, mode: '' as const, meshGateway: {}, expose: {} }
+  const kind = 'connect-proxy' as const
+  const service = { id: `${destination}-${node}-proxy`, service: `${destination}-sidecar-proxy`, kind, port: 21_000, proxy }
+  return { node, address: `10.0.0.${node.slice(1)}`, service }
+}
+
+function gateway(dice: Dice) {
+  const node = dice.pick(['g1', 'g2'])
+  const check = { checkId: 'gateway', name: 'gateway', status: dice.pick(statuses), serviceId: 'gateway' }
+  const service = { id: 'gateway', service: 'gateway', kind: 'mesh-gateway' as const, port: dice.pick([8443, 8444]) }
+  return { node, address: '10.1.0.1', service, check }
 }
 
 /** To each peer some services, by name or all of them; `drawn` decides. */

@@ -107,7 +107,7 @@ void t.test('the recorded catalog is exported as real Consul exported it', async
     Array.from(services)
       .flatMap(([id, { Nodes }]) => (Nodes.length > 0 ? [id] : []))
       .toSorted(),
-    ['legacy', 'websvc', 'websvc-sidecar-proxy'],
+    ['extdb', 'legacy', 'websvc', 'websvc-sidecar-proxy'],
   )
 })
 

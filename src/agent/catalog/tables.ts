@@ -14,10 +14,10 @@ import { InstancesTable } from './instances-table.ts'
 import { KvTable } from './kv-table.ts'
 import { RecordTable } from './record-table.ts'
 import type { CaRoot, Change, ImportedService, KvRecord } from './records.ts'
-import { Topics, type Reading } from './topics.ts'
+import { Topics, type Changed, type Reading } from './topics.ts'
 
 export type { CaRoot, ImportedService, KvRecord } from './records.ts'
-export type { Reading } from './topics.ts'
+export type { Changed, Reading } from './topics.ts'
 
 const reloadDelayMs = 500
 const decoder = new TextDecoder()
@@ -90,8 +90,8 @@ export class Tables {
     return this.#topics.read(undefined, ...topics).index
   }
 
-  /** Calls back (coalesced, in a later macrotask) whenever one of the topics changed; the topics are asked for anew after each call. */
-  subscribe(topics: () => readonly string[], onChange: () => void): { close(): void } {
+  /** Calls back (coalesced, in a later macrotask) with those of the topics that changed; the topics are asked for anew after each call. */
+  subscribe(topics: () => readonly string[], onChange: (changed: Changed) => void): { close(): void } {
     return this.#topics.subscribe(topics, onChange)
   }
 

@@ -8,7 +8,7 @@ import { messageOf } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
 import type { ReplicationMessage } from '../../wire/gen/peerstream.ts'
 import { grpcCodes } from '../../wire/peer-stream.ts'
-import type { Tables } from '../catalog/tables.ts'
+import type { Changed, Tables } from '../catalog/tables.ts'
 import type { Exporter } from './exporter.ts'
 import type { Importer } from './importer.ts'
 import { intakeSize } from './intake.ts'
@@ -88,7 +88,7 @@ export class SessionDriver {
     this.#offer()
     this.#subscription = this.#options.tables.subscribe(
       () => this.#topics,
-      () => this.#offer(),
+      changed => this.#offer(changed),
     )
   }
 
@@ -177,9 +177,9 @@ export class SessionDriver {
     else this.#settle()
   }
 
-  #offer(): void {
+  #offer(changed?: Changed): void {
     try {
-      const { offer, topics } = this.#options.exporter.read()
+      const { offer, topics } = this.#options.exporter.read(changed, this.#topics)
       this.#topics = topics
       this.dispatch({ type: 'offer', offer })
     } catch (error) {

@@ -1,7 +1,7 @@
 /**
  * What one peer may know of this cluster, computed from the tables and from nothing else (spec/peering-wire.md 7). What is not
- * exported to the peer does not enter. An encoded service is kept until a revision touches what it was made of, so a health flip
- * costs one encoding however many services are exported.
+ * exported to the peer does not enter. What was encoded is kept until a revision touches what it was made of, so a health flip costs
+ * the encoding of one instance, however many services are exported and however many instances this one has.
  */
 import { createHash } from 'node:crypto'
 import { isTypical, type CheckServiceNode } from '../../mesh/service.ts'
@@ -11,7 +11,7 @@ import { PeeringServerAddresses, PeeringTrustBundle } from '../../wire/gen/peeri
 import { ExportedService, ExportedServiceList } from '../../wire/gen/peerstream.ts'
 import { CheckServiceNode as WireInstance } from '../../wire/gen/service.ts'
 import { sidecarSuffix } from '../../wire/peer-stream.ts'
-import type { Reading, Tables } from '../catalog/tables.ts'
+import type { Changed, Reading, Tables } from '../catalog/tables.ts'
 import { noInstances, type Offer, type Offered } from './offer.ts'
 import { addressesToWire, flatten, nodeToWire, toWire } from './replica.ts'
 
@@ -43,17 +43,27 @@ export class Exporter {
   readonly #options: ExporterOptions
   #rows = new Map<string, Row>()
   #made = new Map<string, { from: string; offered: Offered }>()
+  /** What each part of the last reading depends on, and all of it. */
+  #parts: (readonly string[])[] = []
+  #topics: readonly string[] = []
+  /** Each instance as it stands within its service's message: of many only what has changed is encoded anew. */
+  readonly #encoded = new WeakMap<CheckServiceNode, Uint8Array>()
 
   constructor(options: ExporterOptions) {
     this.#options = options
   }
 
-  /** The offer of this moment, and the topics whose change makes a new one worth asking for. */
-  read(): { offer: Offer; topics: string[] } {
+  /**
+   * The offer of this moment, and the topics whose change makes a new one worth asking for: the same array as long as they are the
+   * same. Who has waited on those of the last reading may say which of them have changed, and spares a look at all others.
+   */
+  read(changed?: Changed, waitedOn?: readonly string[]): { offer: Offer; topics: readonly string[] } {
     const { tables, ca, serverAddresses } = this.#options
-    const topics = new Set<string>()
+    const told = waitedOn === this.#topics ? changed : undefined
+    const holds = ({ topics, index }: Row): boolean => (told ? !topics.some(topic => told.has(topic)) : tables.indexOf(topics) === index)
+    const parts: (readonly string[])[] = []
     const note = <T>(reading: Reading<T>): T => {
-      for (const topic of reading.topics) topics.add(topic)
+      parts.push(reading.topics)
       return reading.value
     }
     // Rebuilt on every read, so that what is no longer exported is not kept.
@@ -64,8 +74,8 @@ export class Exporter {
       const known = this.#rows.get(name)
       if (known) return known
       const before = oldRows.get(name)
-      const made = before && tables.indexOf(before.topics) === before.index ? before : this.#readRow(name)
-      for (const topic of made.topics) topics.add(topic)
+      const made = before && holds(before) ? before : this.#readRow(name)
+      parts.push(made.topics)
       this.#rows.set(name, made)
       return made
     }
@@ -100,7 +110,9 @@ export class Exporter {
     if (addresses && addresses.length > 0) {
       offer.addresses = make('addresses', addresses.join('\n'), () => PeeringServerAddresses.encode({ Addresses: addresses }).finish())
     }
-    return { offer, topics: [...topics] }
+    if (!isSame(parts, this.#parts)) this.#topics = [...new Set(parts.flat())]
+    this.#parts = parts
+    return { offer, topics: this.#topics }
   }
 
   #readRow(name: string): Row {
@@ -115,8 +127,17 @@ export class Exporter {
       ordinary: plain.length > 0,
       mesh: connect.value.length > 0,
       protocol: protocol.value,
-      plain: offeredOf(encodeNodes(plain.map(toWire))),
+      plain: offeredOf(Buffer.concat(plain.map(instance => this.#encode(instance)))),
     }
+  }
+
+  /** A service's message is one field for each instance, so that those of single ones can be put together. */
+  #encode(instance: CheckServiceNode): Uint8Array {
+    const known = this.#encoded.get(instance)
+    if (known) return known
+    const made = encodeNodes([toWire(instance)])
+    this.#encoded.set(instance, made)
+    return made
   }
 
   /** Sorted plain names: those given by name, registered or not, and for `*` every ordinary service there is (7.1). */
@@ -170,6 +191,14 @@ export class Exporter {
 /** Ordinary instances only; proxies and gateways never travel as they are (7.2). */
 function exportable(name: string, instances: readonly CheckServiceNode[]): CheckServiceNode[] {
   return name.endsWith(sidecarSuffix) ? [] : instances.filter(instance => isTypical(instance.service.kind))
+}
+
+function isSame(a: readonly (readonly string[])[], b: readonly (readonly string[])[]): boolean {
+  return a.length === b.length && a.every((topics, i) => topics === b[i] || isSameList(topics, b[i]!))
+}
+
+function isSameList(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((topic, i) => topic === b[i])
 }
 
 function encodeNodes(nodes: WireInstance[]): Uint8Array {

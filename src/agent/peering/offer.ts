@@ -34,8 +34,8 @@ export interface Oversized {
 export interface Outbox {
   subscribed: Set<TypeUrl>
   offer: Offer | undefined
-  /** Digest of what was last sent, by type and id. */
-  sent: Map<string, string>
+  /** Digest of what was last sent, by id. */
+  sent: Record<TypeUrl, Map<string, string>>
   nonce: number
   /** Bytes handed over and not yet taken by the transport. */
   unsentBytes: number
@@ -52,7 +52,13 @@ const envelopeBytes = 512
 export const noInstances: Offered = { value: new Uint8Array(0), digest: '' }
 
 export function newOutbox(): Outbox {
-  return { subscribed: new Set(), offer: undefined, sent: new Map(), nonce: 0, unsentBytes: 0, oversized: new Map() }
+  const sent = {
+    [typeUrls.service]: new Map(),
+    [typeUrls.list]: new Map(),
+    [typeUrls.bundle]: new Map(),
+    [typeUrls.addresses]: new Map(),
+  }
+  return { subscribed: new Set(), offer: undefined, sent, nonce: 0, unsentBytes: 0, oversized: new Map() }
 }
 
 export function oversizedOf(outbox: Outbox): Oversized[] {
@@ -83,15 +89,15 @@ export function subscribe(
 export function flush(outbox: Outbox): { messages: ReplicationMessage[]; listSent: boolean } {
   const messages: ReplicationMessage[] = []
   const { offer, subscribed } = outbox
-  const put = (url: TypeUrl, id: string, offered: Offered): boolean => {
-    const key = `${url} ${id}`
+  const put: Put = (url, id, offered) => {
+    const sent = outbox.sent[url]
     const fits = offered.value.length + 2 * url.length + id.length + envelopeBytes <= maxMessageBytes
     const digest = fits ? offered.digest : `oversized ${offered.digest}`
-    if (outbox.sent.get(key) === digest) return true
+    if (sent.get(id) === digest) return true
     if (outbox.unsentBytes >= highWaterBytes) return false
     if (fits) outbox.oversized.delete(id)
     else outbox.oversized.set(id, offered.value.length)
-    outbox.sent.set(key, digest)
+    sent.set(id, digest)
     // Only a service can be sent empty: that hides its instances and leaves its name. An empty list would delete everything.
     if (!fits && url !== typeUrls.service) return true
     const value = fits ? offered.value : noInstances.value
@@ -105,27 +111,30 @@ export function flush(outbox: Outbox): { messages: ReplicationMessage[]; listSen
   if (subscribed.has(typeUrls.bundle) && offer.bundle) put(typeUrls.bundle, resourceIds.bundle, offer.bundle)
   if (subscribed.has(typeUrls.addresses) && offer.addresses) put(typeUrls.addresses, resourceIds.addresses, offer.addresses)
   if (subscribed.has(typeUrls.service)) {
-    const before = outbox.sent.get(`${typeUrls.list} ${resourceIds.list}`)
+    const before = outbox.sent[typeUrls.list].get(resourceIds.list)
     // What goes away goes before the list says so (7.5).
-    const complete =
-      retract(outbox, offer, put) &&
-      put(typeUrls.list, resourceIds.list, offer.list) &&
-      Array.from(offer.services).every(([id, offered]) => put(typeUrls.service, id, offered))
-    listSent = outbox.sent.get(`${typeUrls.list} ${resourceIds.list}`) !== before
+    const complete = retract(outbox, offer, put) && put(typeUrls.list, resourceIds.list, offer.list) && putServices(offer, put)
+    listSent = outbox.sent[typeUrls.list].get(resourceIds.list) !== before
     if (!complete) return { messages, listSent }
   }
   return { messages, listSent }
 }
 
+/** False when there is no room for it now. */
+type Put = (url: TypeUrl, id: string, offered: Offered) => boolean
+
+function putServices({ services }: Offer, put: Put): boolean {
+  for (const [id, offered] of services) if (!put(typeUrls.service, id, offered)) return false
+  return true
+}
+
 /** Empties the virtual proxies that are no longer offered. Plain names need nothing: the list sweeps them (7.5). */
-function retract(outbox: Outbox, offer: Offer, put: (url: TypeUrl, id: string, offered: Offered) => boolean): boolean {
-  const prefix = `${typeUrls.service} `
-  for (const key of outbox.sent.keys()) {
-    if (!key.startsWith(prefix)) continue
-    const id = key.slice(prefix.length)
+function retract(outbox: Outbox, offer: Offer, put: Put): boolean {
+  const sent = outbox.sent[typeUrls.service]
+  for (const id of sent.keys()) {
     if (offer.services.has(id)) continue
     if (id.endsWith(sidecarSuffix) && !put(typeUrls.service, id, noInstances)) return false
-    outbox.sent.delete(key)
+    sent.delete(id)
     outbox.oversized.delete(id)
   }
   return true

@@ -28,6 +28,8 @@ export interface Finding extends Wish {
   exporterBytes: number
   /** From before a change is written at the exporter to the answer of a blocking query at the importer. */
   changeMs: { p50: number; p99: number; max: number }
+  /** For each change, its registration at the exporter and its queries at the importer included. */
+  changeCpuMs: { exporter: number; importer: number }
 }
 
 interface Side {
@@ -49,7 +51,7 @@ export async function measureReplication(name: 'isthmus' | 'consul', wish: Wish,
   try {
     await peer(exporter, importer)
     await fill(exporter, wish)
-    return { name, ...wish, ...(await converge(exporter, importer, wish)), changeMs: await timeChanges(exporter, importer, wish) }
+    return { name, ...wish, ...(await converge(exporter, importer, wish)), ...(await timeChanges(exporter, importer, wish)) }
   } finally {
     await Promise.all(sides.map(side => side.stop()))
   }
@@ -107,7 +109,11 @@ async function fill(exporter: Side, { services, instances }: Wish): Promise<void
   await Promise.all(Array.from({ length: registering }, work))
 }
 
-async function converge(exporter: Side, importer: Side, wish: Wish): Promise<Omit<Finding, 'name' | 'changeMs' | keyof Wish>> {
+async function converge(
+  exporter: Side,
+  importer: Side,
+  wish: Wish,
+): Promise<Omit<Finding, 'name' | 'changeMs' | 'changeCpuMs' | keyof Wish>> {
   const isThere = async (service: number): Promise<boolean> => {
     const { json } = await ask(importer, 'GET', `/v1/health/service/service-${service}?peer=east`)
     return (json as unknown[]).length === wish.instances
@@ -116,8 +122,10 @@ async function converge(exporter: Side, importer: Side, wish: Wish): Promise<Omi
   const start = performance.now()
   const Services = [{ Name: '*', Consumers: [{ Peer: 'west' }] }]
   await ask(exporter, 'PUT', '/v1/config', { Kind: 'exported-services', Name: 'default', Services })
+  // Some from everywhere, and those whose names come last, as an exporter may go by them.
   const sample = Array.from({ length: sampled }, (_, i) => Math.floor((i * (wish.services - 1)) / (sampled - 1)))
-  let missing = [...new Set(sample)]
+  const byName = Array.from({ length: wish.services }, (_, i) => String(i)).sort()
+  let missing = [...new Set([...sample, ...byName.slice(-sampled).map(Number)])]
   let all = false
   let taken = { convergeMs: 0, importer: 0, exporter: 0 }
   while (missing.length > 0) {
@@ -142,8 +150,13 @@ async function converge(exporter: Side, importer: Side, wish: Wish): Promise<Omi
   }
 }
 
-async function timeChanges(exporter: Side, importer: Side, { services, changes }: Wish): Promise<Finding['changeMs']> {
+async function timeChanges(
+  exporter: Side,
+  importer: Side,
+  { services, changes }: Wish,
+): Promise<Pick<Finding, 'changeMs' | 'changeCpuMs'>> {
   const times: number[] = []
+  const before = { exporter: cpuMicros(exporter.pid), importer: cpuMicros(importer.pid) }
   for (let i = 0; i < changes; i += 1) {
     const service = (i * 7919) % services
     const path = `/v1/health/service/service-${service}?peer=east`
@@ -161,19 +174,36 @@ async function timeChanges(exporter: Side, importer: Side, { services, changes }
   }
   times.sort((a, b) => a - b)
   const at = (share: number): number => times[Math.min(times.length - 1, Math.floor(share * times.length))]!
-  return { p50: at(0.5), p99: at(0.99), max: times.at(-1)! }
+  const cpuMs = (side: Side, was: number): number => (cpuMicros(side.pid) - was) / 1000 / changes
+  return {
+    changeMs: { p50: at(0.5), p99: at(0.99), max: times.at(-1)! },
+    changeCpuMs: { exporter: cpuMs(exporter, before.exporter), importer: cpuMs(importer, before.importer) },
+  }
 }
 
 export function replicationTable(findings: Finding[]): string {
   const mib = (bytes: number) => `${(bytes / 1024 / 1024).toFixed(0)} MiB`
   const ms = (time: number) => `${time.toFixed(time < 10 ? 1 : 0)} ms`
-  const head = ['replication', '', 'all there in', "importer's CPU", "exporter's CPU", 'importer', 'exporter', 'a change p50', 'p99', 'max']
-  const rows = findings.map(({ name, services, instances, changeMs, ...each }) => [
+  const head = [
+    'replication',
+    '',
+    'all there in',
+    "importer's CPU",
+    "exporter's CPU",
+    'importer',
+    'exporter',
+    'a change p50',
+    'p99',
+    'max',
+    'its CPU, exporter',
+    'importer',
+  ]
+  const rows = findings.map(({ name, services, instances, changeMs, changeCpuMs, ...each }) => [
     `${services} services of ${instances}`,
     name,
     ...[each.convergeMs, each.importerCpuMs, each.exporterCpuMs].map(ms),
     ...[each.importerBytes, each.exporterBytes].map(mib),
-    ...[changeMs.p50, changeMs.p99, changeMs.max].map(ms),
+    ...[changeMs.p50, changeMs.p99, changeMs.max, changeCpuMs.exporter, changeCpuMs.importer].map(ms),
   ])
   return aligned([head, ...rows])
 }

@@ -28,7 +28,7 @@ interface Happening {
   happen: (world: World) => Promise<void> | void
 }
 
-const services = ['web', 'api', 'db', 'cache']
+const services = ['web', 'api', 'db']
 const statuses = ['passing', 'passing', 'warning', 'critical']
 const nodes = ['n1', 'n2', 'n3']
 const protocols = ['tcp', 'http', 'grpc']
@@ -212,7 +212,7 @@ const bulk: Happening = {
 /** Whatever the dice say, for a while; over when what it broke for a time is whole again. */
 export async function anything(world: World): Promise<void> {
   const { dice, timeline, trace, bulkBytes } = world
-  const count = dice.whole(3, 16)
+  const count = dice.whole(2, 9)
   const paceMs = dice.pick([300, 3000, 10_000])
   const underWay: (Promise<void> | void)[] = []
   for (let i = 0; i < count; i += 1) {

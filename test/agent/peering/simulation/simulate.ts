@@ -188,7 +188,7 @@ function bulkBytesOf(seed: number): number {
 const allNames = ['east', 'west', 'north']
 
 function namesOf(dice: Dice): string[] {
-  return allNames.slice(0, dice.chance(0.15) ? 3 : 2)
+  return allNames.slice(0, dice.chance(0.1) ? 3 : 2)
 }
 
 /** Local names are their owner's alone: neither the other's nor its datacenter's. */

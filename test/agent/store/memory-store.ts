@@ -115,7 +115,7 @@ export class MemoryStore implements Store {
   #submit<T>(run: () => { value: T; batch?: WatchBatch }): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       if (this.#dead) return
-      this.#queue.push({ run, resolve: resolve as Job['resolve'], reject })
+      this.#queue.push({ run, resolve, reject })
       if (this.#queue.length > 1) return
       const { delayMs, clock } = this.#options
       if (delayMs) clock.after(delayMs(), () => this.#commit())

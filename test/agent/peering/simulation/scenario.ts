@@ -214,12 +214,12 @@ export async function anything(world: World): Promise<void> {
   const { dice, timeline, trace, bulkBytes } = world
   const count = dice.whole(2, 9)
   const paceMs = dice.pick([300, 3000, 10_000])
-  const underWay: (Promise<void> | void)[] = []
+  const underWay: Promise<void>[] = []
   for (let i = 0; i < count; i += 1) {
     await timeline.wait(-Math.log(1 - dice.next()) * paceMs)
     const { name, happen } = dice.weighted([...catalog, ...configuration, ...faults, ...(bulkBytes > 0 ? [bulk] : [])])
     trace(`# ${name}`)
-    underWay.push(happen(world))
+    underWay.push(Promise.resolve(happen(world)))
   }
   await Promise.all(underWay)
 }

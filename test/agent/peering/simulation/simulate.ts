@@ -113,7 +113,13 @@ class Simulation {
     const clusters = namesOf(dice).map((name, i) => {
       const peers = new Set(allNames.filter(other => other !== name).map(other => nameFor(name, other)))
       return new Cluster({
-        ...{ name, timeline, dice, network: this.#network, peers, roots: pems.slice(3 * i, 3 * i + 3), violate },
+        name,
+        timeline,
+        dice,
+        network: this.#network,
+        peers,
+        roots: pems.slice(3 * i, 3 * i + 3),
+        violate,
         onOpen: cluster => {
           this.#trace(`${name} starts`)
           this.#invariants.started(cluster)

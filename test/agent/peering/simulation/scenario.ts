@@ -212,7 +212,8 @@ const bulk: Happening = {
 /** Whatever the dice say, for a while; over when what it broke for a time is whole again. */
 export async function anything(world: World): Promise<void> {
   const { dice, timeline, trace, bulkBytes } = world
-  const count = dice.whole(2, 9)
+  // Most runs are short, so that there can be many; what needs a long story is found by the others.
+  const count = dice.chance(0.25) ? dice.whole(5, 20) : dice.whole(1, 5)
   const paceMs = dice.pick([300, 3000, 10_000])
   const underWay: Promise<void>[] = []
   for (let i = 0; i < count; i += 1) {

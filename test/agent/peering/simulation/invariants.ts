@@ -22,7 +22,8 @@ export interface Way {
 }
 
 /** A dead network is noticed after the silence; what was on its way, and waits for the disk, is older by this. */
-const staleMs = silenceMs + 15_000
+const underWayMs = 15_000
+const staleMs = silenceMs + underWayMs
 /** A new stream says everything again, which takes a while on a slow network. */
 const resyncMs = 30_000
 
@@ -59,7 +60,14 @@ export class Invariants {
 
   /** Now and then. */
   check(): void {
-    for (const way of this.#ways) if (way.importer.peering(way.source)?.state === 'ACTIVE') this.#checkActive(way)
+    for (const way of this.#ways) {
+      const peering = way.importer.peering(way.source)
+      if (peering?.state === 'ACTIVE') this.#checkActive(way)
+      const { state, ageMs } = peering?.streamStatus.freshness ?? {}
+      // What a peering that ends still says of what was purged is no claim about data.
+      const ends = peering?.state === 'TERMINATED' || peering?.state === 'DELETING'
+      if (state === 'FRESH' && !ends) this.#checkTrue(way, `FRESH, ${ageMs} ms old`, ageMs! + underWayMs)
+    }
   }
 
   /** What is still missing, for a network that works and operators that rest; empty in the end. */
@@ -96,11 +104,17 @@ export class Invariants {
     }
     const nowMs = this.#timeline.monotonicMs()
     if (nowMs - Math.max(...streams.map(stream => stream.openedMs)) < resyncMs) return
-    const view = importedView(process.tables, way.source)
+    this.#checkTrue(way, 'ACTIVE', staleMs)
+  }
+
+  /** Everything that is held was what the exporter had at some moment that is no longer ago. */
+  #checkTrue(way: Way, claim: string, maxAgeMs: number): void {
+    const nowMs = this.#timeline.monotonicMs()
+    const view = importedView(way.importer.process!.tables, way.source)
     for (const service of new Set([...view.keys(), ...this.#ledger.current(pageOf(way)).keys()])) {
       const trueMs = this.#ledger.lastTrueMs(pageOf(way), service, view.get(service) ?? '', nowMs)
       const ageMs = nowMs - (trueMs ?? -Infinity)
-      if (ageMs > staleMs) this.#violate(`${nameOf(way)}: ACTIVE, and ${service} was last so ${Math.round(ageMs / 1000)} s ago`)
+      if (ageMs > maxAgeMs) this.#violate(`${nameOf(way)}: ${claim}, and ${service} was last so ${Math.round(ageMs / 1000)} s ago`)
     }
   }
 }

@@ -10,6 +10,7 @@ import type { Logger } from '../../lib/log.ts'
 import type { Registry } from '../../lib/metrics.ts'
 import type { Tables } from '../catalog/tables.ts'
 import type { AgentConfig } from '../config.ts'
+import { KeptAnswers } from './kept-answers.ts'
 import { dnsMetrics } from './metrics.ts'
 import { Lookup } from './lookup.ts'
 import { zonesOf } from './question.ts'
@@ -67,7 +68,10 @@ export async function startDnsDoor(options: DnsDoorOptions): Promise<DnsDoor> {
     lookup,
     nowMs: () => clock.nowMs(),
   })
-  const responder = new Responder({ zone, config, recursors, logger })
+  const { tables } = options
+  const nowMs = () => clock.nowMs()
+  const keptAnswers = () => new KeptAnswers({ tables, nowMs, random })
+  const responder = new Responder({ zone, config, recursors, logger, keptAnswers })
 
   const tcp = createTcpDoor({
     clock,
@@ -85,7 +89,8 @@ export async function startDnsDoor(options: DnsDoorOptions): Promise<DnsDoor> {
   const send = (reply: Buffer | undefined, toPort: number, toAddress: string) => {
     metrics.count('udp', reply)
     if (!reply || closed || udp.getSendQueueSize() > maxQueuedBytes) return
-    udp.send(reply, toPort, toAddress, () => {})
+    // Without a callback: what the kernel refuses is lost, as the network might have lost it.
+    udp.send(reply, toPort, toAddress)
   }
   udp.on('message', (message, from) => {
     // A datagram from port 0 cannot be answered.
@@ -135,7 +140,12 @@ async function bindBoth(tcp: ReturnType<typeof createTcpDoor>['server'], options
 }
 
 function bindUdp(address: string, port: number): Promise<Socket> {
-  const socket = createSocket(isIP(address) === 6 ? 'udp6' : 'udp4')
+  const family = isIP(address) === 6 ? 6 : 4
+  const socket = createSocket({
+    type: family === 6 ? 'udp6' : 'udp4',
+    // Node looks up whatever it sends to, addresses too, in a later turn; only addresses come here, and they are known at once.
+    lookup: (host, _options, found) => found(null, host, family),
+  })
   return new Promise((resolve, reject) => {
     socket.once('error', error => {
       socket.close()

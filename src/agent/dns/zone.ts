@@ -4,10 +4,11 @@
  */
 import { isIP, isIPv4 } from 'node:net'
 import type { Node } from '../../mesh/node.ts'
-import type { DnsRecord, SoaRecord } from '../../wire/dns/records.ts'
+import type { DnsRecord, Edns, SoaRecord } from '../../wire/dns/records.ts'
 import { rcodes, rrTypes, type Rcode } from '../../wire/dns/records.ts'
 import { addressBytes } from '../../wire/dns/writer.ts'
 import type { DnsConfig } from '../config.ts'
+import type { AddressPool } from './kept-answers.ts'
 import type { Instance, Lookup } from './lookup.ts'
 import { matchZone, parseForm, type Form, type ZoneMatch, type Zones } from './question.ts'
 
@@ -16,7 +17,7 @@ export interface ZoneQuestion {
   /** As it came, with its closing dot. */
   name: string
   type: number
-  edns: boolean
+  edns: Edns | undefined
   /** Answers worth making: one more than can be sent. */
   wanted: number
   /** Bytes that can be sent. */
@@ -36,6 +37,14 @@ export interface ZoneAnswer {
   authority: DnsRecord[]
   additional: DnsRecord[]
   chase: Chase[]
+  /** The answer stays as it is while these do; undefined when it is to be made anew each time. */
+  topics: readonly string[] | undefined
+  /** What the addresses of such an answer are drawn from, where there is a choice. */
+  pool: AddressPool | undefined
+  /** The answers are all that there are, or too many to be sent, in an order that is another each time. */
+  shuffled: boolean
+  /** The answer depends on the client's subnet (RFC 7871). */
+  scoped: boolean
 }
 
 /** How deep, and how often in one query, a service whose address is another name of the zone is followed. */
@@ -76,13 +85,13 @@ export class Zone {
   answer(question: ZoneQuestion, match: ZoneMatch): ZoneAnswer {
     if (question.type === rrTypes.soa) {
       const { ns, glue } = this.#nameServers(match.domain)
-      return { ...empty(), answer: [this.#soa(match)], authority: ns, additional: glue }
+      return { ...empty(undefined), answer: [this.#soa(match)], authority: ns, additional: glue }
     }
     if (question.type === rrTypes.ns) {
       const { ns, glue } = this.#nameServers(match.domain)
-      return { ...empty(), answer: ns, additional: glue }
+      return { ...empty(undefined), answer: ns, additional: glue }
     }
-    if (question.type === rrTypes.axfr || question.type === rrTypes.ixfr) return { ...empty(), rcode: rcodes.notImplemented }
+    if (question.type === rrTypes.axfr || question.type === rrTypes.ixfr) return { ...empty([]), rcode: rcodes.notImplemented }
     return this.#answerForm(question, match, maxDepth, { inner: maxInner })
   }
 
@@ -95,32 +104,33 @@ export class Zone {
       case 'node':
         return this.#nodeAnswer(form, question, match)
       case 'virtual': {
-        const address = this.#lookup.virtualAddress(form)
+        const { value: address, topics } = this.#lookup.virtualAddress(form)
         // Whatever was asked for, the answer is an A record (dns.md 1); its owner is lower case left of the zone, as Consul's is.
         const name = `${match.rest.join('.')}.${match.domain}`
         const record = address === undefined ? undefined : addressRecord(name, address, this.#nodeTtl)
-        return { ...empty(), answer: record ? [record] : [] }
+        return { ...empty(topics), answer: record ? [record] : [] }
       }
       case 'address': {
         const record = addressRecord(form.name, form.address, this.#nodeTtl)!
-        return wants(question.type, record.type, [rrTypes.any]) ? { ...empty(), answer: [record] } : { ...empty(), additional: [record] }
+        return wants(question.type, record.type, [rrTypes.any]) ? { ...empty([]), answer: [record] } : { ...empty([]), additional: [record] }
       }
       case 'nothing':
-        return empty()
+        return empty([])
       case 'unknown':
-        return this.nameError(match)
+        return this.nameError(match, [])
     }
   }
 
   /** NXDOMAIN, with the SOA that says for how long. */
-  nameError(match: ZoneMatch): ZoneAnswer {
-    return { ...empty(), rcode: rcodes.nameError, authority: [this.#soa(match)] }
+  nameError(match: ZoneMatch, topics: ZoneAnswer['topics']): ZoneAnswer {
+    return { ...empty(topics), rcode: rcodes.nameError, authority: [this.#soa(match)] }
   }
 
   /** The reverse name of one of our addresses, always in the primary domain, never cached (dns.md 2). */
-  reverse(name: string, address: string): DnsRecord[] {
+  reverse(name: string, address: string): ZoneAnswer | undefined {
     const found = this.#lookup.reverse(address)
-    return found === undefined ? [] : [{ type: 'PTR', name, ttl: 0, target: `${found}.${this.zones.primary.join('.')}.` }]
+    if (found === undefined) return undefined
+    return { ...empty(undefined), answer: [{ type: 'PTR', name, ttl: 0, target: `${found}.${this.zones.primary.join('.')}.` }] }
   }
 
   #serviceAnswer(
@@ -130,31 +140,43 @@ export class Zone {
     depth: number,
     budget: Budget,
   ): ZoneAnswer {
+    const { value: instances, topics } = this.#lookup.instances(form)
     const context: ServiceContext = {
       question,
       match,
+      datacenter: this.#datacenter,
       peer: form.form === 'service' ? form.peer : '',
       ttl: this.#serviceTtl(form.service),
       depth,
       budget,
-      out: empty(),
+      out: empty(topics),
     }
-    const instances = this.#lookup.instances(form)
-    const found = question.type === rrTypes.srv ? this.#srvRecords(instances, context) : this.#hostRecords(instances, context)
-    if (!found) return this.nameError(match)
-    if (context.out.answer.length === 0) context.out.authority.push(this.#soa(match))
-    return context.out
+    const drawn = this.#lookup.drawn(instances)
+    if (question.type === rrTypes.srv) {
+      this.#srvRecords(drawn, context)
+      context.out.shuffled = instances.length > 1
+    } else {
+      this.#hostRecords(drawn, context)
+      context.out.pool = poolOf(instances, question)
+      if (context.out.answer.length > 1 && !context.out.pool) context.out.topics = undefined
+    }
+    return this.#settled(instances.length > 0, context)
   }
 
-  /** Addresses of instances, each once; an alias only where there is no address, and only one. False when there was no instance at all. */
-  #hostRecords(instances: Iterable<Instance>, context: ServiceContext): boolean {
+  /** No instance is NXDOMAIN; instances without a record of the type that was asked for are an empty answer. */
+  #settled(found: boolean, { out, match }: ServiceContext): ZoneAnswer {
+    if (!found) return this.nameError(match, out.topics)
+    if (out.answer.length === 0) out.authority.push(this.#soa(match))
+    return out
+  }
+
+  /** Addresses of instances, each once; an alias only where there is no address, and only one. */
+  #hostRecords(instances: Iterable<Instance>, context: ServiceContext): void {
     const { question, ttl, out } = context
     const limit = Math.min(question.wanted, this.#config.aRecordLimit || Number.POSITIVE_INFINITY)
     const seen = new Set<string>()
     let alias: string | undefined
-    let found = false
     for (const { instance } of instances) {
-      found = true
       const host = hostOf(instance.service.address, instance.node.address, question.name)
       if (host === undefined) continue
       if (isIP(host) === 0) {
@@ -171,15 +193,12 @@ export class Zone {
       out.answer.push({ type: 'CNAME', name: question.name, ttl, target: fqdn(alias) })
       this.#follow(alias, 'answer', context)
     }
-    return found
   }
 
-  #srvRecords(instances: Iterable<Instance>, context: ServiceContext): boolean {
+  #srvRecords(instances: Iterable<Instance>, context: ServiceContext): void {
     const { question, ttl, out } = context
     const seen = new Set<string>()
-    let found = false
     for (const { instance, weight } of instances) {
-      found = true
       const { node, service } = instance
       const key = `${node.node} ${service.address} ${service.port ?? 0}`
       const host = hostOf(service.address, node.address, question.name)
@@ -194,24 +213,25 @@ export class Zone {
       if (this.#config.enableAdditionalNodeMetaTxt && mayFit(out, question)) out.additional.push(...metaRecords(nodeName, node, ttl))
       if (out.answer.length >= question.wanted) break
     }
-    return found
   }
 
   /** dns.md 2: an address of the instance's own gets an `addr` name, the node's address the node's name, a name stays itself. */
-  #srvTarget(host: string, serviceAddress: string, nodeName: string, { match, peer }: ServiceContext): string {
+  #srvTarget(host: string, serviceAddress: string, nodeName: string, { match, peer, datacenter }: ServiceContext): string {
     if (isIP(host) === 0) return fqdn(host)
     if (host !== serviceAddress) return nodeName
     // For a peer there is no datacenter label (dns.md 3).
-    const place = peer === '' ? `${this.#datacenter}.` : ''
+    const place = peer === '' ? `${datacenter}.` : ''
     return `${addressBytes(host).toString('hex')}.addr.${place}${match.domain}`
   }
 
-  #nodeName(node: string, { match, peer }: ServiceContext): string {
-    return `${node}.node.${peer === '' ? this.#datacenter : `${peer}.peer`}.${match.domain}`
+  #nodeName(node: string, { match, peer, datacenter }: ServiceContext): string {
+    return `${node}.node.${peer === '' ? datacenter : `${peer}.peer`}.${match.domain}`
   }
 
   /** Follows a name that stands in for an address: inside our zones at once, outside by the caller. */
   #follow(host: string, into: Chase['into'], { question, depth, budget, ttl, out }: ServiceContext): void {
+    // What is found there has topics of its own.
+    out.topics = undefined
     const labels = fqdn(host).slice(0, -1).split('.')
     const match = matchZone(labels, this.zones)
     if (!match) {
@@ -233,10 +253,10 @@ export class Zone {
   }
 
   #nodeAnswer(form: Extract<Form, { form: 'node' }>, question: ZoneQuestion, match: ZoneMatch): ZoneAnswer {
-    const node = this.#lookup.node(form)
-    if (!node) return this.nameError(match)
+    const { value: node, topics } = this.#lookup.node(form)
+    if (!node) return this.nameError(match, topics)
     const { type, name } = question
-    const out = empty()
+    const out = empty(topics)
     const ttl = this.#nodeTtl
     // The other types: no error and no SOA, as Consul does.
     if (type !== rrTypes.a && type !== rrTypes.aaaa && type !== rrTypes.txt && type !== rrTypes.any) return out
@@ -300,6 +320,8 @@ export class Zone {
 interface ServiceContext {
   question: ZoneQuestion
   match: ZoneMatch
+  /** Of the instances; empty for a peer's. */
+  datacenter: string
   peer: string
   ttl: number
   depth: number
@@ -307,8 +329,28 @@ interface ServiceContext {
   out: ZoneAnswer
 }
 
-function empty(): ZoneAnswer {
-  return { rcode: rcodes.noError, answer: [], authority: [], additional: [], chase: [] }
+/** For anything longer than this the few answers that fit are drawn from the catalog each time. */
+const maxPooledInstances = 1024
+
+/** The addresses that an A or AAAA question has to choose from. */
+function poolOf(instances: readonly Instance[], { type, name }: ZoneQuestion): AddressPool | undefined {
+  if ((type !== rrTypes.a && type !== rrTypes.aaaa) || instances.length > maxPooledInstances) return undefined
+  const family = type === rrTypes.a ? 4 : 6
+  const addresses = new Map<string, number>()
+  const owners: number[] = []
+  for (const { instance } of instances) {
+    const host = hostOf(instance.service.address, instance.node.address, name)
+    if (host === undefined || isIP(host) !== family) continue
+    const known = addresses.get(host) ?? addresses.size
+    addresses.set(host, known)
+    owners.push(known)
+  }
+  if (owners.length === 0) return undefined
+  return { width: family === 4 ? 4 : 16, all: Buffer.concat([...addresses.keys()].map(addressBytes)), instances: owners }
+}
+
+function empty(topics: ZoneAnswer['topics']): ZoneAnswer {
+  return { rcode: rcodes.noError, answer: [], authority: [], additional: [], chase: [], topics, pool: undefined, shuffled: false, scoped: false }
 }
 
 /** False once a reply is too long for sure (no record is shorter than 13 bytes): then texts are the first to be cut, and not worth making. */

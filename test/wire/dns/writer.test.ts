@@ -138,7 +138,7 @@ void t.test('a refusal is a bare header', async t => {
 })
 
 void t.test('BADVERS carries its upper bits in the OPT record', async t => {
-  const query = { ...queryFor('consul.'), edns: { udpSize: 1232, version: 1, dnssecOk: false, clientSubnet: undefined } }
+  const query = { ...queryFor('consul.'), edns: { udpSize: 1232, version: 1, dnssecOk: false, clientSubnet: undefined, options: false } }
   const read = decode(writeReply(query, reply({ rcode: rcodes.badVersion }), { compress: true })!)
   t.match(read.additionals, [{ type: 'OPT', extendedRcode: 1, ednsVersion: 0 }])
   t.equal((read as { rcode?: string }).rcode, 'NOERROR')

@@ -1,5 +1,5 @@
 /**
- * The agent's configuration: Consul's keys (spec/cli.md 4) from JSON or YAML files, the environment and flags, in that order of
+ * The agent's configuration: Consul's keys (spec/cli.md 4) from HCL, JSON or YAML files, the environment and flags, in that order of
  * increasing weight. One schema says what exists; an unknown key, a bad value or an unsafe address is an error that names the key
  * and what to do.
  */
@@ -9,7 +9,8 @@ import { hostname, networkInterfaces } from 'node:os'
 import { extname, join } from 'node:path'
 import { parse as parseYaml } from 'yaml'
 import * as z from 'zod'
-import { MeshError, messageOf } from '../lib/errors.ts'
+import { MeshError, messageOf, multiError } from '../lib/errors.ts'
+import { parseHcl } from '../lib/hcl.ts'
 import { logLevel } from '../lib/log.ts'
 import { decode, duration } from '../lib/shape.ts'
 import { CheckDefinition } from '../mesh/check.ts'
@@ -132,8 +133,10 @@ export interface AgentConfig extends Omit<
 }
 
 export interface ConfigSources {
-  /** Files, and directories whose .json, .yaml and .yml files are read in alphabetical order. */
+  /** Files, and directories whose .hcl, .json, .yaml and .yml files are read in alphabetical order. */
   files?: string[]
+  /** Fragments of HCL, as `-hcl` gives them; they come after the files. */
+  hcl?: string[]
   /** The environment; ISTHMUS_AGENT_<KEY> sets a scalar, nested keys joined by one underscore (ISTHMUS_AGENT_PORTS_HTTP). */
   env?: Record<string, string | undefined>
   /** Flags, as a fragment of the file's own form. Wins over everything. */
@@ -143,8 +146,13 @@ export interface ConfigSources {
 
 /** Reads, merges and checks every source. */
 export function loadConfig(sources: ConfigSources): AgentConfig {
-  const fragments = [...(sources.files ?? []).flatMap(readPath), environmentFragment(sources.env ?? {}), sources.flags ?? {}]
-  const decoded = decode(FileConfig, fragments.reduce<Record<string, unknown>>(merge, {}))
+  const fragments = [
+    ...(sources.files ?? []).flatMap(readPath),
+    ...(sources.hcl ?? []).map((text, i) => checked(parseFile(text, '.hcl', `flags-${i}.hcl`), `flags-${i}.hcl`)),
+    environmentFragment(sources.env ?? {}),
+    sources.flags ?? {},
+  ]
+  const decoded = decode(FileConfig, fragments.reduce<Record<string, unknown>>(merge, {}), { blocks: true })
   if (!decoded.ok) {
     const lines = decoded.issues.map(issue =>
       issue.unknownKey === undefined ? `${snakePath(issue.path)}: ${issue.message}` : `invalid config key ${snakePath(issue.path)}`,
@@ -206,7 +214,7 @@ function settle(file: FileConfig, dev: boolean): AgentConfig {
 function readPath(path: string): Record<string, unknown>[] {
   try {
     if (!statSync(path).isDirectory()) return [readFile(path)]
-    const found = readdirSync(path).filter(name => ['.json', '.yaml', '.yml'].includes(extname(name)))
+    const found = readdirSync(path).filter(name => ['.hcl', '.json', '.yaml', '.yml'].includes(extname(name)))
     return found.sort().map(name => readFile(join(path, name)))
   } catch (error) {
     if (error instanceof MeshError) throw error
@@ -215,17 +223,42 @@ function readPath(path: string): Record<string, unknown>[] {
 }
 
 function readFile(path: string): Record<string, unknown> {
-  if (extname(path) === '.hcl') throw new MeshError('unsupported', `${path}: HCL is not read; write the same keys as JSON or YAML`)
-  const text = readFileSync(path, 'utf8')
+  return checked(parseFile(readFileSync(path, 'utf8'), extname(path), path), path)
+}
+
+function parseFile(text: string, extension: string, path: string): Record<string, unknown> {
   if (text.trim() === '') return {}
+  const failed = (why: string, cause?: unknown) => new MeshError('invalid', `failed to parse ${path}: ${why}`, { cause })
   let value: unknown
-  try {
-    value = extname(path) === '.json' ? JSON.parse(text) : parseYaml(text)
-  } catch (error) {
-    throw new MeshError('invalid', `failed to parse ${path}: ${messageOf(error)}`, { cause: error })
+  if (extension === '.hcl' && !text.trimStart().startsWith('{')) {
+    const parsed = parseHcl(text)
+    if (!parsed.ok) throw failed(parsed.message)
+    value = parsed.value
+  } else {
+    try {
+      value = extension === '.json' || extension === '.hcl' ? JSON.parse(text) : parseYaml(text)
+    } catch (error) {
+      throw failed(messageOf(error), error)
+    }
   }
-  if (!isMap(value)) throw new MeshError('invalid', `failed to parse ${path}: the top level must be a map of keys`)
+  if (!isMap(value)) throw failed('the top level must be a map of keys')
   return value
+}
+
+/** A block that stands for a list of one, so that the blocks of several files make one list. */
+const lists = ['services', 'checks']
+
+/** Names the file that has an unknown key, which the whole of all files could not. */
+function checked(file: Record<string, unknown>, path: string): Record<string, unknown> {
+  const decoded = decode(FileConfig, file, { blocks: true })
+  const unknown = decoded.ok ? [] : decoded.issues.filter(issue => issue.unknownKey !== undefined)
+  if (unknown.length > 0) {
+    const lines = unknown.map(({ path: key }) => `invalid config key ${snakePath(key)}`)
+    throw new MeshError('invalid', `failed to parse ${path}: ${multiError(lines)}`)
+  }
+  const out = { ...file }
+  for (const key of lists) if (isMap(out[key])) out[key] = [out[key]]
+  return out
 }
 
 const environmentPrefix = 'ISTHMUS_AGENT_'

@@ -5,13 +5,7 @@
  */
 import { LRUCache } from 'lru-cache'
 import type { Tables } from '../catalog/tables.ts'
-
-/** Addresses that a reply draws from: `all` holds the bytes of each, `width` apiece; `instances` says whose each instance's is. */
-export interface AddressPool {
-  width: 4 | 16
-  all: Buffer
-  instances: number[]
-}
+import type { AddressPool } from './hosts.ts'
 
 /** A finished reply, and what of it is not the same each time. */
 export interface Template {

@@ -17,8 +17,23 @@ export interface Instance {
   weight: number
 }
 
+/** What a prepared query says when it is executed. */
+export interface QueryResult {
+  /** The service that it ended at. */
+  service: string
+  /** Usable ones, in the order in which they are to be tried. */
+  nodes: readonly CheckServiceNode[]
+  /** Where they are: our datacenter, or a peer. */
+  datacenter: string
+  peerName: string
+  /** The query's own DNS.TTL as it is written; empty without one. */
+  ttl: string
+}
+
 export interface LookupOptions {
   tables: Tables
+  /** Executes the prepared query of this name or id; undefined when there is none. */
+  query: (nameOrId: string) => QueryResult | undefined
   datacenter: string
   onlyPassing: boolean
   random: () => number
@@ -64,6 +79,12 @@ export class Lookup {
     const value =
       tag === '' ? instances : instances.filter(({ instance }) => instance.service.tags.some(each => each.toLowerCase() === tag))
     return { value, topics }
+  }
+
+  /** What the query found, and what its instances weigh. */
+  query(form: Extract<Form, { form: 'query' }>): { result: QueryResult; instances: Instance[] } | undefined {
+    const result = this.#isOurs(form.datacenter) ? this.#options.query(form.query) : undefined
+    return result && { result, instances: result.nodes.map(instance => ({ instance, weight: weightOf(instance) })) }
   }
 
   /** In a random order, drawn one by one: whoever needs three of ten thousand pays for three. */

@@ -30,13 +30,7 @@ export class Responder {
   readonly #logger: Logger
   readonly #kept: Record<Transport, KeptAnswers>
 
-  constructor(options: {
-    zone: Zone
-    config: DnsConfig
-    recursors: Recursors
-    logger: Logger
-    keptAnswers: () => KeptAnswers
-  }) {
+  constructor(options: { zone: Zone; config: DnsConfig; recursors: Recursors; logger: Logger; keptAnswers: () => KeptAnswers }) {
     this.#kept = { udp: options.keptAnswers(), tcp: options.keptAnswers() }
     this.#zone = options.zone
     this.#config = options.config
@@ -70,12 +64,7 @@ export class Responder {
     return this.#recursors.configured ? this.#forward(query, transport) : this.#bare(query, rcodes.refused)
   }
 
-  #fromZone(
-    message: Buffer,
-    query: Query,
-    match: ZoneMatch,
-    transport: Transport,
-  ): Buffer | undefined | Promise<Buffer | undefined> {
+  #fromZone(message: Buffer, query: Query, match: ZoneMatch, transport: Transport): Buffer | undefined | Promise<Buffer | undefined> {
     // A label with a dot, a blank or a control character in it names nothing here, and must not be read as two labels.
     if (!isPlain(query)) return this.#send(query, transport, this.#zone.nameError(match, undefined))
     const room = roomFor(query, transport, this.#config.udpAnswerLimit)

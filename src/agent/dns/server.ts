@@ -12,7 +12,7 @@ import type { Tables } from '../catalog/tables.ts'
 import type { AgentConfig } from '../config.ts'
 import { KeptAnswers } from './kept-answers.ts'
 import { dnsMetrics } from './metrics.ts'
-import { Lookup } from './lookup.ts'
+import { Lookup, type LookupOptions } from './lookup.ts'
 import { zonesOf } from './question.ts'
 import { Recursors } from './recursors.ts'
 import { Responder } from './responder.ts'
@@ -24,6 +24,8 @@ export interface DnsDoorOptions {
   /** 0 takes any port that is free for both. */
   port: number
   tables: Tables
+  /** Executes a prepared query by name or id. */
+  query?: LookupOptions['query']
   config: Pick<AgentConfig, 'domain' | 'altDomain' | 'recursors' | 'dnsConfig'>
   datacenter: string
   logger: Logger
@@ -56,6 +58,7 @@ export async function startDnsDoor(options: DnsDoorOptions): Promise<DnsDoor> {
   })
   const lookup = new Lookup({
     tables: options.tables,
+    query: options.query ?? (() => undefined),
     datacenter: options.datacenter,
     onlyPassing: config.onlyPassing,
     random,

@@ -3,13 +3,14 @@
  * answer points at are left as `chase` for whoever may ask a recursor. Work is bounded by the room that the reply has.
  */
 import { isIP, isIPv4 } from 'node:net'
-import type { Node } from '../../mesh/node.ts'
+import { parseDuration } from '../../lib/duration.ts'
 import type { DnsRecord, Edns, SoaRecord } from '../../wire/dns/records.ts'
 import { rcodes, rrTypes, type Rcode } from '../../wire/dns/records.ts'
 import { addressBytes } from '../../wire/dns/writer.ts'
 import type { DnsConfig } from '../config.ts'
-import type { AddressPool } from './kept-answers.ts'
+import { fqdn, hostOf, poolOf, type AddressPool } from './hosts.ts'
 import type { Instance, Lookup } from './lookup.ts'
+import { metaRecords } from './node-meta.ts'
 import { matchZone, parseForm, type Form, type ZoneMatch, type Zones } from './question.ts'
 
 export interface ZoneQuestion {
@@ -54,9 +55,10 @@ const maxServers = 3
 /** Records taken from a chased name when the client has no EDNS (dns.md 6). */
 export const maxChasedRecords = 5
 
-/** Names are followed on behalf of one query; this is what it has left. */
-interface Budget {
-  inner: number
+/** Names are followed on behalf of one query: how deep, and how often in all, it may still be done. */
+interface Following {
+  depth: number
+  budget: { inner: number }
 }
 
 export class Zone {
@@ -92,15 +94,17 @@ export class Zone {
       return { ...empty(undefined), answer: ns, additional: glue }
     }
     if (question.type === rrTypes.axfr || question.type === rrTypes.ixfr) return { ...empty([]), rcode: rcodes.notImplemented }
-    return this.#answerForm(question, match, maxDepth, { inner: maxInner })
+    return this.#answerForm(question, match, { depth: maxDepth, budget: { inner: maxInner } })
   }
 
-  #answerForm(question: ZoneQuestion, match: ZoneMatch, depth: number, budget: Budget): ZoneAnswer {
+  #answerForm(question: ZoneQuestion, match: ZoneMatch, following: Following): ZoneAnswer {
     const form = parseForm(match, question.type)
     switch (form.form) {
       case 'service':
       case 'connect':
-        return this.#serviceAnswer(form, question, match, depth, budget)
+        return this.#serviceAnswer(form, question, match, following)
+      case 'query':
+        return this.#queryAnswer(form, question, match, following)
       case 'node':
         return this.#nodeAnswer(form, question, match)
       case 'virtual': {
@@ -112,7 +116,9 @@ export class Zone {
       }
       case 'address': {
         const record = addressRecord(form.name, form.address, this.#nodeTtl)!
-        return wants(question.type, record.type, [rrTypes.any]) ? { ...empty([]), answer: [record] } : { ...empty([]), additional: [record] }
+        return wants(question.type, record.type, [rrTypes.any])
+          ? { ...empty([]), answer: [record] }
+          : { ...empty([]), additional: [record] }
       }
       case 'nothing':
         return empty([])
@@ -137,8 +143,7 @@ export class Zone {
     form: Extract<Form, { form: 'service' | 'connect' }>,
     question: ZoneQuestion,
     match: ZoneMatch,
-    depth: number,
-    budget: Budget,
+    following: Following,
   ): ZoneAnswer {
     const { value: instances, topics } = this.#lookup.instances(form)
     const context: ServiceContext = {
@@ -147,8 +152,7 @@ export class Zone {
       datacenter: this.#datacenter,
       peer: form.form === 'service' ? form.peer : '',
       ttl: this.#serviceTtl(form.service),
-      depth,
-      budget,
+      ...following,
       out: empty(topics),
     }
     const drawn = this.#lookup.drawn(instances)
@@ -160,6 +164,26 @@ export class Zone {
       context.out.pool = poolOf(instances, question)
       if (context.out.answer.length > 1 && !context.out.pool) context.out.topics = undefined
     }
+    return this.#settled(instances.length > 0, context)
+  }
+
+  /** As a service, in the query's own order; made anew each time, because it may depend on who asks. */
+  #queryAnswer(form: Extract<Form, { form: 'query' }>, question: ZoneQuestion, match: ZoneMatch, following: Following): ZoneAnswer {
+    const found = this.#lookup.query(form)
+    if (!found) return this.nameError(match, undefined)
+    const { result, instances } = found
+    const own = result.ttl === '' ? undefined : parseDuration(result.ttl)
+    const context: ServiceContext = {
+      question,
+      match,
+      datacenter: result.datacenter,
+      peer: result.peerName,
+      ttl: own === undefined ? this.#serviceTtl(result.service.toLowerCase()) : seconds(own),
+      ...following,
+      out: { ...empty(undefined), scoped: true },
+    }
+    if (question.type === rrTypes.srv) this.#srvRecords(instances, context)
+    else this.#hostRecords(instances, context)
     return this.#settled(instances.length > 0, context)
   }
 
@@ -244,8 +268,7 @@ export class Zone {
     const inner = this.#answerForm(
       { labels, name: fqdn(host), type: rrTypes.any, edns: question.edns, wanted: limit, bytes: question.bytes },
       match,
-      depth - 1,
-      budget,
+      { depth: depth - 1, budget },
     )
     const records = inner.answer.filter(record => record.type === 'A' || record.type === 'AAAA' || record.type === 'CNAME')
     out[into].push(...records.slice(0, limit).map(record => ({ ...record, ttl })))
@@ -317,40 +340,28 @@ export class Zone {
   }
 }
 
-interface ServiceContext {
+interface ServiceContext extends Following {
   question: ZoneQuestion
   match: ZoneMatch
   /** Of the instances; empty for a peer's. */
   datacenter: string
   peer: string
   ttl: number
-  depth: number
-  budget: Budget
   out: ZoneAnswer
 }
 
-/** For anything longer than this the few answers that fit are drawn from the catalog each time. */
-const maxPooledInstances = 1024
-
-/** The addresses that an A or AAAA question has to choose from. */
-function poolOf(instances: readonly Instance[], { type, name }: ZoneQuestion): AddressPool | undefined {
-  if ((type !== rrTypes.a && type !== rrTypes.aaaa) || instances.length > maxPooledInstances) return undefined
-  const family = type === rrTypes.a ? 4 : 6
-  const addresses = new Map<string, number>()
-  const owners: number[] = []
-  for (const { instance } of instances) {
-    const host = hostOf(instance.service.address, instance.node.address, name)
-    if (host === undefined || isIP(host) !== family) continue
-    const known = addresses.get(host) ?? addresses.size
-    addresses.set(host, known)
-    owners.push(known)
-  }
-  if (owners.length === 0) return undefined
-  return { width: family === 4 ? 4 : 16, all: Buffer.concat([...addresses.keys()].map(addressBytes)), instances: owners }
-}
-
 function empty(topics: ZoneAnswer['topics']): ZoneAnswer {
-  return { rcode: rcodes.noError, answer: [], authority: [], additional: [], chase: [], topics, pool: undefined, shuffled: false, scoped: false }
+  return {
+    rcode: rcodes.noError,
+    answer: [],
+    authority: [],
+    additional: [],
+    chase: [],
+    topics,
+    pool: undefined,
+    shuffled: false,
+    scoped: false,
+  }
 }
 
 /** False once a reply is too long for sure (no record is shorter than 13 bytes): then texts are the first to be cut, and not worth making. */
@@ -362,17 +373,6 @@ function seconds(ms: number): number {
   return Math.max(0, Math.min(0x7fffffff, Math.floor(ms / 1000)))
 }
 
-function fqdn(name: string): string {
-  return name.endsWith('.') ? name : `${name}.`
-}
-
-/** What to dial: the instance's own address, else the node's; the node's too where the own one is the very name that was asked for. */
-function hostOf(serviceAddress: string, nodeAddress: string, asked: string): string | undefined {
-  if (serviceAddress === '') return nodeAddress === '' ? undefined : nodeAddress
-  if (isIP(nodeAddress) !== 0 && fqdn(serviceAddress).toLowerCase() === asked.toLowerCase()) return nodeAddress
-  return serviceAddress
-}
-
 /** True when a query of this type gets a record of that one; `also` are query types that get addresses of both families. */
 function wants(type: number, record: 'A' | 'AAAA', also: number[]): boolean {
   return type === (record === 'A' ? rrTypes.a : rrTypes.aaaa) || also.includes(type)
@@ -381,23 +381,4 @@ function wants(type: number, record: 'A' | 'AAAA', also: number[]): boolean {
 function addressRecord(name: string, address: string, ttl: number): Extract<DnsRecord, { type: 'A' | 'AAAA' }> | undefined {
   if (isIP(address) === 0) return undefined
   return { type: isIPv4(address) ? 'A' : 'AAAA', name, ttl, address }
-}
-
-/** Node metadata as RFC 1464 texts; a key that begins with `rfc1035-` gives its bare value. */
-function metaRecords(name: string, node: Node, ttl: number): DnsRecord[] {
-  return Object.entries(node.meta ?? {}).map(([key, value]) => ({
-    type: 'TXT',
-    name,
-    ttl,
-    text: key.toLowerCase().startsWith('rfc1035-') ? value : `${attributeName(key)}=${value.replaceAll('`', '``')}`,
-  }))
-}
-
-/** RFC 1464 2: a backquote marks what would otherwise end or trim the attribute's name. */
-function attributeName(key: string): string {
-  return key
-    .replaceAll('`', '``')
-    .replaceAll('=', '`=')
-    .replace(/^ +/, spaces => '` '.repeat(spaces.length))
-    .replace(/ +$/, spaces => '` '.repeat(spaces.length))
 }

@@ -303,6 +303,39 @@ void t.test('kv: put, get and delete, with their conditions', async t => {
   t.same(await run(['kv', 'get']), failed('Error! Missing KEY argument\n'))
 })
 
+void t.test('kv: a tree is exported and imported again, byte for byte', async t => {
+  const { run } = await agent(t)
+  t.same(await run(['kv', 'export']), ok('[]\n'))
+  await run(['kv', 'put', 'cli/a', 'one'])
+  await run(['kv', 'put', 'cli/b/', '-base64', '-flags=3304740253564472344', 'AAEC'])
+  const exported =
+    '[\n\t{\n\t\t"key": "cli/a",\n\t\t"flags": 0,\n\t\t"value": "b25l"\n\t},\n' +
+    '\t{\n\t\t"key": "cli/b/",\n\t\t"flags": 3304740253564472344,\n\t\t"value": "AAEC"\n\t}\n]\n'
+  t.same(await run(['kv', 'export', 'cli/']), ok(exported))
+  t.same(await run(['kv', 'import', '-prefix=copy', '-'], exported), ok('Imported: copy/cli/a\nImported: copy/cli/b/\n'))
+  t.same(await run(['kv', 'export', 'copy/']), ok(exported.replaceAll('"cli/', '"copy/cli/')))
+  const other = await agent(t)
+  t.same(await other.run(['kv', 'import', exported]), ok('Imported: cli/a\nImported: cli/b/\n'))
+  t.same(await other.run(['kv', 'export']), ok(exported))
+  for (const [data, message] of [
+    ['{}', 'Cannot unmarshal data: it is no list of {"key", "flags", "value"}\n'],
+    ['[{"key":"ok","value":""},{"value":""}]', 'Cannot unmarshal data: entry 1 has no key\n'],
+    ['[{"key":"k","flags":-1}]', 'Cannot unmarshal data: the flags of k are no whole number\n'],
+    ['[{"key":"k","value":"?"}]', 'Error base 64 decoding value for key k\n'],
+  ] as const)
+    t.same(await other.run(['kv', 'import', data]), failed(message))
+  t.match((await other.run(['kv', 'import', '[']))?.stderr, /^Cannot unmarshal data: /)
+  t.same(await other.run(['kv', 'get', 'ok']), failed('Error! No key exists at: ok\n'), 'nothing was written of a list that is half good')
+  t.same(await run(['kv', 'put', '-acquire', 'lock']), failed('Error! Missing -session (required with -acquire and -release)\n'))
+})
+
+void t.test('info: every group of what the agent says of itself', async t => {
+  const { run } = await agent(t)
+  const { code, stdout } = await run(['info'])
+  t.equal(code, 0)
+  t.match(stdout, /^(?:[a-z_]+:\n(?:\t\w+ = .*\n)+)+$/)
+})
+
 void t.test('members: the table, its filters, and 2 when nobody matches', async t => {
   const { run } = await agent(t)
   const { code, stdout } = await run(['members'])

@@ -113,7 +113,7 @@ void t.test('what is wrong is named with its line and column', t => {
     ['/* x', 'At 1:1: comment is never closed: expected "*/"'],
     ['a = 1 😀', 'At 1:7: expected the name of a key, found "😀"'],
     [`a = ${'['.repeat(hclLimits.maxDepth + 1)}`, `At 1:${5 + hclLimits.maxDepth}: nested deeper than ${hclLimits.maxDepth}`],
-    [`${'a {'.repeat(hclLimits.maxDepth + 1)}`, `At 1:${3 + 3 * hclLimits.maxDepth}: nested deeper than ${hclLimits.maxDepth}`],
+    ['a {'.repeat(hclLimits.maxDepth + 1), `At 1:${3 + 3 * hclLimits.maxDepth}: nested deeper than ${hclLimits.maxDepth}`],
     [`a ${'b '.repeat(hclLimits.maxDepth + 1)}{}`, `At 1:${3 + 2 * hclLimits.maxDepth}: too many labels`],
   ]
   for (const [text, message] of cases) t.equal(read(text), message, JSON.stringify(text))

@@ -1,7 +1,7 @@
 /** What stands behind an instance: the address or name to dial, and the pool of addresses that a service has to choose from. */
 import { isIP } from 'node:net'
 import { rrTypes } from '../../wire/dns/records.ts'
-import { addressBytes } from '../../wire/dns/writer.ts'
+import { addressBytes } from '../../lib/address-bytes.ts'
 import type { Instance } from './lookup.ts'
 
 /** Addresses that a reply draws from: `all` holds the bytes of each, `width` apiece; `instances` says whose each instance's is. */

@@ -7,7 +7,7 @@ import { isIP } from 'node:net'
 import { aggregateStatus } from '../../mesh/check.ts'
 import type { Node } from '../../mesh/node.ts'
 import type { CheckServiceNode } from '../../mesh/service.ts'
-import { addressBytes, addressText } from '../../wire/dns/writer.ts'
+import { addressBytes, addressText } from '../../lib/address-bytes.ts'
 import type { Tables } from '../catalog/tables.ts'
 import type { Form } from './question.ts'
 

@@ -4,7 +4,7 @@
  */
 import { isIP } from 'node:net'
 import { rrTypes } from '../../wire/dns/records.ts'
-import { addressText } from '../../wire/dns/writer.ts'
+import { addressText } from '../../lib/address-bytes.ts'
 
 /** Where a name is looked for: `datacenter` is empty for our own. A name never carries both. */
 export interface Locality {

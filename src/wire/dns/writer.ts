@@ -2,7 +2,7 @@
  * Writes messages: replies with name compression (dns.md 5), and the queries that go to recursors. dns-packet never compresses,
  * which answers need. Invariant: what cannot be written (a name of the catalog that is no DNS name) is left out, never half written.
  */
-import { isIPv4 } from 'node:net'
+import { addressBytes } from '../../lib/address-bytes.ts'
 import type { Query } from './query.ts'
 import { classIn, isWritable, nameLimits, rrTypes, type DnsRecord, type Edns, type Rcode } from './records.ts'
 
@@ -241,34 +241,4 @@ class MessageWriter {
 function targetsOf(record: DnsRecord): string[] {
   if (record.type === 'SOA') return [record.mname, record.rname]
   return 'target' in record ? [record.target] : []
-}
-
-/** An IPv4 or IPv6 text in network order. The caller has made sure that it is one (`net.isIP`). */
-export function addressBytes(address: string): Buffer {
-  if (isIPv4(address)) return Buffer.from(address.split('.').map(Number))
-  const bare = address.split('%', 1)[0]!
-  const [head, tail] = bare.split('::') as [string, string | undefined]
-  const before = groups(head)
-  const after = tail === undefined ? [] : groups(tail)
-  const middle = Array.from({ length: 16 - before.length - after.length }, () => 0)
-  return Buffer.from([...before, ...middle, ...after])
-}
-
-function groups(text: string): number[] {
-  if (text === '') return []
-  return text.split(':').flatMap(group => {
-    if (group.includes('.')) return group.split('.').map(Number)
-    const value = Number.parseInt(group, 16)
-    return [value >> 8, value & 0xff]
-  })
-}
-
-/** Sixteen bytes as RFC 5952 writes them; four as dotted quad. */
-export function addressText(bytes: Uint8Array): string {
-  if (bytes.length === 4) return bytes.join('.')
-  const words = Array.from({ length: 8 }, (_, i) => ((bytes[2 * i]! << 8) | bytes[2 * i + 1]!).toString(16))
-  const zeros = [...words.join(':').matchAll(/(?:^|:)0(?::0)+(?=:|$)/g)].sort((a, b) => b[0].length - a[0].length)[0]
-  if (!zeros) return words.join(':')
-  const text = words.join(':')
-  return `${text.slice(0, zeros.index)}::${text.slice(zeros.index + zeros[0].length + 1)}`
 }

@@ -300,11 +300,11 @@ void t.test('dnsperf loses no answer while the catalog changes', { skip: dnsperf
     queries: ['web.service.consul A', 'web.service.consul SRV', 'nope.service.consul A', 'n1.node.consul A', ''].join('\n'),
   })
   await made.catalog.register(instance('web', '10.0.0.1'))
-  let over = false
+  const over = new AbortController()
   const running = dnsperf
     .run('-s', '127.0.0.1', '-p', String(made.door.port), '-d', `${directory}/queries`, '-l', '1', '-q', '20', '-Q', '4000')
-    .finally(() => (over = true))
-  for (let i = 2; !over; i++) {
+    .finally(() => over.abort())
+  for (let i = 2; !over.signal.aborted; i++) {
     await made.catalog.register(instance('web', `10.0.0.${i % 50}`, { port: i }))
     await new Promise(resolve => setTimeout(resolve, 5))
   }

@@ -5,7 +5,8 @@ import { isIPv6 } from 'node:net'
 import t from 'tap'
 import { readQuery, type Query } from '../../../src/wire/dns/query.ts'
 import { rcodes, type DnsRecord } from '../../../src/wire/dns/records.ts'
-import { addressBytes, addressText, questionBytes, writeQuery, writeRefusal, writeReply, type Reply } from '../../../src/wire/dns/writer.ts'
+import { addressBytes, addressText } from '../../../src/lib/address-bytes.ts'
+import { questionBytes, writeQuery, writeRefusal, writeReply, type Reply } from '../../../src/wire/dns/writer.ts'
 
 function queryFor(name: string, type = 1): Query {
   const read = readQuery(writeQuery(7, { flags: 0x0100, question: questionBytes(name, type)!, edns: undefined }))

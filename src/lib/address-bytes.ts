@@ -1,15 +1,30 @@
 /** IP addresses between their text and their bytes in network order. The text that comes out is the one canonical form (RFC 5952). */
-import { isIPv4 } from 'node:net'
 
 /** An IPv4 or IPv6 text in network order. The caller has made sure that it is one (`net.isIP`). */
 export function addressBytes(address: string): Buffer {
-  if (isIPv4(address)) return Buffer.from(address.split('.').map(Number))
+  if (!address.includes(':')) return quad(address)
   const bare = address.split('%', 1)[0]!
   const [head, tail] = bare.split('::') as [string, string | undefined]
   const before = groups(head)
   const after = tail === undefined ? [] : groups(tail)
   const middle = Array.from({ length: 16 - before.length - after.length }, () => 0)
   return Buffer.from([...before, ...middle, ...after])
+}
+
+/** Digit by digit: this is done for every address of every answer that is made. */
+function quad(address: string): Buffer {
+  const bytes = Buffer.allocUnsafe(4)
+  let at = 0
+  let value = 0
+  for (let i = 0; i < address.length; i++) {
+    const code = address.charCodeAt(i)
+    if (code === 0x2e) {
+      bytes[at++] = value
+      value = 0
+    } else value = value * 10 + code - 0x30
+  }
+  bytes[at] = value
+  return bytes
 }
 
 function groups(text: string): number[] {

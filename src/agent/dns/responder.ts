@@ -46,25 +46,33 @@ export class Responder {
     if (read.kind === 'ignored') return undefined
     if (read.kind === 'refused') return writeRefusal(read)
     const { query } = read
+    const asked = keyOf(message, query)
+    const same = asked === message ? undefined : asked && this.#kept[transport].reply(asked)
+    if (same) return same
     try {
-      const reply = this.#answer(message, query, transport)
+      const reply = this.#answer(asked, query, transport)
       return reply instanceof Promise ? reply.catch(error => this.#failed(query, error)) : reply
     } catch (error) {
       return this.#failed(query, error)
     }
   }
 
-  #answer(message: Buffer, query: Query, transport: Transport): Buffer | undefined | Promise<Buffer | undefined> {
+  #answer(asked: Buffer | undefined, query: Query, transport: Transport): Buffer | undefined | Promise<Buffer | undefined> {
     // RFC 6891 6.1.3: there is no version but 0.
     if (query.edns && query.edns.version !== 0) return this.#bare(query, rcodes.badVersion)
     if (query.class !== classIn) return this.#bare(query, rcodes.refused)
     const match = matchZone(query.labels, this.#zone.zones)
-    if (match) return this.#fromZone(message, query, match, transport)
+    if (match) return this.#fromZone(asked, query, match, transport)
     if (isReverse(query.labels)) return this.#fromReverse(query, transport)
     return this.#recursors.configured ? this.#forward(query, transport) : this.#bare(query, rcodes.refused)
   }
 
-  #fromZone(message: Buffer, query: Query, match: ZoneMatch, transport: Transport): Buffer | undefined | Promise<Buffer | undefined> {
+  #fromZone(
+    asked: Buffer | undefined,
+    query: Query,
+    match: ZoneMatch,
+    transport: Transport,
+  ): Buffer | undefined | Promise<Buffer | undefined> {
     // A label with a dot, a blank or a control character in it names nothing here, and must not be read as two labels.
     if (!isPlain(query)) return this.#send(query, transport, this.#zone.nameError(match, undefined))
     const room = roomFor(query, transport, this.#config.udpAnswerLimit)
@@ -73,8 +81,8 @@ export class Responder {
       return this.#chase(query, found).then(() => this.#send(query, transport, found))
     }
     const reply = this.#send(query, transport, found)
-    const template = reply && templateOf(query, reply, found)
-    if (template) this.#kept[transport].keep(message, template)
+    const template = asked && reply && templateOf(query, reply, found)
+    if (template) this.#kept[transport].keep(asked, template)
     return reply
   }
 
@@ -135,10 +143,21 @@ export class Responder {
   }
 }
 
-/** What of a reply can be sent again; nothing where a client said more of itself than its size, or the catalog says nothing for sure. */
+/** The message that is answered alike: without options that no answer depends on, such as a cookie. None, where a subnet is given. */
+function keyOf(message: Buffer, { edns, question }: Query): Buffer | undefined {
+  if (!edns?.options) return message
+  const end = headerBytes + question.length + optBytes
+  // Nothing but a question and an OPT record, whose length is its last field.
+  if (edns.clientSubnet || message.readUInt32BE(6) !== 0 || message.readUInt16BE(10) !== 1) return undefined
+  const plain = Buffer.from(message.subarray(0, end))
+  plain.writeUInt16BE(0, end - 2)
+  return plain
+}
+
+/** What of a reply can be sent again; nothing where the catalog says nothing for sure. */
 function templateOf(query: Query, reply: Buffer, found: ZoneAnswer): Template | undefined {
   const { topics, pool, authority, additional, shuffled } = found
-  if (!topics || query.edns?.options) return undefined
+  if (!topics) return undefined
   const end = reply.length - (query.edns ? optBytes : 0)
   const count = reply.readUInt16BE(6)
   // Which of many were left out is drawn anew each time.

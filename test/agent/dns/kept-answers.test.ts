@@ -166,3 +166,22 @@ void t.test('a client that sends options is answered for itself', async t => {
     t.equal(edns, `EDNS: version: 0, flags:; udp: 1232 CLIENT-SUBNET: ${subnet}/0`)
   }
 })
+
+void t.test('a cookie, another each time, makes no difference to what is kept', async t => {
+  const made = await scene(t)
+  await register(made, 'web', 1)
+  const ask = async (cookie: number) => {
+    const question = digQuery('web.service.consul', 'A', ['+edns'])
+    question.writeUInt16BE(12, question.length - 2)
+    const option = Buffer.from([0, 10, 0, 8, 0, 0, 0, 0, 0, 0, 0, cookie])
+    return dug((await askUdp(made.door.port, Buffer.concat([question, option])))!)
+  }
+  for (const address of ['10.0.0.1', '10.0.0.8']) {
+    await register(made, 'web', 1, { address })
+    for (let i = 0; i < 5; i++) {
+      const { answer, edns } = await ask(i)
+      t.same(answer, [`web.service.consul. 0 A ${address}`])
+      t.equal(edns, 'EDNS: version: 0, flags:; udp: 1232')
+    }
+  }
+})

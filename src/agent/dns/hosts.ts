@@ -1,6 +1,6 @@
 /** What stands behind an instance: the address or name to dial, and the pool of addresses that a service has to choose from. */
-import { isIP } from 'node:net'
-import { rrTypes } from '../../wire/dns/records.ts'
+import { isIP, isIPv4 } from 'node:net'
+import { rrTypes, type DnsRecord } from '../../wire/dns/records.ts'
 import { addressBytes } from '../../lib/address-bytes.ts'
 import type { Instance } from './lookup.ts'
 
@@ -40,4 +40,9 @@ export function hostOf(serviceAddress: string, nodeAddress: string, asked: strin
 
 export function fqdn(name: string): string {
   return name.endsWith('.') ? name : `${name}.`
+}
+
+export function addressRecord(name: string, address: string, ttl: number): Extract<DnsRecord, { type: 'A' | 'AAAA' }> | undefined {
+  if (isIP(address) === 0) return undefined
+  return { type: isIPv4(address) ? 'A' : 'AAAA', name, ttl, address }
 }

@@ -2,13 +2,14 @@
  * Answers from our own zones: a form becomes records (dns.md 2 to 4). Synchronous, from memory; names outside the zones that an
  * answer points at are left as `chase` for whoever may ask a recursor. Work is bounded by the room that the reply has.
  */
-import { isIP, isIPv4 } from 'node:net'
+import { isIP } from 'node:net'
 import { parseDuration } from '../../lib/duration.ts'
+import { describeFreshness, type Freshness } from '../../mesh/freshness.ts'
 import type { DnsRecord, Edns, SoaRecord } from '../../wire/dns/records.ts'
 import { rcodes, rrTypes, type Rcode } from '../../wire/dns/records.ts'
 import { addressBytes } from '../../lib/address-bytes.ts'
 import type { DnsConfig } from '../config.ts'
-import { fqdn, hostOf, poolOf, type AddressPool } from './hosts.ts'
+import { addressRecord, fqdn, hostOf, poolOf, type AddressPool } from './hosts.ts'
 import type { Instance, Lookup } from './lookup.ts'
 import { metaRecords } from './node-meta.ts'
 import { matchZone, parseForm, type Form, type ZoneMatch, type Zones } from './question.ts'
@@ -61,20 +62,31 @@ interface Following {
   budget: { inner: number }
 }
 
+export interface ZoneOptions {
+  config: DnsConfig
+  zones: Zones
+  datacenter: string
+  lookup: Lookup
+  nowMs: () => number
+  freshness: (peer: string, service: string) => Freshness
+}
+
 export class Zone {
   readonly #config: DnsConfig
   readonly #datacenter: string
   readonly #lookup: Lookup
   readonly #nowMs: () => number
+  readonly #freshness: (peer: string, service: string) => Freshness
   readonly #ttls: Map<string, number>
   readonly #ttlPrefixes: [string, number][]
   readonly zones: Zones
 
-  constructor(options: { config: DnsConfig; zones: Zones; datacenter: string; lookup: Lookup; nowMs: () => number }) {
+  constructor(options: ZoneOptions) {
     this.#config = options.config
     this.#datacenter = options.datacenter
     this.#lookup = options.lookup
     this.#nowMs = options.nowMs
+    this.#freshness = options.freshness
     this.zones = options.zones
     const ttls = Object.entries(options.config.serviceTtlMs).map(([name, ms]): [string, number] => [name.toLowerCase(), seconds(ms)])
     this.#ttls = new Map(ttls)
@@ -161,6 +173,7 @@ export class Zone {
       context.out.shuffled = instances.length > 1
     } else {
       this.#hostRecords(drawn, context)
+      if (question.type === rrTypes.txt && context.peer !== '' && instances.length > 0) this.#addFreshness(form.service, context)
       context.out.pool = poolOf(instances, question)
       if (context.out.answer.length > 1 && !context.out.pool) context.out.topics = undefined
     }
@@ -192,6 +205,13 @@ export class Zone {
     if (!found) return this.nameError(match, out.topics)
     if (out.answer.length === 0) out.authority.push(this.#soa(match))
     return out
+  }
+
+  /** isthmus's own: a TXT query for an imported service tells its age too, before the addresses; it is never kept, here or by who asks. */
+  #addFreshness(service: string, { question, peer, out }: ServiceContext): void {
+    const text = `isthmus-freshness=${describeFreshness(this.#freshness(peer, service))}`
+    out.answer.unshift({ type: 'TXT', name: question.name, ttl: 0, text })
+    out.topics = undefined
   }
 
   /** Addresses of instances, each once; an alias only where there is no address, and only one. */
@@ -376,9 +396,4 @@ function seconds(ms: number): number {
 /** True when a query of this type gets a record of that one; `also` are query types that get addresses of both families. */
 function wants(type: number, record: 'A' | 'AAAA', also: number[]): boolean {
   return type === (record === 'A' ? rrTypes.a : rrTypes.aaaa) || also.includes(type)
-}
-
-function addressRecord(name: string, address: string, ttl: number): Extract<DnsRecord, { type: 'A' | 'AAAA' }> | undefined {
-  if (isIP(address) === 0) return undefined
-  return { type: isIPv4(address) ? 'A' : 'AAAA', name, ttl, address }
 }

@@ -10,6 +10,7 @@ import { openEmbeddedStore } from '../../../src/agent/store/embedded.ts'
 import type { Store } from '../../../src/agent/store/store.ts'
 import { silentLogger } from '../../../src/lib/log.ts'
 import { Registry } from '../../../src/lib/metrics.ts'
+import { unknownFreshness, type Freshness } from '../../../src/mesh/freshness.ts'
 import type { CheckServiceNode, NodeService } from '../../../src/mesh/service.ts'
 
 export interface DnsScene {
@@ -24,8 +25,12 @@ export interface DnsScene {
 /** A prepared query as its own tests make it: what it ends at, over the tables of the scene. */
 export type Executed = (tables: Tables, nameOrId: string) => QueryResult | undefined
 
-/** A door over an empty catalog of its own. */
-export async function startScene(datacenter: string, flags: Record<string, unknown> = {}, executed?: Executed): Promise<DnsScene> {
+/** A door over an empty catalog of its own; whatever is imported is as old as `freshness` says, and there are the queries of `executed`. */
+export async function startScene(
+  datacenter: string,
+  flags: Record<string, unknown> = {},
+  { freshness = unknownFreshness, executed }: { freshness?: Freshness; executed?: Executed } = {},
+): Promise<DnsScene> {
   const logger = silentLogger()
   const store = await openEmbeddedStore({ dir: undefined, logger })
   const tables = await Tables.open(store)
@@ -33,7 +38,17 @@ export async function startScene(datacenter: string, flags: Record<string, unkno
   const metrics = new Registry()
   const config: AgentConfig = loadConfig({ dev: true, flags: { datacenter, node_name: 'n', ...flags } })
   const query = (nameOrId: string) => executed?.(tables, nameOrId)
-  const door = await startDnsDoor({ address: '127.0.0.1', port: 0, tables, query, config, datacenter, logger, metrics })
+  const door = await startDnsDoor({
+    address: '127.0.0.1',
+    port: 0,
+    tables,
+    query,
+    config,
+    datacenter,
+    freshness: () => freshness,
+    logger,
+    metrics,
+  })
   return {
     door,
     store,

@@ -87,7 +87,7 @@ const directory = join(process.cwd(), 'test', 'golden', 'dns')
 
 void t.test('every recorded query is answered as Consul answered it', async t => {
   const recursor: FakeRecursor = await startRecursor()
-  const alpha: DnsScene = await startScene('dc1', {}, alphaQueries)
+  const alpha: DnsScene = await startScene('dc1', {}, { executed: alphaQueries })
   const delta: DnsScene = await startScene('dc4', deltaFlags(recursor.port))
   t.teardown(() => Promise.all([recursor.close(), alpha.close(), delta.close()]))
   await fillAlpha(alpha)

@@ -6,6 +6,7 @@ import { KeptAnswers } from '../../../src/agent/dns/kept-answers.ts'
 import { silentLogger } from '../../../src/lib/log.ts'
 import { Registry } from '../../../src/lib/metrics.ts'
 import { loadConfig } from '../../../src/agent/config.ts'
+import { unknownFreshness } from '../../../src/mesh/freshness.ts'
 import { startDnsDoor } from '../../../src/agent/dns/server.ts'
 import { askUdp, dig, digQuery, dug } from './client.ts'
 import { fillAlpha, imported, startScene, type DnsScene } from './golden-catalog.ts'
@@ -22,7 +23,16 @@ async function scene(t: Test, flags: Record<string, unknown> = {}): Promise<DnsS
 async function freshDoor({ tables }: DnsScene) {
   const config = loadConfig({ dev: true, flags: { node_name: 'n' } })
   const metrics = new Registry()
-  return startDnsDoor({ address: '127.0.0.1', port: 0, tables, config, datacenter: 'dc1', logger: silentLogger(), metrics })
+  return startDnsDoor({
+    address: '127.0.0.1',
+    port: 0,
+    tables,
+    config,
+    datacenter: 'dc1',
+    freshness: () => unknownFreshness,
+    logger: silentLogger(),
+    metrics,
+  })
 }
 
 const register = ({ catalog }: DnsScene, service: string, i: number, more: { status?: string; address?: string } = {}) =>

@@ -4,7 +4,7 @@
  */
 import type { Memo } from './memo.ts'
 import type { EndpointsPlan, GatewayRoute } from './plan.ts'
-import { internalSni, isExternalSniOf, peeringServerName } from './sni.ts'
+import { internalSni, isExternalSniOf, isPeeringServerName, peeringServerName } from './sni.ts'
 import type { Self, SniRoute } from './snapshot.ts'
 
 export interface RouteRow {
@@ -60,6 +60,10 @@ function hasOwnLan({ listen, wan }: Self): boolean {
 function rowProblem(scope: GatewayRoute['scope'], row: SniRoute, { self, trustDomains }: RouteContext): string | undefined {
   const { datacenter, trustDomain } = self
   if (scope === 'server') return sameName(row.sni, peeringServerName(datacenter, trustDomain)) ? undefined : 'not our peering server'
+  if (scope === 'peer-server') {
+    const own = sameName(row.sni, peeringServerName(datacenter, trustDomain))
+    return isPeeringServerName(row.sni) && !own ? undefined : "not the name of another cluster's peering server"
+  }
   if (scope === 'internal') {
     return sameName(row.sni, internalSni(row.service, datacenter, trustDomain)) ? undefined : `not the internal name of ${row.service}`
   }

@@ -89,7 +89,7 @@ export interface GatewayRoute extends EndpointsPlan {
   sni: string
   service: string
   peer: string
-  scope: 'exported' | 'server' | 'internal' | 'imported'
+  scope: 'exported' | 'server' | 'internal' | 'imported' | 'peer-server'
 }
 
 export interface GatewayPlan {
@@ -169,7 +169,7 @@ class Compiler {
 
   gateway(revision: number): GatewayPlan {
     const self = this.#self
-    const rows = (['exported', 'server', 'internal', 'imported'] as const).flatMap(scope =>
+    const rows = (['exported', 'server', 'internal', 'imported', 'peer-server'] as const).flatMap(scope =>
       allOf(this.#resources, scope).map(({ version, value }) => ({ scope, version, value })),
     )
     const trustDomains = new Map([...this.#roots().values()].map(({ peer, trustDomain }) => [peer, trustDomain]))

@@ -9,12 +9,15 @@ import { start, until } from '../support/processes.ts'
 
 const main = join(dirname(dirname(dirname(fileURLToPath(import.meta.url)))), 'src', 'cli', 'main.js')
 
-function isthmus(
+const isthmus = (args: string[], env: Record<string, string>, stdin = '') => run(process.execPath, [main, ...args], env, stdin)
+
+function run(
+  program: string,
   args: string[],
   env: Record<string, string>,
   stdin = '',
 ): Promise<{ code: number | null; stdout: string; stderr: string }> {
-  const child = spawn(process.execPath, [main, ...args], { env: { PATH: process.env['PATH'], ...env } })
+  const child = spawn(program, args, { env: { PATH: process.env['PATH'], ...env } })
   const out = { stdout: '', stderr: '' }
   child.stdout.on('data', chunk => (out.stdout += chunk))
   child.stderr.on('data', chunk => (out.stderr += chunk))
@@ -46,6 +49,26 @@ void t.test('a command reads standard input, prints, and ends with its code', as
   t.match(await isthmus(['members', '-status=left', '-http-addr=127.0.0.1:1'], env), { code: 1, stdout: '' })
 })
 
+/** A script that was written for `consul`, run with the name changed. */
+const job = `set -eu
+consul() { "$NODE" "$MAIN" "$@"; }
+consul kv put app/mode blue
+consul kv get app/mode
+consul config write - <<EOF
+Kind = "service-intentions"
+Name = "web"
+Sources = [
+  { Name = "api", Action = "allow" },
+  { Name = "*", Action = "deny" }
+]
+EOF
+consul intention create -allow ops web
+consul intention check api web >/dev/null && echo api may
+consul intention check other web >/dev/null || echo other may not
+consul kv get nope || echo no such key
+consul catalog services -http-addr "http://$CONSUL_HTTP_ADDR" | grep -v consul
+`
+
 void t.test("an agent starts with Consul's own command line, and says what of it it passed over", async t => {
   const directory = t.testdir({
     'agent.conf': 'node_name = "alpha"\nperformance {\n  raft_multiplier = 1\n}\nservices {\n  name = "web"\n  port = 80\n}\n',
@@ -65,5 +88,20 @@ void t.test("an agent starts with Consul's own command line, and says what of it
   )
   t.match((await isthmus(['catalog', 'services'], env)).stdout, /^web$/m)
   t.match(agent.log(), /performance has no meaning here: there is no raft/)
+  t.same(await run('sh', ['-c', job], { ...env, NODE: process.execPath, MAIN: main }), {
+    code: 0,
+    stdout: [
+      'Success! Data written to: app/mode',
+      'blue',
+      'Config entry written: service-intentions/web',
+      'Created: ops => web (allow)',
+      'api may',
+      'other may not',
+      'no such key',
+      'web',
+      '',
+    ].join('\n'),
+    stderr: 'Error! No key exists at: nope\n',
+  })
   t.match((await isthmus(['agent', '-dev', '-bootstrap-expect=3'], {})).stderr, /a cluster has one agent in this version/)
 })

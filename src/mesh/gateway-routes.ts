@@ -17,6 +17,8 @@ interface RouteContext {
   self: Self
   /** By peer; our own under ''. */
   trustDomains: ReadonlyMap<string, string>
+  /** Names of what requests may go on by. */
+  ways: ReadonlySet<string>
   memo: Memo
   endpoints(name: string): EndpointsPlan
   endpointsVersion(name: string): string
@@ -44,7 +46,8 @@ export function compileRoutes(rows: readonly RouteRow[], context: RouteContext):
     }
     const route = memo.part(`${scope}/${sni}`, `${version}/${context.endpointsVersion(value.endpoints)}`, (): GatewayRoute => {
       const { endpoints, picker } = context.endpoints(value.endpoints)
-      return { sni, service: value.service, peer: value.peer, scope, endpoints, picker }
+      const { service, peer, upstream } = value
+      return { sni, service, peer, scope, endpoints, picker, ...(upstream === undefined ? {} : { upstream }) }
     })
     lan.set(sni, route)
     if (scope === 'exported' || scope === 'server' || self.lanNamesOnWan) wan.set(sni, route)
@@ -57,8 +60,10 @@ function hasOwnLan({ listen, wan }: Self): boolean {
   return wan !== undefined && (wan.address !== listen.address || wan.port !== listen.port)
 }
 
-function rowProblem(scope: GatewayRoute['scope'], row: SniRoute, { self, trustDomains }: RouteContext): string | undefined {
+function rowProblem(scope: GatewayRoute['scope'], row: SniRoute, { self, trustDomains, ways }: RouteContext): string | undefined {
   const { datacenter, trustDomain } = self
+  // Passed through instead, its requests would escape what was to be done with them.
+  if (row.upstream !== undefined && (scope !== 'exported' || !ways.has(row.upstream))) return `no upstream ${row.upstream} for its requests`
   if (scope === 'server') return sameName(row.sni, peeringServerName(datacenter, trustDomain)) ? undefined : 'not our peering server'
   if (scope === 'peer-server') {
     const own = sameName(row.sni, peeringServerName(datacenter, trustDomain))

@@ -21,13 +21,15 @@ import { InboundHttp } from './inbound-http.ts'
 import { appChannels, InboundHttp2 } from './inbound-http2.ts'
 import { InboundJudge, nobody } from './inbound-judge.ts'
 import { type DecisionLabel, type ProxyMetrics, type RefusalReason, type RequestTallies, type Tally } from './metrics.ts'
-import { MuxSession } from './mux/session.ts'
-import type { MuxStream } from './mux/stream.ts'
+import { serveMux, type Served } from './mux-connection.ts'
 import { permitOf, presentedChain, type Permit } from './permit.ts'
 import { StreamPool } from './pool.ts'
 import { readShared } from './socket-reads.ts'
 import { chooseAlpn, contextKey, contextOptions, isHttp2, muxProtocol } from './tls.ts'
 import { openTunnel, type Tunnel } from './tunnel.ts'
+
+const auditEveryMs = 10_000
+const maxAuditedRules = 1024
 
 export const inboundLimits = {
   handshakeMs: 10_000,
@@ -47,12 +49,6 @@ interface Connection {
   /** How it is served; when the service's protocol changes, it is served no longer. */
   protocol: string
   served: Served
-}
-
-interface Served {
-  /** Judge again what is already open. */
-  reauthorize(): void
-  drain(): void
 }
 
 export interface InboundOptions {
@@ -75,6 +71,8 @@ export class Inbound {
   readonly #refused: (reason: RefusalReason) => void
   readonly #accepted: Tally
   readonly #decisions: Record<DecisionLabel, Tally>
+  /** By rule: when it was last said that it would deny somebody. */
+  readonly #toldMs = new Map<string, number>()
   readonly #requests: Record<DecisionLabel | 'none', RequestTallies>
   readonly #limits: Http1Limits
   /** Open multiplexed sessions, and the streams in them. */
@@ -214,39 +212,25 @@ export class Inbound {
     return serveHttp1(stream, new InboundHttp({ ...this.#doorOf(permit), app: this.#app }), this.#limits)
   }
 
-  /** Many streams, each of which is served as a connection of its own and counts as one. */
+  /** Each stream counts as a connection. */
   #serveMux(socket: TLSSocket, permit: Permit): Served {
-    const streams = new Map<MuxStream, Served>()
-    const session = new MuxSession(socket, {
-      role: 'server',
-      onStream: stream => {
+    this.#sessions += 1
+    return serveMux(socket, {
+      serve: stream => {
         const { maxInboundConnections } = this.#options.binding()!.plan.self
         if (maxInboundConnections > 0 && this.#sockets.size + this.#streams >= maxInboundConnections) {
           this.#refused('limit')
-          return void stream.destroy()
+          return undefined
         }
         this.#streams += 1
-        streams.set(stream, this.#serveHttp(stream, permit))
-        stream.once('close', () => {
-          this.#streams -= 1
-          streams.delete(stream)
-        })
+        stream.once('close', () => (this.#streams -= 1))
+        return this.#serveHttp(stream, permit)
       },
-      onClose: () => {
+      closed: fault => {
         this.#sessions -= 1
-        if (session.fault !== '') this.#options.logger.warn({ fault: session.fault, caller: permit.uri }, 'a multiplexed session was ended')
+        if (fault !== '') this.#options.logger.warn({ fault, caller: permit.uri }, 'a multiplexed session was ended')
       },
     })
-    this.#sessions += 1
-    return {
-      reauthorize: () => {
-        for (const served of streams.values()) served.reauthorize()
-      },
-      drain: () => {
-        session.goAway()
-        for (const served of streams.values()) served.drain()
-      },
-    }
   }
 
   #serveHttp2(socket: TLSSocket, permit: Permit): Served {
@@ -322,7 +306,17 @@ export class Inbound {
   #decided(decision: Decision): DecisionLabel {
     const label = decisionLabel(decision)
     this.#decisions[label].count += 1
+    if (label === 'audit') this.#audited(decision)
     return label
+  }
+
+  /** Said now and then for each rule: every request would be too much, and the metric counts them all. */
+  #audited({ rule, permission, unproven }: Decision): void {
+    const now = performance.now()
+    if (now - (this.#toldMs.get(rule) ?? -Infinity) < auditEveryMs) return
+    if (this.#toldMs.size >= maxAuditedRules) this.#toldMs.clear()
+    this.#toldMs.set(rule, now)
+    this.#options.logger.warn({ rule, permission, unproven }, 'an intention that is only tried out would deny this caller')
   }
 
   /** A new plan or leaf is in place: contexts are swapped, and whoever may no longer be here goes. */
@@ -372,11 +366,12 @@ function remoteOf(socket: Socket): string {
 
 function decisionLabel(decision: Decision): DecisionLabel {
   if (decision.malformed === true) return 'malformed'
+  if (decision.audited === true) return 'audit'
   return decision.allow ? 'allow' : `deny-${decision.reason}`
 }
 
 /** One of something for each decision. */
 function byDecision<T>(make: (label: DecisionLabel) => T): Record<DecisionLabel, T> {
-  const labels: DecisionLabel[] = ['allow', 'deny-intention', 'deny-default', 'deny-peer-default', 'deny-identity', 'malformed']
+  const labels: DecisionLabel[] = ['allow', 'audit', 'deny-intention', 'deny-default', 'deny-peer-default', 'deny-identity', 'malformed']
   return Object.fromEntries(labels.map(label => [label, make(label)])) as Record<DecisionLabel, T>
 }

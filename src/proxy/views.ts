@@ -21,29 +21,37 @@ export function sidecarView(control: Control, unbound: readonly string[]): objec
   const upstreams = [...plan.upstreams.values()].map(({ name, resource, spiffeIds, trustDomain, endpoints }) => ({
     name,
     listen: resource.listen,
-    bound: !unbound.includes(name),
+    ...(resource.listen ? { bound: !unbound.includes(name) } : {}),
     protocol: resource.protocol,
     sni: resource.sni,
     trustDomain,
     spiffeIds: [...spiffeIds],
     endpoints,
   }))
+  const chains = [...plan.chains.values()].map(({ name, resource }) => ({
+    name,
+    listen: resource.listen,
+    bound: !unbound.includes(name),
+    protocol: resource.protocol,
+    chain: resource.chain,
+    targets: resource.targets,
+  }))
   const inbound = [...plan.inboundTrustDomains].map(trustDomain => ({ trustDomain, peer: plan.roots.get(trustDomain)?.peer }))
-  return { ...head(control), inbound, upstreams }
+  return { ...head(control), inbound, upstreams, chains }
 }
 
 export function gatewayView(control: Control): object {
   const { plan } = control
   if (plan?.kind !== 'gateway') return head(control)
   const rows = (table: ReadonlyMap<string, GatewayRoute>) =>
-    [...table.values()].map(({ sni, service, peer, scope, endpoints }) => ({ sni, service, peer, scope, endpoints }))
+    [...table.values()].map(({ sni, service, peer, scope, endpoints, upstream }) => ({ sni, service, peer, scope, endpoints, upstream }))
   return { ...head(control), wan: rows(plan.wan), lan: plan.lan === plan.wan ? 'the same as wan' : rows(plan.lan) }
 }
 
 export function certsView(control: Control): object {
   const { identity, plan } = control
   const leaf = identity && new X509Certificate(identity.certPem)
-  const roots = plan?.kind === 'sidecar' ? [...plan.roots.values()] : []
+  const roots = plan ? [...plan.roots.values()] : []
   return {
     leaf: leaf && {
       uri: identity.uri,

@@ -11,6 +11,7 @@ import { PeeringServerAddresses, PeeringTrustBundle } from '../../wire/gen/peeri
 import { ExportedService, ExportedServiceList } from '../../wire/gen/peerstream.ts'
 import { CheckServiceNode as WireInstance } from '../../wire/gen/service.ts'
 import { sidecarSuffix } from '../../wire/peer-stream.ts'
+import { chainNames, passedThrough, readChain } from '../catalog/chains.ts'
 import type { Reading, Tables } from '../catalog/tables.ts'
 import type { Offer, Offered } from './offer.ts'
 import { addressesToWire, flatten, nodeToWire, toWire } from './replica.ts'
@@ -33,9 +34,11 @@ interface Row {
   index: number
   /** It has ordinary instances. */
   ordinary: boolean
-  /** It has a sidecar or a native instance. */
+  /** It has a sidecar or a native instance, or a chain of its own. */
   mesh: boolean
   protocol: string
+  /** Whom its callers may meet besides itself: the service that its chain passes them on to. */
+  others: readonly string[]
   plain: CheckServiceNode[]
 }
 
@@ -84,10 +87,11 @@ export class Exporter {
       sharedIds.size === 0 ? '' : instances.flatMap(({ node }) => (sharedIds.has(node.id) ? node.id : [])).join()
     const services = new Map<string, Offered>()
     for (const name of names) {
-      const { mesh, protocol } = row(name)
+      const { mesh, protocol, others } = row(name)
       if (!mesh) continue
-      const encode = () => encodeNodes(this.#synthetic(name, protocol, gateways, sharedIds))
-      services.set(name + sidecarSuffix, make(`synthetic ${name}`, `${gatewayReading.index} ${protocol} ${sharedBy(gateways)}`, encode))
+      const encode = () => encodeNodes(this.#synthetic(name, row(name), gateways, sharedIds))
+      const version = [gatewayReading.index, protocol, sharedBy(gateways), ...others].join(' ')
+      services.set(name + sidecarSuffix, make(`synthetic ${name}`, version, encode))
     }
     // A service that is really called `x-sidecar-proxy` would contradict the synthetic one; a real exporter lets it (7.2).
     for (const name of names) {
@@ -112,22 +116,25 @@ export class Exporter {
   }
 
   #readRow(name: string): Row {
-    const { tables } = this.#options
+    const { tables, datacenter, ca } = this.#options
     const instances = tables.instances(name)
     const connect = tables.connectInstances(name)
-    const protocol = tables.protocol(name)
+    const chain = readChain(tables, { service: name, datacenter, trustDomain: ca.trustDomain })
     const plain = exportable(name, instances.value)
+    const compiled = chain.value.ok ? chain.value.chain : undefined
+    const target = compiled && passedThrough(compiled)
     return {
-      topics: [...new Set([...instances.topics, ...connect.topics, ...protocol.topics])],
-      index: Math.max(instances.index, connect.index, protocol.index),
+      topics: [...new Set([...instances.topics, ...connect.topics, ...chain.topics])],
+      index: Math.max(instances.index, connect.index, chain.index),
       ordinary: plain.length > 0,
-      mesh: connect.value.length > 0,
-      protocol: protocol.value,
+      mesh: connect.value.length > 0 || (compiled !== undefined && compiled.default !== true),
+      protocol: compiled?.protocol ?? 'tcp',
+      others: target === undefined || target.service === name ? [] : [target.service],
       plain,
     }
   }
 
-  /** Sorted plain names: those given by name, registered or not, and for `*` every ordinary service there is (7.1). */
+  /** Sorted plain names: those given by name, registered or not, and for `*` every ordinary service there is and every name that has a chain (7.1). */
   #names(note: <T>(reading: Reading<T>) => T, isOrdinary: (name: string) => boolean): string[] {
     const { tables, peer } = this.#options
     const entry = note(tables.configEntry('exported-services', 'default'))
@@ -135,14 +142,22 @@ export class Exporter {
     const names = new Set<string>()
     for (const { name } of rows) {
       if (name !== '*') names.add(name)
-      else for (const each of note(tables.services()).keys()) if (isOrdinary(each)) names.add(each)
+      else {
+        for (const each of note(tables.services()).keys()) if (isOrdinary(each)) names.add(each)
+        for (const each of note(chainNames(tables))) names.add(each)
+      }
     }
     names.delete(neverExported)
     return [...names].toSorted()
   }
 
   /** One instance for each of our mesh gateways, in their order, with their address and their health (7.4). */
-  #synthetic(name: string, protocol: string, gateways: readonly CheckServiceNode[], sharedIds: ReadonlySet<string>): WireInstance[] {
+  #synthetic(
+    name: string,
+    { protocol, others }: Row,
+    gateways: readonly CheckServiceNode[],
+    sharedIds: ReadonlySet<string>,
+  ): WireInstance[] {
     const { ca, datacenter, peer } = this.#options
     return gateways.map((gateway, i) => {
       const id = `${name}${sidecarSuffix}-instance-${i}`
@@ -161,7 +176,11 @@ export class Exporter {
             PeerMeta: {
               SNI: [externalSni(name, peer, ca.trustDomain)],
               // The gateway's identity counts for every protocol: where it terminates, the caller sees it and not the service.
-              SpiffeID: [serviceId(ca.trustDomain, datacenter, name), meshGatewayId(ca.trustDomain, datacenter)],
+              SpiffeID: [
+                serviceId(ca.trustDomain, datacenter, name),
+                meshGatewayId(ca.trustDomain, datacenter),
+                ...others.map(other => serviceId(ca.trustDomain, datacenter, other)),
+              ],
               Protocol: protocol,
             },
           },

@@ -6,7 +6,7 @@ import { Peering } from '../../../src/mesh/peering.ts'
 import { compile, resourceKey, type GatewayPlan } from '../../../src/mesh/plan.ts'
 import { externalSni, internalSni, peeringServerName } from '../../../src/mesh/sni.ts'
 import type { Resource } from '../../../src/mesh/snapshot.ts'
-import { meshGatewayId } from '../../../src/mesh/spiffe.ts'
+import { meshGatewayId, serviceId } from '../../../src/mesh/spiffe.ts'
 import { east, own, valuesOf, World } from './world.ts'
 
 let world: World
@@ -78,6 +78,24 @@ t.test('an exported service has a name for each peer, while something of it is i
   )
   await world.exports([])
   t.same(rows('exported'), [])
+})
+
+t.test('where the gateway is told to, exported http ends at it and goes on to the service', async t => {
+  await world.peer('east', east)
+  await world.meshService('api', {}, 21_001)
+  await world.meshService('db', {}, 21_002)
+  await world.entry({ kind: 'service-defaults', name: 'api', protocol: 'http' })
+  await world.exports([{ name: '*', peers: ['east'] }])
+  t.same(Object.keys(valuesOf(resources(), 'upstream')), [], 'otherwise bytes pass')
+  await gateway({ isthmus_terminate_http: true })
+  const row = (service: string) => ({ sni: externalSni(service, 'east', own), service, peer: 'east', endpoints: service })
+  t.same(rows('exported'), [{ ...row('api'), upstream: 'api' }, row('db')], 'bytes pass whatever was asked for')
+  t.match(valuesOf(resources(), 'upstream'), {
+    api: { peer: '', protocol: 'http', sni: internalSni('api', 'dc1', own), spiffeIds: [serviceId(own, 'dc1', 'api')], endpoints: 'api' },
+  })
+  t.ok(valuesOf(resources(), 'roots')['east'], 'it knows whom callers are believed by')
+  const { wan, upstreams, problems } = plan()
+  t.match([wan.get(externalSni('api', 'east', own))?.upstream, [...upstreams.keys()], problems], ['api', ['api'], []])
 })
 
 t.test('own services have internal names', async t => {

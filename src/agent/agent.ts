@@ -47,6 +47,7 @@ export interface Agent {
 export async function startAgent(sources: ConfigSources, options: AgentOptions = {}): Promise<Agent> {
   const config = loadConfig(sources)
   const logger = options.logger ?? createLogger({ level: config.logLevel })
+  for (const warning of config.warnings) logger.warn({ warning }, 'part of the configuration was passed over')
   const { parts, grpcTlsPort, closing } = await wireAgent(config, { ...options, logger })
   try {
     const { dns, http } = config.doors

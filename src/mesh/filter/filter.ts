@@ -181,7 +181,9 @@ function compileRegex(pattern: string): RE2JS {
   try {
     return RE2JS.compile(pattern)
   } catch (error) {
-    throw new FilterRefusal(`Failed to compile regular expression ${JSON.stringify(pattern)}: ${messageOf(error).replace(/: `?([^`]*)`?$/, ': `$1`')}`)
+    throw new FilterRefusal(
+      `Failed to compile regular expression ${JSON.stringify(pattern)}: ${messageOf(error).replace(/: `?([^`]*)`?$/, ': `$1`')}`,
+    )
   }
 }
 

@@ -251,7 +251,8 @@ class ChainCompiler {
     if (entry?.loadBalancer) node.loadBalancer = entry.loadBalancer
     if (failover) return node
     this.#add(node)
-    const section = entry?.failover?.[serviceSubset] ?? entry?.failover?.['*']
+    const { failover: sections = {} } = entry ?? {}
+    const section = Object.hasOwn(sections, serviceSubset) ? sections[serviceSubset] : sections['*']
     const targets = section ? failoverTargets(target, section) : []
     if (targets.length > 0) {
       this.#deeper(() => {

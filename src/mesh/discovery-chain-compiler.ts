@@ -43,7 +43,13 @@ export interface ChainRequest {
 
 export type CompiledChain = { ok: true; chain: DiscoveryChain } | { ok: false; problem: string }
 
-export const chainLimits = { maxNodes: 2048, maxSplits: 1024, maxDepth: 64 } as const
+export const chainLimits = {
+  maxNodes: 2048,
+  maxSplits: 1024,
+  maxDepth: 64,
+  /** As JSON: a proxy takes no longer line from its agent (proxy/snapshot-client), and it holds more than the chain. */
+  maxLength: 2 * 1024 * 1024,
+} as const
 
 export function compileChain(request: ChainRequest, entries: ChainEntries): CompiledChain {
   try {
@@ -112,6 +118,7 @@ class ChainCompiler {
     const { meta } = this.#entries.serviceDefaults(service) ?? {}
     if (meta && Object.keys(meta).length > 0) chain.serviceMeta = meta
     if (this.#isDefault(start.node)) chain.default = true
+    else if (JSON.stringify(chain).length > chainLimits.maxLength) throw this.#tooMuch(`${chainLimits.maxLength} characters`)
     return chain
   }
 

@@ -196,9 +196,10 @@ class ChainCompiler {
     this.#add(node)
     this.#advanced = true
     this.#deeper(() => {
-      for (const definition of entry.splits ?? []) {
+      for (const [i, definition] of (entry.splits ?? []).entries()) {
         const next = this.#split(definition, service)
-        node.splits!.push({ definition, weight: definition.weight, nextNode: keyOf(next.node), via: next.via })
+        const from = `service-splitter/${entry.name}[${i}]`
+        node.splits!.push({ definition, weight: definition.weight, nextNode: keyOf(next.node), via: next.via, entry: from })
         // Requests of one split share a route, which has one way of hashing: the first that is found.
         const { loadBalancer } = next.node
         if (next.node.type === 'resolver' && node.loadBalancer === undefined && isHashing(loadBalancer)) node.loadBalancer = loadBalancer
@@ -369,7 +370,8 @@ class ChainCompiler {
       definition: mergedSplit(each.definition, split.definition),
       weight: scaledWeight((split.weight * each.weight) / 100) / 100,
       nextNode: each.nextNode,
-      via: [...split.via, ...each.via],
+      via: [split.entry, ...split.via, ...each.via],
+      entry: each.entry,
     }))
   }
 

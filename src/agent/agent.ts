@@ -52,8 +52,10 @@ export async function startAgent(sources: ConfigSources, options: AgentOptions =
     const { dns, http } = config.doors
     let dnsPort: number | undefined
     if (dns) {
-      const { tables, metrics } = parts
-      const door = await startDnsDoor({ address: dns.host, port: dns.port, tables, config, datacenter: config.datacenter, logger, metrics })
+      const { tables, metrics, peerings } = parts
+      const freshness = (peer: string, service: string) => peerings.freshness(peer, service)
+      const { datacenter } = config
+      const door = await startDnsDoor({ address: dns.host, port: dns.port, tables, config, datacenter, freshness, logger, metrics })
       dnsPort = closing.keep(door, each => each.close()).port
       parts.config.ports.dns = dnsPort
     }

@@ -79,6 +79,11 @@ export class Tables {
     return new Promise(resolve => this.#awaited.push({ revision, resolve }))
   }
 
+  /** Resolves when the tables show what the store holds now. */
+  current(): Promise<void> {
+    return this.reached(this.#store.revision)
+  }
+
   /** Resolves true when a topic changed after `index`, false at the timeout or an abort. */
   waitFor(topics: readonly string[], index: number, timeoutMs: number, signal?: AbortSignal): Promise<boolean> {
     return this.#topics.waitFor(topics, index, timeoutMs, signal)
@@ -198,6 +203,16 @@ export class Tables {
   /** One of them as it stands, for its writer. */
   importedService(peer: string, service: string): ImportedService | undefined {
     return this.#imported.record(peer, service)
+  }
+
+  /** False where chunks of an imported set are missing, or were changed after it was written. */
+  isWhole(peer: string, service: string): boolean {
+    return this.#imported.isWhole(peer, service)
+  }
+
+  /** Every imported set of a peer as it stands, unsorted, for whoever checks them. */
+  importedSets(peer: string): Iterable<{ record: ImportedService; whole: boolean }> {
+    return this.#imported.sets(peer)
   }
 
   /** Peers of which anything imported is left, generations that no longer count included. */

@@ -4,7 +4,9 @@
  */
 import { encode } from '../../lib/shape.ts'
 import { HealthCheck } from '../../mesh/check.ts'
+import { Freshness } from '../../mesh/freshness.ts'
 import { CheckServiceNode } from '../../mesh/service.ts'
+import { sidecarSuffix } from '../../wire/peer-stream.ts'
 import type { Reading, Tables } from '../catalog/tables.ts'
 import { hasNodeMeta, hasTags, readHeaders } from './answers.ts'
 import { blockingRead, waitParams } from './blocking.ts'
@@ -28,7 +30,11 @@ function isStreaming(query: Query, cached: boolean): boolean {
   return (waitParams(query).index > 0 || cached) && !query.has('near') && !query.has('merge-central-config')
 }
 
-function instanceList(read: (tables: Tables, name: string, peer: string) => Reading<CheckServiceNode[]>): (call: Call) => Promise<Reply> {
+/** `setOf`: what the instances of a peer are replicated as (spec/peering-wire.md 7.4). */
+function instanceList(
+  read: (tables: Tables, name: string, peer: string) => Reading<CheckServiceNode[]>,
+  setOf: (name: string) => string,
+): (call: Call) => Promise<Reply> {
   return async call => {
     if (call.rest === '') throw badRequest('Missing service name')
     const passing = onlyPassing(call.query)
@@ -48,7 +54,14 @@ function instanceList(read: (tables: Tables, name: string, peer: string) => Read
       backend: streaming ? 'streaming' : 'blocking-query',
       cached: call.read.cached,
     })
-    return json(applyFilter(call.query, CheckServiceNode, selected).map(encodeInstance), headers)
+    const found = applyFilter(call.query, CheckServiceNode, selected).map(encodeInstance)
+    if (peer === '') return json(found, headers)
+    // isthmus's own: how old what a peer told us may be, as of this answer. Ages wake no blocking query.
+    const freshness = encode(Freshness, call.agent.peerings.freshness(peer, setOf(call.rest)))
+    return json(
+      found.map(each => ({ ...(each as object), Freshness: freshness })),
+      headers,
+    )
   }
 }
 
@@ -79,13 +92,19 @@ export const healthRoutes: Route[] = [
     method: 'GET',
     path: '/v1/health/service/*',
     what: 'instances of a service with their checks; ?peer= for those of a peer',
-    handler: instanceList((tables, name, peer) => tables.instances(name, peer)),
+    handler: instanceList(
+      (tables, name, peer) => tables.instances(name, peer),
+      name => name,
+    ),
   },
   {
     method: 'GET',
     path: '/v1/health/connect/*',
     what: 'what reaches a service over the mesh, with checks; ?peer= for the gateways of a peer',
-    handler: instanceList((tables, name, peer) => tables.connectInstances(name, peer)),
+    handler: instanceList(
+      (tables, name, peer) => tables.connectInstances(name, peer),
+      name => `${name}${sidecarSuffix}`,
+    ),
   },
   { method: 'GET', path: '/v1/health/ingress/*', what: 'ingress gateways that expose a service (none in this version)', handler: ingress },
   {

@@ -9,6 +9,7 @@ import { MeshError, messageOf } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
 import type { Registry } from '../../lib/metrics.ts'
 import { Turns } from '../../lib/turns.ts'
+import type { Freshness } from '../../mesh/freshness.ts'
 import type { Peering } from '../../mesh/peering.ts'
 import { encodeToken, type PeeringToken } from '../../mesh/peering-token.ts'
 import { peeringServerName } from '../../mesh/sni.ts'
@@ -24,7 +25,7 @@ import { readToken, spendToken } from './exchange.ts'
 import { Exporter } from './exporter.ts'
 import { Importer, type ImportLimits } from './importer.ts'
 import { LivePeering, streamStatusOf } from './live-peering.ts'
-import { peeringMetrics, type PeeringCondition } from './metrics.ts'
+import { peeringMetrics } from './metrics.ts'
 import { PeeringRecords, putSecrets } from './records.ts'
 import {
   checkEnabled,
@@ -38,7 +39,7 @@ import {
 } from './requests.ts'
 import { newSecret, withToken, type DialerSecrets } from './secrets.ts'
 import type { Identity } from './session.ts'
-import { warningsOf } from './warnings.ts'
+import { PeeringView } from './view.ts'
 
 export interface PeeringsOptions {
   store: Store
@@ -62,6 +63,7 @@ export class Peerings {
   readonly #records: PeeringRecords
   /** By the peering's id. */
   readonly #live = new Map<string, LivePeering>()
+  readonly #view: PeeringView
   readonly #cleaning = new Set<Promise<void>>()
   /** By name: making, establishing and clearing away never overlap. */
   readonly #turns = new Turns()
@@ -79,7 +81,8 @@ export class Peerings {
       isBusy: id => this.#live.get(id)?.isBusy ?? false,
       begin: (peering, link, anew) => this.#liveOf(peering).begin(this.#identity(peering, ''), link, anew),
     })
-    peeringMetrics(options.metrics, () => this.#conditions())
+    this.#view = new PeeringView({ tables: options.tables, clock: options.clock, live: id => this.#live.get(id) })
+    peeringMetrics(options.metrics, () => this.#view.conditions())
   }
 
   /** Takes up what is stored: dials, and finishes deletions that a stop interrupted. */
@@ -260,27 +263,16 @@ export class Peerings {
   }
 
   read(name: string): Reading<Peering | undefined> {
-    const reading = this.#options.tables.peering(name)
-    if (!reading.value) return reading
-    const warnings = warningsOf(this.#live.get(reading.value.id)?.status, reading.value.name, this.#options.tables)
-    return { ...reading, value: { ...this.#seen(reading.value), warnings } }
+    return this.#view.read(name)
   }
 
   list(): Reading<Peering[]> {
-    const reading = this.#options.tables.peerings()
-    return { ...reading, value: reading.value.map(peering => this.#seen(peering)) }
+    return this.#view.list()
   }
 
-  #seen(peering: Peering): Peering {
-    const live = this.#live.get(peering.id)
-    return { ...peering, state: live?.stateOf(peering) ?? peering.state, streamStatus: streamStatusOf(live?.status) }
-  }
-
-  #conditions(): PeeringCondition[] {
-    return this.#options.tables.peerings().value.map(peering => {
-      const live = this.#live.get(peering.id)
-      return { name: peering.name, state: live?.stateOf(peering) ?? peering.state, silentMs: live?.silentMs, status: live?.status }
-    })
+  /** How old what we hold of one set of a peer may be: a service, or with the suffix the proxies by which it is called. */
+  freshness(peer: string, id: string): Freshness {
+    return this.#view.freshness(peer, id)
   }
 
   #liveOf(peering: Peering): LivePeering {

@@ -2,7 +2,7 @@
 // agents restarted and killed. Not one request fails. A gateway that is killed costs at most what could not be sent again.
 import t from 'tap'
 import { freePorts } from '../support/free-ports.ts'
-import { PacedTraffic, type Stretch } from '../support/paced-traffic.ts'
+import { fullPace, halfPace, PacedTraffic, type Stretch } from '../support/paced-traffic.ts'
 import { call, until, type ClusterProcess } from '../support/processes.ts'
 import { eastName, startTwoClusters, westName, type Seen } from '../support/two-clusters.ts'
 
@@ -21,7 +21,7 @@ t.test('nothing fails while things around it change', async t => {
   t.teardown(() => scene.stop())
   const { east, west } = scene
   const isRight = ({ status, json }: { status: number; json: unknown }, body: string) => status === 200 && (json as Seen).body === body
-  const traffic = new PacedTraffic({ httpPorts: [scene.apiPort], tunnelPort: scene.dbPort, isRight })
+  const traffic = new PacedTraffic({ httpPorts: [scene.apiPort], tunnelPort: scene.dbPort, isRight, pace: deep ? fullPace : halfPace })
   t.teardown(() => traffic.stop())
   await pause(1000)
 

@@ -264,6 +264,10 @@ class BothWays {
     )
   }
 
+  async settled(): Promise<void> {
+    await Promise.all(this.#traffic.map(each => each.settled()))
+  }
+
   async during(what: string, action: () => Promise<void>, afterMs: number): Promise<Stretch[]> {
     let acting: Promise<void> | undefined
     return Promise.all(this.#traffic.map(each => each.during(what, () => (acting ??= action()), afterMs)))
@@ -343,7 +347,7 @@ async function killGateway({ caller, callee }: Way): Promise<void> {
 async function upheaval(ways: Way[]): Promise<void> {
   const traffic = new BothWays(ways)
   try {
-    await pause(2000)
+    await traffic.settled()
     const idle = await traffic.during('nothing happens', () => pause(5000), 0)
     isBusy = idle.some(stretch => stretch.failed.some(isLate))
     if (isBusy) say('THIS MACHINE IS TOO BUSY: requests are late while nothing happens, so late ones are shown and fail no row')

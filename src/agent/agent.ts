@@ -165,13 +165,14 @@ export async function wireAgent(config: AgentConfig, options: Required<Pick<Agen
 /** The peerings and the door that other clusters come in by. They know the port that others dial only once it is open. */
 async function openPeering(
   config: AgentConfig,
-  parts: Omit<PeeringsOptions, 'addresses' | 'enabled' | 'allowPlaintext' | 'ca'> & { ca: CertificateAuthority },
+  parts: Omit<PeeringsOptions, 'addresses' | 'locality' | 'enabled' | 'allowPlaintext' | 'ca'> & { ca: CertificateAuthority },
   closing: Closing,
 ): Promise<{ peerings: Peerings; grpcTlsPort: number | undefined }> {
   let grpcTlsPort: number | undefined
   const { grpc: plaintext, grpcTls } = config.doors
   const peerings = new Peerings({
     ...parts,
+    locality: config.locality,
     addresses: () => (grpcTlsPort === undefined ? [] : [hostPort(config.advertiseAddrWan, grpcTlsPort)]),
     enabled: { peering: config.peering.enabled, connect: config.connect.enabled, grpcTls: grpcTls !== undefined },
     allowPlaintext: config.peering.allowPlaintext,
@@ -209,6 +210,7 @@ function ownNode(config: AgentConfig, tables: Tables): Node {
       ...(wan.includes(':') ? { wan_ipv6: wan } : { wan_ipv4: wan }),
     },
     meta: { 'consul-network-segment': '', 'consul-version': consulVersion, ...config.nodeMeta },
+    ...(config.locality && { locality: config.locality }),
     createIndex: 0,
     modifyIndex: 0,
   }

@@ -4,7 +4,7 @@
  */
 import type { Memo } from './memo.ts'
 import type { EndpointsPlan, GatewayRoute } from './plan.ts'
-import { internalSni, isExternalSniOf, peeringServerName } from './sni.ts'
+import { internalSni, isExternalSniOf, isPeeringServerName, peeringServerName } from './sni.ts'
 import type { Self, SniRoute } from './snapshot.ts'
 
 export interface RouteRow {
@@ -66,6 +66,10 @@ function rowProblem(scope: GatewayRoute['scope'], row: SniRoute, { self, trustDo
   if (row.upstream !== undefined && (scope !== 'exported' || !upstreams.has(row.upstream)))
     return `no upstream ${row.upstream} for its requests`
   if (scope === 'server') return sameName(row.sni, peeringServerName(datacenter, trustDomain)) ? undefined : 'not our peering server'
+  if (scope === 'peer-server') {
+    const own = sameName(row.sni, peeringServerName(datacenter, trustDomain))
+    return isPeeringServerName(row.sni) && !own ? undefined : "not the name of another cluster's peering server"
+  }
   if (scope === 'internal') {
     return sameName(row.sni, internalSni(row.service, datacenter, trustDomain)) ? undefined : `not the internal name of ${row.service}`
   }

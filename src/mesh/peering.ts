@@ -60,6 +60,29 @@ export const Peering = z.object({
 })
 export type Peering = z.infer<typeof Peering>
 
+/** Servers of another cluster, by the name that their certificate carries. */
+export interface PeeringServers {
+  serverName: string
+  addresses: readonly string[]
+}
+
+/** A peering as it is kept: with what gateways must know, and no API shows. */
+export type StoredPeering = Peering & {
+  /** Dialers only. When not empty, only these are dialled. */
+  manualServerAddresses?: string[]
+  /** Dialers only: whose token is being spent at this moment; not yet, and perhaps never, what the rest of the record tells. */
+  exchanging?: PeeringServers
+}
+
+/** Whom a peering dials. */
+export function dialledServers({
+  peerServerName = '',
+  peerServerAddresses = [],
+  manualServerAddresses = [],
+}: StoredPeering): PeeringServers {
+  return { serverName: peerServerName, addresses: manualServerAddresses.length > 0 ? manualServerAddresses : peerServerAddresses }
+}
+
 /** What a peer says about its CA. `trustDomain` is pinned by the first bundle (DESIGN 5). */
 export const TrustBundle = z.object({
   peer: z.string(),

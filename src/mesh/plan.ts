@@ -89,7 +89,7 @@ export interface GatewayRoute extends EndpointsPlan {
   sni: string
   service: string
   peer: string
-  scope: 'exported' | 'server' | 'internal' | 'imported'
+  scope: 'exported' | 'server' | 'internal' | 'imported' | 'peer-server'
   /** TLS ends here, and requests go on by this upstream of the plan. */
   upstream?: string | undefined
 }
@@ -175,7 +175,7 @@ class Compiler {
 
   gateway(revision: number): GatewayPlan {
     const self = this.#self
-    const rows = (['exported', 'server', 'internal', 'imported'] as const).flatMap(scope =>
+    const rows = (['exported', 'server', 'internal', 'imported', 'peer-server'] as const).flatMap(scope =>
       allOf(this.#resources, scope).map(({ version, value }) => ({ scope, version, value })),
     )
     const roots = this.#roots()

@@ -116,7 +116,7 @@ export type SniRoute = z.infer<typeof SniRoute>
 /**
  * `exported`: own services under their external names, served on the WAN address (and the LAN one). `server`: the peering servers,
  * likewise. `internal`: own services under internal names, LAN only. `imported`: services of peers (mode local), LAN only; each in
- * its own peer's trust domain.
+ * its own peer's trust domain. `peer-server`: the peering servers of clusters that ours dials, LAN only.
  */
 const kinds = {
   self: Self,
@@ -128,6 +128,7 @@ const kinds = {
   server: SniRoute,
   internal: SniRoute,
   imported: SniRoute,
+  'peer-server': SniRoute,
 } as const
 export const resourceKinds = kinds
 export type ResourceKind = keyof typeof kinds

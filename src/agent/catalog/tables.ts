@@ -6,7 +6,7 @@
 import type { ConfigEntry, ConfigEntryKind, EntryOf } from '../../mesh/config-entry.ts'
 import type { HealthCheck } from '../../mesh/check.ts'
 import type { Node } from '../../mesh/node.ts'
-import type { Peering, TrustBundle } from '../../mesh/peering.ts'
+import type { StoredPeering, TrustBundle } from '../../mesh/peering.ts'
 import type { CheckServiceNode, NodeService } from '../../mesh/service.ts'
 import type { Store, Watch, WatchBatch, WatchEvent } from '../store/store.ts'
 import { ImportedTable } from './imported-table.ts'
@@ -33,7 +33,7 @@ export class Tables {
   readonly #imported = new ImportedTable(this.#topics)
   readonly #kv = new KvTable(this.#topics)
   readonly #config = new RecordTable<ConfigEntry>(this.#topics, 'config', { grouped: true })
-  readonly #peerings = new RecordTable<Peering>(this.#topics, 'peering')
+  readonly #peerings = new RecordTable<StoredPeering>(this.#topics, 'peering')
   readonly #trustBundles = new RecordTable<TrustBundle>(this.#topics, 'trust-bundle')
   readonly #virtualIps = new RecordTable<{ address: string }>(this.#topics, 'virtual-ip')
   /** Who holds each virtual address. */
@@ -176,15 +176,15 @@ export class Tables {
     return this.#topics.read(value, ...own.topics, ...global.topics)
   }
 
-  peerings(): Reading<Peering[]> {
+  peerings(): Reading<StoredPeering[]> {
     return this.#peerings.list()
   }
 
-  peering(name: string): Reading<Peering | undefined> {
+  peering(name: string): Reading<StoredPeering | undefined> {
     return this.#peerings.get(name)
   }
 
-  peeringById(id: string): Peering | undefined {
+  peeringById(id: string): StoredPeering | undefined {
     return this.#peerings.find(peering => peering.id === id)
   }
 

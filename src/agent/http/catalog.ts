@@ -85,10 +85,12 @@ function selectServices(call: Call, all: Map<string, string[]>): Map<string, str
   return found
 }
 
-function serviceList(read: (tables: Tables, name: string) => Reading<CheckServiceNode[]>): (call: Call) => Promise<Reply> {
+/** `?peer=` is honoured as by Consuls after 1.16, which answers what is local in the place of what was asked for. */
+function serviceList(read: (tables: Tables, name: string, peer: string) => Reading<CheckServiceNode[]>): (call: Call) => Promise<Reply> {
   return async call => {
     if (call.rest === '') throw badRequest('Missing service name')
-    const reading = await blockingRead(call, () => read(call.agent.tables, call.rest))
+    const peer = call.query.get('peer')
+    const reading = await blockingRead(call, () => read(call.agent.tables, call.rest, peer))
     const tags = call.query.all('tag')
     const meta = call.query.all('node-meta')
     const selected = reading.value.filter(each => hasTags(each.service.tags, tags) && hasNodeMeta(each.node.meta, meta)).map(serviceNodeOf)
@@ -154,14 +156,14 @@ export const catalogRoutes: Route[] = [
   {
     method: 'GET',
     path: '/v1/catalog/service/*',
-    what: 'lists the instances of a service',
-    handler: serviceList((tables, name) => tables.instances(name)),
+    what: 'lists the instances of a service; ?peer= for those of a peer',
+    handler: serviceList((tables, name, peer) => tables.instances(name, peer)),
   },
   {
     method: 'GET',
     path: '/v1/catalog/connect/*',
-    what: 'lists what reaches a service over the mesh: its sidecars and native instances',
-    handler: serviceList((tables, name) => tables.connectInstances(name)),
+    what: 'lists what reaches a service over the mesh: its sidecars and native instances; ?peer= for the gateways of a peer',
+    handler: serviceList((tables, name, peer) => tables.connectInstances(name, peer)),
   },
   { method: 'GET', path: '/v1/catalog/node/*', what: 'one node with its services by id', handler: node },
   { method: 'GET', path: '/v1/catalog/node-services/*', what: 'one node with its services as a list', handler: nodeServices },

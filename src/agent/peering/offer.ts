@@ -3,7 +3,16 @@
  * queue: a resource that changes while the stream is full is sent once, in its latest state, when there is room again; identical
  * content is not sent twice on one stream (spec/peering-wire.md 7.5).
  */
-import { formatNonce, isTypeUrl, resourceIds, sidecarSuffix, typeUrls, upsert, type TypeUrl } from '../../wire/peer-stream.ts'
+import {
+  formatNonce,
+  isTypeUrl,
+  messageLimits,
+  resourceIds,
+  sidecarSuffix,
+  typeUrls,
+  upsert,
+  type TypeUrl,
+} from '../../wire/peer-stream.ts'
 import type { ReplicationMessage } from '../../wire/gen/peerstream.ts'
 import { serviceSlots, slots } from '../../wire/freshness.ts'
 import { applyList, idsIn, keptBy, newLedger, note, type Ledger } from './ledger.ts'
@@ -48,8 +57,7 @@ export interface Outbox {
 
 /** While this much is on its way nothing further is handed over. */
 const highWaterBytes = 1024 * 1024
-/** A real peer sends and receives at most this (5.6), in both roles; what comes after is the room for everything but the value. */
-const maxMessageBytes = 8 * 1024 * 1024
+/** Room in a message for everything but the value. */
 const envelopeBytes = 512
 
 const nothing = new Uint8Array(0)
@@ -91,7 +99,7 @@ export function flush(outbox: Outbox): { messages: ReplicationMessage[]; listSen
   const { offer, subscribed } = outbox
   const put = (url: TypeUrl, id: string, offered: Offered): boolean => {
     const key = `${url} ${id}`
-    const fits = offered.value.length + 2 * url.length + id.length + envelopeBytes <= maxMessageBytes
+    const fits = offered.value.length + 2 * url.length + id.length + envelopeBytes <= messageLimits.sent
     const digest = fits ? offered.digest : `oversized ${offered.digest}`
     if (outbox.sent.get(key) === digest) return true
     if (outbox.unsentBytes >= highWaterBytes) return false

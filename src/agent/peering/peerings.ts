@@ -10,7 +10,8 @@ import type { Logger } from '../../lib/log.ts'
 import type { Registry } from '../../lib/metrics.ts'
 import { Turns } from '../../lib/turns.ts'
 import type { Freshness } from '../../mesh/freshness.ts'
-import type { Peering } from '../../mesh/peering.ts'
+import type { Locality } from '../../mesh/node.ts'
+import { dialledServers, type Peering, type StoredPeering } from '../../mesh/peering.ts'
 import { encodeToken, type PeeringToken } from '../../mesh/peering-token.ts'
 import { peeringServerName } from '../../mesh/sni.ts'
 import type { CertificateAuthority } from '../ca/authority.ts'
@@ -21,7 +22,7 @@ import type { Store } from '../store/store.ts'
 import { Acceptor, type PeerStreamHandlers } from './acceptor.ts'
 import { localGatewayAddresses, serverAddresses } from './addresses.ts'
 import type { Target } from './dialer.ts'
-import { readToken, spendToken } from './exchange.ts'
+import { dialledAddresses, readToken, spendToken } from './exchange.ts'
 import { Exporter } from './exporter.ts'
 import { Importer, type ImportLimits } from './importer.ts'
 import { LivePeering, streamStatusOf } from './live-peering.ts'
@@ -47,6 +48,8 @@ export interface PeeringsOptions {
   catalog: Catalog
   ca: Pick<CertificateAuthority, 'trustDomain' | 'roots'>
   datacenter: string
+  /** Of the servers; a region, and perhaps a zone. */
+  locality?: Locality | undefined
   clock: Clock
   logger: Logger
   metrics: Registry
@@ -89,7 +92,8 @@ export class Peerings {
   async start(): Promise<void> {
     for (const peering of this.#options.tables.peerings().value) {
       if (peering.state === 'DELETING') this.#clean(peering)
-      else if (peering.state !== 'TERMINATED' && isDialer(peering)) await this.#dial(peering, false)
+      else if (peering.state === 'TERMINATED') this.#work(peering, () => this.#forgetRest(peering.name))
+      else if (isDialer(peering)) await this.#dial(peering, false)
     }
   }
 
@@ -109,7 +113,7 @@ export class Peerings {
   }
 
   async generateToken(request: GenerateTokenRequest): Promise<string> {
-    const { tables, ca, datacenter, addresses } = this.#options
+    const { tables, ca, addresses, datacenter } = this.#options
     checkTokenRequest(request, this.#options.enabled)
     const name = request.peerName
     const roots = ca.roots().value.roots
@@ -128,8 +132,14 @@ export class Peerings {
       serverName: peeringServerName(datacenter, ca.trustDomain),
       peerId: peering.id,
       establishmentSecret: secret,
-      remote: { partition: '', datacenter },
+      remote: this.#own(),
     })
+  }
+
+  /** What a peer is told of where we are. */
+  #own(): { partition: string; datacenter: string; locality?: Locality } {
+    const { datacenter, locality } = this.#options
+    return { partition: '', datacenter, ...(locality?.region && { locality }) }
   }
 
   /** The acceptor's record, new or as it is, with a new establishment secret. One that the peer ended begins anew under a new id. */
@@ -173,25 +183,36 @@ export class Peerings {
     // What a token says is visible even when its secret is refused; a peering that runs is not disturbed by a bad token.
     const fields = { ...fieldsOf(token), meta: meta ?? existing?.meta }
     const id = existing?.id ?? randomUUID()
-    const secrets: DialerSecrets = {
-      role: 'dialer',
-      tokenCa: token.ca.map(withNewline),
-      manualAddresses: token.manualServerAddresses,
-    }
+    const secrets: DialerSecrets = { role: 'dialer', tokenCa: token.ca.map(withNewline) }
     if (!existing) await this.#write(name, { ...newPeering(name, fields.meta), ...fields, id }, secrets)
-    const streamSecret = await spendToken(token, localGatewayAddresses(this.#options.tables), this.#options.clock)
+    const streamSecret = await this.#spend(name, token)
     await this.#live.get(id)?.stop({ cancel: true })
     this.#live.delete(id)
     // The token of another cluster: nothing of the one before stays, its trust domain least of all.
     if (existing && existing.peerServerName !== token.serverName) await this.#forgetImports(name)
     const current = this.#options.tables.peering(name).value
     checkWritable(current)
-    const established: Peering = { ...(current ?? newPeering(name, fields.meta)), ...fields, id, state: 'ESTABLISHING' }
+    const established: StoredPeering = { ...(current ?? newPeering(name, fields.meta)), ...fields, id, state: 'ESTABLISHING' }
     await this.#write(name, established, { ...secrets, stream: streamSecret })
     await this.#dial(established, true)
   }
 
-  async #write(name: string, peering: Peering, secrets: DialerSecrets): Promise<void> {
+  /** Our own gateways, where peering passes them, learn from the record whose name leads where before they are dialled (11). */
+  async #spend(name: string, token: PeeringToken): Promise<string> {
+    const gateways = localGatewayAddresses(this.#options.tables)
+    if (gateways.length === 0) return spendToken(token, gateways, this.#options.clock)
+    const exchanging = { serverName: token.serverName, addresses: dialledAddresses(token) }
+    const mark = (change: { exchanging?: StoredPeering['exchanging'] }) =>
+      this.#records.update(name, current => (current && isDialer(current) ? { ...current, ...change } : undefined))
+    await mark({ exchanging })
+    try {
+      return await spendToken(token, gateways, this.#options.clock)
+    } finally {
+      await mark({ exchanging: undefined })
+    }
+  }
+
+  async #write(name: string, peering: StoredPeering, secrets: DialerSecrets): Promise<void> {
     const stored = await this.#records.update(name, current => (current && current.id !== peering.id ? undefined : peering), [
       putSecrets(peering.id, secrets),
     ])
@@ -213,16 +234,26 @@ export class Peerings {
 
   /** The rest of a deletion: the farewell, what was imported, the record. */
   #clean(peering: Peering): void {
-    const work = this.#turns
-      .run(peering.name, () => this.#cleanNow(peering))
-      .catch((error: unknown) => {
-        this.#options.logger.error(
-          { peer: peering.name, error: messageOf(error) },
-          'deleting a peering failed; it goes on at the next start',
-        )
-      })
+    this.#work(peering, () => this.#cleanNow(peering))
+  }
+
+  /** Clears away in the peering's turn; closing waits for it. */
+  #work(peering: Peering, clear: () => Promise<void>): void {
+    const work = this.#turns.run(peering.name, clear).catch((error: unknown) => {
+      this.#options.logger.error(
+        { peer: peering.name, error: messageOf(error) },
+        'clearing a peering away failed; it goes on at the next start',
+      )
+    })
     this.#cleaning.add(work)
     void work.finally(() => this.#cleaning.delete(work))
+  }
+
+  /** What a stop kept from being forgotten when the peer had ended the peering. */
+  async #forgetRest(name: string): Promise<void> {
+    const { tables } = this.#options
+    if (tables.peering(name).value?.state !== 'TERMINATED') return
+    if (tables.importedServices(name).value.length > 0 || tables.trustBundle(name).value) await this.#forgetImports(name)
   }
 
   async #cleanNow(peering: Peering): Promise<void> {
@@ -325,13 +356,12 @@ export class Peerings {
   #targets(peering: Peering, secrets: DialerSecrets): Target[] {
     const current = this.#options.tables.peeringById(peering.id) ?? peering
     const { tables } = this.#options
-    const own = secrets.manualAddresses.length > 0 ? secrets.manualAddresses : (current.peerServerAddresses ?? [])
     // The roots of the trust bundle beside those of the token (7.6). With them also a peering that began in plaintext turns to TLS,
     // as a real dialer does: the addresses that come later are those of TLS.
-    const serverName = current.peerServerName ?? ''
+    const { serverName, addresses } = dialledServers(current)
     const bundle = serverName === '' ? [] : (tables.trustBundle(peering.name).value?.rootPems ?? [])
     const caPems = [...new Set([...secrets.tokenCa, ...bundle])]
-    return [...localGatewayAddresses(tables), ...own].map(address => ({ address, serverName, caPems }))
+    return [...localGatewayAddresses(tables), ...addresses].map(address => ({ address, serverName, caPems }))
   }
 
   #identity(peering: Peering, streamSecret: string): Identity {
@@ -341,7 +371,7 @@ export class Peerings {
       peerId: dialer ? peering.peerId! : peering.id,
       peerName: peering.name,
       streamSecret,
-      remote: { partition: '', datacenter: this.#options.datacenter },
+      remote: this.#own(),
     }
   }
 }
@@ -369,6 +399,7 @@ function fieldsOf(token: PeeringToken) {
     peerCaPems: token.ca.map(withNewline),
     peerServerName: token.serverName,
     peerServerAddresses: token.serverAddresses,
+    manualServerAddresses: token.manualServerAddresses,
     remote: token.remote,
   }
 }

@@ -7,6 +7,14 @@ import type { SessionStatus } from './session.ts'
 /** Names that one warning lists. */
 const maxNamed = 10
 
+/** What only an operator can put right (peering-wire.md 5.2, 9.1). */
+function adviceOn(error: string): string {
+  if (/unknown PeerID|marked as deleted/.test(error))
+    return '; it was deleted there: delete it here, or establish it again with a new token'
+  if (/invalid peering stream secret|must be re-established/.test(error)) return '; establish it again with a new token'
+  return ''
+}
+
 export function warningsOf(
   status: SessionStatus | undefined,
   peer: string,
@@ -21,9 +29,11 @@ export function warningsOf(
       `the peer is connected, yet has not confirmed all that it exports ${since}; what is imported may stand still: look at what is refused here, else its operator at its agent`,
     )
   }
+  if (!status.connected && status.error)
+    warnings.push(`the stream to the peer ended: ${status.error.message}${adviceOn(status.error.message)}`)
   for (const { id, bytes } of status.oversized) {
     warnings.push(
-      `${id} is not exported: its definitions take ${bytes} bytes and a message at most ${messageLimits.dialer}; register fewer or smaller instances under this name`,
+      `${id} is not exported: its definitions take ${bytes} bytes and a message at most ${messageLimits.sent}; register fewer or smaller instances under this name`,
     )
   }
   if (status.refusedBundle !== undefined) {

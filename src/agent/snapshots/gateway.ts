@@ -1,9 +1,12 @@
 /**
  * What a mesh gateway is told: an explicit row for every name it serves. Own services under their external names for each peer they
- * are exported to, the peering servers where the mesh entry says so, and for callers inside: own services under internal names and
- * the imported ones, each in its own peer's trust domain (spec/data-plane.md 5.4, DESIGN 6).
+ * are exported to, the peering servers where the mesh entry says so, and for callers inside: own services under internal names, the
+ * imported ones, each in its own peer's trust domain, and the servers that ours dial (spec/data-plane.md 5.4, peering-wire.md 11, DESIGN 6).
  */
+import { hostPort, splitHostPort } from '../../lib/address.ts'
+import { aggregateStatus } from '../../mesh/check.ts'
 import { isHttpLike } from '../../mesh/config-entry.ts'
+import { dialledServers } from '../../mesh/peering.ts'
 import { wanAddress, type CheckServiceNode } from '../../mesh/service.ts'
 import { externalSni, internalSni, peeringServerName } from '../../mesh/sni.ts'
 import { names, type Self } from '../../mesh/snapshot.ts'
@@ -15,7 +18,6 @@ import { localRoots, rootsOfPeer } from './roots.ts'
 import { listenAddress } from './sidecar.ts'
 import { trafficOf } from './traffic.ts'
 import { hasNoInstance, peerMetaOf } from './upstreams.ts'
-import { aggregateStatus } from '../../mesh/check.ts'
 
 /** Asked for in the gateway's Proxy.Config by an operator whose gateway has one address only. */
 const lanNamesOnWan = 'isthmus_lan_names_on_wan'
@@ -106,6 +108,27 @@ function gatherServers(gathering: Gathering, context: SnapshotContext): void {
   const servers = gathering.read(context.tables.instances('consul')).map(atGrpcTls)
   gathering.add('endpoints', sni, lanEndpoints(servers))
   gathering.add('server', sni, { sni, service: 'consul', peer: '', endpoints: sni })
+  gatherPeerServers(gathering, context)
+}
+
+/** Of two peerings with one name of a server the one that was written last says where it is, and whose token is being spent, before both. */
+function gatherPeerServers(gathering: Gathering, { tables }: SnapshotContext): void {
+  const latest = gathering.read(tables.peerings()).toSorted((a, b) => b.modifyIndex - a.modifyIndex)
+  const rows = [
+    ...latest.flatMap(({ name, exchanging }) => (exchanging ? [{ name, servers: exchanging }] : [])),
+    ...latest.filter(each => each.state !== 'TERMINATED').map(each => ({ name: each.name, servers: dialledServers(each) })),
+  ]
+  for (const { name, servers } of rows) {
+    const sni = servers.serverName.toLowerCase()
+    const places = servers.addresses.flatMap(text => splitHostPort(text) ?? []).slice(0, snapshotLimits.maxEndpoints)
+    const endpoints = places.map(({ host, port }) => {
+      const address = host || 'localhost'
+      return { id: hostPort(address, port), address, port, weight: 1, healthy: true }
+    })
+    if (sni === '' || endpoints.length === 0) continue
+    gathering.add('endpoints', sni, { endpoints })
+    gathering.add('peer-server', sni, { sni, service: 'consul', peer: name, endpoints: sni })
+  }
 }
 
 /** A server's `consul` instance stands at its RPC port; the gRPC TLS port is in its meta. */

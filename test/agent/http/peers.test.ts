@@ -80,7 +80,8 @@ t.test('an exported service is seen with ?peer= and nowhere else', async t => {
   t.notOk('ImportedFreshness' in listed!.StreamStatus, 'every service only where one peering is read')
   for (const path of [
     '/v1/health/service/billing',
-    '/v1/catalog/service/billing?peer=east',
+    '/v1/catalog/service/billing',
+    '/v1/catalog/connect/billing?peer=east',
     '/v1/health/checks/billing?peer=east',
     '/v1/health/service/billing?peer=other',
   ]) {

@@ -144,6 +144,26 @@ void t.test('without a gateway a mesh service is an empty virtual proxy', async 
   t.equal(read().services.get('api')?.Nodes[0]?.Service?.Connect, undefined)
 })
 
+void t.test('an id that two nodes have is not sent: a real importer would forget the first of them', async t => {
+  const { cluster, read } = await scene(t)
+  const id = '11111111-2222-4333-8444-555555555555'
+  const node = async (name: string, given: string) => {
+    await cluster.catalog.register({ node: name, id: given, address: '10.0.0.1', service: { id: `web-${name}`, service: 'web' } })
+  }
+  await cluster.export({ web: ['shape'] })
+  await node('a', id)
+  await node('b', id.replaceAll('1', '9'))
+  const sent = () =>
+    read()
+      .services.get('web')!
+      .Nodes.map(({ Node }) => `${Node!.Node} ${Node!.ID}`)
+  t.same(sent(), [`a ${id}`, `b ${id.replaceAll('1', '9')}`])
+  await node('b', id)
+  t.same(sent(), ['a ', 'b '])
+  await cluster.catalog.deregister({ node: 'b' })
+  t.same(sent(), [`a ${id}`])
+})
+
 void t.test('one change encodes one service anew', async t => {
   const { cluster, read } = await scene(t)
   await cluster.register('n', 'web-1', 'web')

@@ -100,7 +100,7 @@ function localityOf(locality: { Region: string; Zone: string } | undefined): { r
 }
 
 /** The one byte sequence in which we differ on purpose: our Open says that we take digests (wire/freshness.ts). */
-function withoutMark(message: ReplicationMessage): ReplicationMessage {
+export function withoutMark(message: ReplicationMessage): ReplicationMessage {
   if (message.Payload?.$case !== 'open') return message
   const { _unknownFields: _mark, ...value } = message.Payload.value
   return { Payload: { $case: 'open', value } }

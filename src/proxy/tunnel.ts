@@ -81,8 +81,12 @@ export function openTunnel(left: Duplex, right: Duplex, options: TunnelOptions):
   }
 }
 
-/** A reset where the side is plain TCP; TLS says so by leaving out its close_notify. */
+/**
+ * A reset where the side is plain TCP; TLS says so by leaving out its close_notify. Not while the end of its writing half is on its way: libuv
+ * refuses to reset such a socket, and Node then takes it for closed, leaks it, and turns in a circle when the process ends.
+ */
 function abandon(side: Duplex): void {
-  if (side instanceof Socket && !(side instanceof TLSSocket) && !side.destroyed) side.resetAndDestroy()
+  const isEnding = side.writableEnded && !side.writableFinished
+  if (side instanceof Socket && !(side instanceof TLSSocket) && !side.destroyed && !isEnding) side.resetAndDestroy()
   else side.destroy()
 }

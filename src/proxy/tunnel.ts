@@ -7,6 +7,7 @@ import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { TLSSocket } from 'node:tls'
 import type { Borrower } from '../lib/read-buffer.ts'
+import { resetSocket } from '../lib/socket-reset.ts'
 import { TurnWriter } from '../lib/turn-writer.ts'
 
 export interface Tunnel {
@@ -81,12 +82,8 @@ export function openTunnel(left: Duplex, right: Duplex, options: TunnelOptions):
   }
 }
 
-/**
- * A reset where the side is plain TCP; TLS says so by leaving out its close_notify. Not while the end of its writing half is on its way: libuv
- * refuses to reset such a socket, and Node then takes it for closed, leaks it, and turns in a circle when the process ends.
- */
+/** A reset where the side is plain TCP; TLS says so by leaving out its close_notify. */
 function abandon(side: Duplex): void {
-  const isEnding = side.writableEnded && !side.writableFinished
-  if (side instanceof Socket && !(side instanceof TLSSocket) && !side.destroyed && !isEnding) side.resetAndDestroy()
+  if (side instanceof Socket && !(side instanceof TLSSocket)) resetSocket(side)
   else side.destroy()
 }

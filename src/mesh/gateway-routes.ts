@@ -17,8 +17,8 @@ interface RouteContext {
   self: Self
   /** By peer; our own under ''. */
   trustDomains: ReadonlyMap<string, string>
-  /** Names of those that requests may go on by. */
-  upstreams: ReadonlyMap<string, unknown>
+  /** Names of what requests may go on by. */
+  ways: ReadonlySet<string>
   memo: Memo
   endpoints(name: string): EndpointsPlan
   endpointsVersion(name: string): string
@@ -60,11 +60,10 @@ function hasOwnLan({ listen, wan }: Self): boolean {
   return wan !== undefined && (wan.address !== listen.address || wan.port !== listen.port)
 }
 
-function rowProblem(scope: GatewayRoute['scope'], row: SniRoute, { self, trustDomains, upstreams }: RouteContext): string | undefined {
+function rowProblem(scope: GatewayRoute['scope'], row: SniRoute, { self, trustDomains, ways }: RouteContext): string | undefined {
   const { datacenter, trustDomain } = self
   // Passed through instead, its requests would escape what was to be done with them.
-  if (row.upstream !== undefined && (scope !== 'exported' || !upstreams.has(row.upstream)))
-    return `no upstream ${row.upstream} for its requests`
+  if (row.upstream !== undefined && (scope !== 'exported' || !ways.has(row.upstream))) return `no upstream ${row.upstream} for its requests`
   if (scope === 'server') return sameName(row.sni, peeringServerName(datacenter, trustDomain)) ? undefined : 'not our peering server'
   if (scope === 'peer-server') {
     const own = sameName(row.sni, peeringServerName(datacenter, trustDomain))

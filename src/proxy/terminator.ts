@@ -7,17 +7,19 @@ import type { Socket } from 'node:net'
 import { createServer, type Server, type TLSSocket } from 'node:tls'
 import type { Logger } from '../lib/log.ts'
 import type { GatewayPlan, GatewayRoute, RootsPlan } from '../mesh/plan.ts'
+import { nowhere } from './chain.ts'
 import { serveHttp1 } from './http1/connection.ts'
 import { defaultHttp1Limits } from './http1/limits.ts'
 import { defaultHttp2Limits } from './http2/limits.ts'
 import { serveMux, type Served } from './mux-connection.ts'
+import type { Upstream } from './upstream.ts'
 import type { ProxyMetrics, RefusalReason, RequestTallies } from './metrics.ts'
-import { OutboundHttp } from './outbound.ts'
+import { OutboundHttp } from './outbound-http.ts'
 import { OutboundHttp2 } from './outbound-http2.ts'
 import { permitOf, presentedChain, readBundle, type Permit } from './permit.ts'
 import { readShared } from './socket-reads.ts'
-import { chooseAlpn, ClientContexts, contextKey, contextOptions, isHttp2, muxProtocol, type ProxyIdentity } from './tls.ts'
-import { Upstream } from './upstream.ts'
+import { chooseAlpn, contextKey, contextOptions, isHttp2, muxProtocol, type ProxyIdentity } from './tls.ts'
+import { Ways, type WaysPlan } from './ways.ts'
 import { xfccElement } from './xfcc.ts'
 
 export const terminatorLimits = {
@@ -28,7 +30,8 @@ export const terminatorLimits = {
 
 /** Where requests of one service go. */
 interface Target {
-  upstream: Upstream
+  name: string
+  protocol: string
   http2: OutboundHttp2 | undefined
   requests: RequestTallies
 }
@@ -50,7 +53,7 @@ export interface TerminatorOptions {
 export class Terminator {
   readonly #options: TerminatorOptions
   readonly #server: Server
-  readonly #contexts = new ClientContexts()
+  readonly #ways: Ways
   readonly #targets = new Map<string, Target>()
   readonly #connections = new Set<Connection>()
   readonly #expiry: NodeJS.Timeout
@@ -61,12 +64,13 @@ export class Terminator {
 
   constructor(options: TerminatorOptions) {
     this.#options = options
+    this.#ways = new Ways(options.metrics, defaultHttp2Limits)
     // Never listens itself: it is handed the connections whose name is to end here.
     this.#server = createServer({
       requestCert: true,
       rejectUnauthorized: true,
       handshakeTimeout: terminatorLimits.handshakeMs,
-      ALPNCallback: ({ servername, protocols }) => chooseAlpn(protocols, this.#targetOf(servername)?.upstream.plan.resource.protocol ?? ''),
+      ALPNCallback: ({ servername, protocols }) => chooseAlpn(protocols, this.#targetOf(servername)?.protocol ?? ''),
     })
     this.#server.on('secureConnection', socket => this.#secured(socket))
     this.#server.on('tlsClientError', (error, socket) => {
@@ -88,11 +92,12 @@ export class Terminator {
     this.#plan = plan
     this.#identity = identity
     if (identity !== undefined) this.#prove(plan, identity)
-    for (const [name, target] of this.#targets) {
-      if (plan.upstreams.get(name)?.resource.protocol !== target.upstream.plan.resource.protocol) this.#forget(name, target)
-    }
-    if (identity !== undefined) for (const name of plan.upstreams.keys()) this.#bind(name, plan, identity)
+    const letGo = identity && this.#ways.update(plan, identity)
+    const protocols = protocolsOf(plan)
+    for (const [name, target] of this.#targets) if (protocols.get(name) !== target.protocol) this.#targets.delete(name)
+    if (identity !== undefined) for (const [name, protocol] of protocols) this.#bind(name, protocol)
     for (const connection of this.#connections) this.#review(connection)
+    letGo?.()
   }
 
   /** A connection whose hello is still to be read. */
@@ -110,7 +115,7 @@ export class Terminator {
   close(): void {
     clearInterval(this.#expiry)
     for (const { socket } of this.#connections) socket.destroy()
-    for (const [name, target] of this.#targets) this.#forget(name, target)
+    this.#ways.close()
   }
 
   /** Node believes any root of any peer at first; whose root decides is the permit's. */
@@ -122,24 +127,14 @@ export class Terminator {
     this.#contextKey = key
   }
 
-  #bind(name: string, plan: GatewayPlan, identity: ProxyIdentity): void {
-    const known = this.#targets.get(name)
-    if (known !== undefined) {
-      known.upstream.update(plan.upstreams.get(name)!, identity)
-      known.http2?.update()
-      return
-    }
+  #bind(name: string, protocol: string): void {
+    if (this.#targets.has(name)) return
     const { metrics, logger } = this.#options
-    const upstream = new Upstream(plan.upstreams.get(name)!, identity, this.#contexts, metrics)
     const requests = metrics.requests('gateway', name)
-    const http2 = isHttp2(upstream.plan.resource.protocol) ? new OutboundHttp2(upstream, requests, defaultHttp2Limits, logger) : undefined
-    this.#targets.set(name, { upstream, http2, requests })
-  }
-
-  #forget(name: string, { upstream, http2 }: Target): void {
-    this.#targets.delete(name)
-    http2?.close()
-    upstream.close()
+    const way = () => this.#ways.way(name) ?? nowhere
+    const channelsOf = (upstream: Upstream) => this.#ways.channelsOf(upstream)
+    const http2 = isHttp2(protocol) ? new OutboundHttp2({ name, way, channelsOf, requests, limits: defaultHttp2Limits, logger }) : undefined
+    this.#targets.set(name, { name, protocol, http2, requests })
   }
 
   /** What ends here is exported, so it is in the table of strangers. */
@@ -179,11 +174,12 @@ export class Terminator {
     if (this.#draining || this.#plan!.self.draining) served.drain()
   }
 
-  #serve(socket: TLSSocket, { upstream, http2, requests }: Target, { uri }: Permit, caller: string): Served {
+  #serve(socket: TLSSocket, { name, http2, requests }: Target, { uri }: Permit, caller: string): Served {
     if (http2 !== undefined) return http2.serve(socket, caller)
     readShared(socket)
     const { logger } = this.#options
-    const doorOf = () => new OutboundHttp(upstream, requests, logger, socket.remoteAddress ?? '', caller)
+    const source = socket.remoteAddress ?? ''
+    const doorOf = () => new OutboundHttp({ name, way: () => this.#ways.way(name) ?? nowhere, requests, logger, source, caller })
     if (socket.alpnProtocol !== muxProtocol) return serveHttp1(socket, doorOf(), defaultHttp1Limits)
     return serveMux(socket, {
       serve: stream => serveHttp1(stream, doorOf(), defaultHttp1Limits),
@@ -211,4 +207,9 @@ export class Terminator {
   #refused(reason: RefusalReason): void {
     this.#options.metrics.refused('gateway', reason).count += 1
   }
+}
+
+/** By the names that requests may go on by: what is spoken there. */
+function protocolsOf({ upstreams, chains }: WaysPlan): Map<string, string> {
+  return new Map([...upstreams.values(), ...chains.values()].map(({ name, resource }) => [name, resource.protocol]))
 }

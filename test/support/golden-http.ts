@@ -186,4 +186,5 @@ function settledText(text: string, key: string): string {
     .replace(/\b[0-9a-f]{2}(:[0-9a-f]{2}){19,31}\b/g, 'fingerprint')
     .replace(/[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}/g, 'uuid')
     .replace(/\bpri-[a-z0-9]+\b/g, 'pri')
+    .replace(/\b240\.0\.\d+\.\d+\b/g, 'virtual')
 }

@@ -162,7 +162,7 @@ export const catalogRoutes: Route[] = [
   {
     method: 'GET',
     path: '/v1/catalog/connect/*',
-    what: 'lists what reaches a service over the mesh: its sidecars and native instances; ?peer= for the gateways of a peer',
+    what: 'what reaches a service over the mesh: sidecars, native instances; ?peer= for gateways of a peer',
     handler: serviceList((tables, name, peer) => tables.connectInstances(name, peer)),
   },
   { method: 'GET', path: '/v1/catalog/node/*', what: 'one node with its services by id', handler: node },

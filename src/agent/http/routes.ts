@@ -7,6 +7,7 @@ import { agentServiceRoutes } from './agent-services.ts'
 import { catalogRoutes } from './catalog.ts'
 import { configRoutes } from './config-entries.ts'
 import { connectRoutes } from './connect.ts'
+import { discoveryChainRoutes } from './discovery-chain.ts'
 import { healthRoutes } from './health.ts'
 import { intentionRoutes } from './intentions.ts'
 import { internalRoutes } from './internal.ts'
@@ -24,6 +25,7 @@ export const routes: readonly Route[] = [
   ...healthRoutes,
   ...peeringRoutes,
   ...configRoutes,
+  ...discoveryChainRoutes,
   ...connectRoutes,
   ...intentionRoutes,
   ...kvRoutes,

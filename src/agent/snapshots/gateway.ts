@@ -6,17 +6,19 @@
 import { hostPort, splitHostPort } from '../../lib/address.ts'
 import { aggregateStatus } from '../../mesh/check.ts'
 import { isHttpLike } from '../../mesh/config-entry.ts'
+import type { DiscoveryChain } from '../../mesh/discovery-chain.ts'
 import { dialledServers } from '../../mesh/peering.ts'
 import { wanAddress, type CheckServiceNode } from '../../mesh/service.ts'
 import { externalSni, internalSni, peeringServerName } from '../../mesh/sni.ts'
 import { names, type Self } from '../../mesh/snapshot.ts'
-import { meshGatewayId, serviceId } from '../../mesh/spiffe.ts'
-import { allDown, lanEndpoints, wanEndpoints } from './endpoints.ts'
-import { consumersOf, neverExported } from './exports.ts'
+import { meshGatewayId } from '../../mesh/spiffe.ts'
+import { passedThrough, readChain } from '../catalog/chains.ts'
+import { gatherWay, targetEndpoints } from './chains.ts'
+import { allDown, lanEndpoints, subsetEndpoints, wanEndpoints } from './endpoints.ts'
+import { consumersOf, exportableNames, neverExported } from './exports.ts'
 import { snapshotLimits, type Gathering, type SnapshotContext } from './gathering.ts'
 import { localRoots, rootsOfPeer } from './roots.ts'
 import { listenAddress } from './sidecar.ts'
-import { trafficOf } from './traffic.ts'
 import { hasNoInstance, peerMetaOf } from './upstreams.ts'
 
 /** Asked for in the gateway's Proxy.Config by an operator whose gateway has one address only. */
@@ -57,48 +59,71 @@ function gatewaySelf(instance: CheckServiceNode, context: SnapshotContext): Self
   }
 }
 
-/** A name is served only while something of it is in the mesh. */
 function gatherOwnServices(instance: CheckServiceNode, gathering: Gathering, context: SnapshotContext): void {
   const { tables, datacenter } = context
   const { trustDomain } = context.ca
   for (const service of gathering.read(tables.services()).keys()) {
     if (service === neverExported) continue
     const instances = gathering.read(tables.connectInstances(service))
+    // A name is served only while something of it is in the mesh.
     if (instances.length === 0) continue
     const endpoints = names.upstream(service, '')
     gathering.add('endpoints', endpoints, lanEndpoints(instances))
     const internal = internalSni(service, datacenter, trustDomain)
     gathering.add('internal', internal, { sni: internal, service, peer: '', endpoints })
-    const consumers = consumersOf(service, gathering, context)
-    if (consumers.length === 0) continue
-    const protocol = gathering.read(tables.protocol(service))
-    const ends = isHttpLike(protocol) && instance.service.proxy.config?.[terminateHttp] === true
-    if (ends) gatherTarget(service, protocol, gathering, context)
-    for (const peer of consumers) {
-      // Without its roots nobody of the peer could come in.
-      if (ends && !rootsOfPeer(peer, gathering, context)) continue
-      const sni = externalSni(service, peer, trustDomain)
-      gathering.add('exported', sni, { sni, service, peer, endpoints, ...(ends ? { upstream: endpoints } : {}) })
-    }
+  }
+  for (const service of exportableNames(gathering, context)) gatherExported(service, instance, gathering, context)
+}
+
+/**
+ * A name under its external names. Where its chain leads to one target, bytes pass through to it, so that identity is end to end; where
+ * requests must be looked at, or the operator wants it so, they end here and go on by the chain (spec/data-plane.md 5.5).
+ */
+function gatherExported(service: string, instance: CheckServiceNode, gathering: Gathering, context: SnapshotContext): void {
+  const { tables, datacenter } = context
+  const { trustDomain } = context.ca
+  const consumers = consumersOf(service, gathering, context)
+  if (consumers.length === 0) return
+  const compiled = gathering.read(readChain(tables, { service, datacenter, trustDomain }))
+  if (!compiled.ok) return
+  const { chain } = compiled
+  const ends = isHttpLike(chain.protocol) && (chain.nodes[chain.startNode]!.type !== 'resolver' || isAsked(instance))
+  const endpoints = ends ? names.upstream(service, '') : passedEndpoints(chain, gathering, context)
+  if (endpoints === undefined) return
+  // Without its roots nobody of the peer could come in.
+  const peers = ends ? consumers.filter(peer => rootsOfPeer(peer, gathering, context)) : consumers
+  if (ends && peers.length > 0) {
+    const upstream = { destinationType: 'service', destinationName: service, meshGateway: {} }
+    gatherWay(withinCluster(chain), undefined, { upstream, proxy: instance.service, client: undefined }, gathering, context)
+  }
+  for (const peer of peers) {
+    const sni = externalSni(service, peer, trustDomain)
+    gathering.add('exported', sni, { sni, service, peer, endpoints, ...(ends ? { upstream: service } : {}) })
   }
 }
 
-/** Where requests go on to that end at the gateway. What a client may configure of its upstreams is not asked for: they are all its own. */
-function gatherTarget(service: string, protocol: string, gathering: Gathering, context: SnapshotContext): void {
-  const { datacenter, tables } = context
-  const { trustDomain } = context.ca
-  const name = names.upstream(service, '')
-  const upstream = { destinationType: 'service', destinationName: service, meshGateway: {} }
-  gathering.add('upstream', name, {
-    service,
-    peer: '',
-    protocol,
-    listen: { address: '', port: 0 },
-    sni: internalSni(service, datacenter, trustDomain),
-    spiffeIds: [serviceId(trustDomain, datacenter, service)],
-    endpoints: name,
-    ...trafficOf({ upstream, client: undefined, resolver: gathering.read(tables.configEntry('service-resolver', service)) }),
+function isAsked({ service }: CheckServiceNode): boolean {
+  return service.proxy.config?.[terminateHttp] === true
+}
+
+/** The endpoints of the one target that bytes may pass to; undefined where there is none, or nothing of it in the mesh. */
+function passedEndpoints(chain: DiscoveryChain, gathering: Gathering, context: SnapshotContext): string | undefined {
+  const target = passedThrough(chain)
+  const instances = target && gathering.read(context.tables.connectInstances(target.service))
+  if (target === undefined || instances === undefined || instances.length === 0) return undefined
+  const endpoints = targetEndpoints(target)
+  gathering.add('endpoints', endpoints, subsetEndpoints(instances, target.subset))
+  return endpoints
+}
+
+/** As a peer's callers may go: to no other peer or datacenter, and by no failover. */
+function withinCluster(chain: DiscoveryChain): DiscoveryChain {
+  const nodes = Object.entries(chain.nodes).map(([key, node]) => {
+    const { failover: _, ...resolver } = node.resolver ?? {}
+    return [key, node.resolver ? { ...node, resolver } : node] as const
   })
+  const targets = Object.entries(chain.targets).filter(([, target]) => target.datacenter === chain.datacenter)
+  return { ...chain, nodes: Object.fromEntries(nodes) as DiscoveryChain['nodes'], targets: Object.fromEntries(targets) }
 }
 
 function gatherServers(gathering: Gathering, context: SnapshotContext): void {

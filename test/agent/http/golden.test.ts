@@ -7,7 +7,7 @@ import { agentWithHttp } from '../../support/agent-parts.ts'
 import { recording, recordings, Replay } from '../../support/golden-http.ts'
 import { differences, orders, type Step } from './golden-cases.ts'
 
-const areas = ['general', 'agent', 'catalog', 'health', 'kv', 'status', 'connect-ca', 'config', 'intentions', 'peering']
+const areas = ['general', 'agent', 'catalog', 'health', 'kv', 'status', 'connect-ca', 'config', 'intentions', 'discovery-chain', 'peering']
 
 t.test('the recorded answers, one agent through all of them', async t => {
   const agent = await agentWithHttp({ nodeMeta: { rack: 'r1', 'rfc1035-note': 'plain text' }, sidecarPorts: { min: 23_900, max: 23_949 } })

@@ -11,9 +11,6 @@ export const httpLimits = {
   queryParams: 256,
   /** Nesting of a JSON body. */
   jsonDepth: 64,
-  /** `?filter=`: characters, and parentheses within each other. */
-  filterLength: 4096,
-  filterDepth: 32,
   /** A client that has not finished its headers, or its whole request, is cut off. */
   headersTimeoutMs: 10_000,
   requestTimeoutMs: 30_000,

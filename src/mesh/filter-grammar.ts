@@ -1,10 +1,12 @@
 /**
- * The grammar of `?filter=` (go-bexpr 0.1, spec/http-api.md 1.9) as a parsing expression grammar with memory: linear in the length
+ * The grammar of filters (go-bexpr 0.1, spec/http-api.md 1.9) as a parsing expression grammar with memory: linear in the length
  * of the text, and its refusals name the farthest position and what was expected there, word for word as go-bexpr's generated
  * parser does, because clients and people compare them.
  */
-import { MeshError } from '../../lib/errors.ts'
-import { httpLimits } from './limits.ts'
+import { MeshError } from '../lib/errors.ts'
+
+/** Of one filter: characters, and parentheses within each other. */
+export const filterLimits = { length: 4096, depth: 32 } as const
 
 export type Operator = '==' | '!=' | 'is empty' | 'is not empty' | 'in' | 'not in' | 'matches' | 'not matches'
 
@@ -20,11 +22,11 @@ const space = '[ \\t\\r\\n]'
 
 /** Parses a filter; throws Consul's text for one that is none. */
 export function parseFilter(text: string): Expression {
-  if (text.length > httpLimits.filterLength) {
-    throw new MeshError('invalid', `filter: ${text.length} characters are more than ${httpLimits.filterLength}; ask for less at a time`)
+  if (text.length > filterLimits.length) {
+    throw new MeshError('invalid', `filter: ${text.length} characters are more than ${filterLimits.length}; ask for less at a time`)
   }
-  if (deepestParenthesis(text) > httpLimits.filterDepth) {
-    throw new MeshError('invalid', `filter: parentheses are nested deeper than ${httpLimits.filterDepth}; write it flatter`)
+  if (deepestParenthesis(text) > filterLimits.depth) {
+    throw new MeshError('invalid', `filter: parentheses are nested deeper than ${filterLimits.depth}; write it flatter`)
   }
   return new Grammar(text).parse()
 }
@@ -60,7 +62,7 @@ class Grammar {
 
   #position(at: number): string {
     const lines = this.#text.slice(0, at).split('\n')
-    const offset = Buffer.byteLength(this.#text.slice(0, at))
+    const offset = new TextEncoder().encode(this.#text.slice(0, at)).length
     return `${lines.length}:${lines.at(-1)!.length + 1} (${offset})`
   }
 

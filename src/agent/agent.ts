@@ -16,8 +16,11 @@ import { CertificateAuthority } from './ca/authority.ts'
 import { Catalog } from './catalog/catalog.ts'
 import { ConfigEntries } from './catalog/config-entries.ts'
 import { KvStore } from './catalog/kv.ts'
+import { LockDelays } from './catalog/lock-delays.ts'
 import { LocalAgent } from './catalog/local-agent.ts'
+import { Sessions } from './catalog/sessions.ts'
 import { Tables } from './catalog/tables.ts'
+import { Transactions } from './catalog/transactions.ts'
 import { loadConfig, type AgentConfig, type ConfigSources } from './config.ts'
 import { startDnsDoor } from './dns/server.ts'
 import { startGrpcDoor } from './grpc/server.ts'
@@ -93,7 +96,10 @@ export async function wireAgent(config: AgentConfig, options: Required<Pick<Agen
     const catalog = new Catalog({ store, tables, datacenter })
     await catalog.collectImported()
     const configEntries = new ConfigEntries({ store, tables, datacenter })
-    const kv = new KvStore({ store, tables })
+    const delays = new LockDelays(clock)
+    const kv = new KvStore({ store, tables, delays })
+    const sessions = closing.keep(new Sessions({ store, tables, delays, clock, logger }), each => each.close())
+    const transactions = new Transactions({ store, tables, delays, datacenter })
     const clusterId = config.connect.caConfig['cluster_id']
     const ca = closing.keep(
       await CertificateAuthority.open({
@@ -128,6 +134,7 @@ export async function wireAgent(config: AgentConfig, options: Required<Pick<Agen
     await bootstrap(config, configEntries, tables)
     for (const service of config.services) await localAgent.registerService(service)
     for (const check of config.checks) await localAgent.registerCheck(check)
+    await sessions.start()
     if (config.peering.enabled && config.connect.enabled) await peerings.start()
 
     const snapshots = new Snapshots({
@@ -152,7 +159,8 @@ export async function wireAgent(config: AgentConfig, options: Required<Pick<Agen
       dev: config.dev,
     }
     const defaultAclPolicy = config.defaultIntentionPolicy
-    const parts = { config: facts, tables, catalog, configEntries, kv, localAgent, ca, peerings, snapshots, metrics, defaultAclPolicy }
+    const data = { tables, catalog, configEntries, kv, sessions, transactions, localAgent }
+    const parts = { config: facts, ...data, ca, peerings, snapshots, metrics, defaultAclPolicy }
     return { parts, store, grpcTlsPort, closing }
   } catch (error) {
     await closing.close()

@@ -2,6 +2,9 @@
 export const httpLimits = {
   /** One value of the key-value store (`limits.kv_max_value_size`). */
   kvValueBytes: 512 * 1024,
+  /** One transaction (`limits.txn_max_req_len`), and its operations. */
+  txnBytes: 512 * 1024,
+  txnOps: 128,
   /** Any other request body. */
   bodyBytes: 1024 * 1024,
   /** Request line and headers together. */

@@ -5,7 +5,9 @@ import type { Catalog } from '../catalog/catalog.ts'
 import type { ConfigEntries } from '../catalog/config-entries.ts'
 import type { KvStore } from '../catalog/kv.ts'
 import type { LocalAgent } from '../catalog/local-agent.ts'
+import type { Sessions } from '../catalog/sessions.ts'
 import type { Tables } from '../catalog/tables.ts'
+import type { Transactions } from '../catalog/transactions.ts'
 import type { Peerings } from '../peering/peerings.ts'
 import type { Snapshots } from '../snapshots/snapshots.ts'
 
@@ -32,6 +34,8 @@ export interface AgentParts {
   catalog: Catalog
   configEntries: ConfigEntries
   kv: KvStore
+  sessions: Sessions
+  transactions: Transactions
   localAgent: LocalAgent
   ca: CertificateAuthority
   peerings: Peerings

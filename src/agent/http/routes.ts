@@ -13,7 +13,9 @@ import { internalRoutes } from './internal.ts'
 import { kvRoutes } from './kv.ts'
 import { peeringRoutes } from './peering.ts'
 import type { Route } from './route.ts'
+import { sessionRoutes } from './session.ts'
 import { statusRoutes } from './status.ts'
+import { txnRoutes } from './txn.ts'
 
 export const routes: readonly Route[] = [
   ...agentRoutes,
@@ -27,6 +29,8 @@ export const routes: readonly Route[] = [
   ...connectRoutes,
   ...intentionRoutes,
   ...kvRoutes,
+  ...sessionRoutes,
+  ...txnRoutes,
   ...statusRoutes,
   ...internalRoutes,
   ...aclRoutes,

@@ -201,7 +201,7 @@ class Door {
         rest: routed.params['*'] ?? '',
         params: routed.params,
         token: tokenOf(query, request.headers),
-        body: route.method === 'GET' ? Buffer.alloc(0) : await readBody(request, route.bodyLimit ?? httpLimits.bodyBytes),
+        body: route.method === 'GET' ? Buffer.alloc(0) : await readBody(request, route),
         read: route.agentLocal ? { consistency: 'leader', cached: false } : readOptions(query, request.headers),
         signal: gone.signal,
         remote: remoteOf(request.socket, request.headers),
@@ -232,13 +232,14 @@ function headerOf(request: IncomingMessage, name: string): string | undefined {
   return Array.isArray(value) ? value.join(', ') : value
 }
 
-const kvHelp = 'See https://www.consul.io/docs/agent/config/config-files#kv_max_value_size.'
+/** Where Consul's documentation speaks of the limit of a route's body. */
+const limitKeys: Readonly<Record<string, string>> = { '/v1/kv/*': 'kv_max_value_size', '/v1/txn': 'txn_max_req_len' }
 
-function readBody(request: IncomingMessage, limit: number): Promise<Buffer> {
-  const tooLarge = (size: number) => {
-    const help = limit === httpLimits.kvValueBytes ? kvHelp : 'Send less at a time.'
-    return new MeshError('too-large', `Request body(${size} bytes) too large, max size: ${limit} bytes. ${help}`)
-  }
+function readBody(request: IncomingMessage, route: Route): Promise<Buffer> {
+  const limit = route.bodyLimit ?? httpLimits.bodyBytes
+  const key = limitKeys[route.path]
+  const help = key === undefined ? 'Send less at a time.' : `See https://www.consul.io/docs/agent/config/config-files#${key}.`
+  const tooLarge = (size: number) => new MeshError('too-large', `Request body(${size} bytes) too large, max size: ${limit} bytes. ${help}`)
   const declared = Number(request.headers['content-length'] ?? 0)
   if (declared > limit) return Promise.reject(tooLarge(declared))
   return new Promise((resolve, reject) => {

@@ -7,23 +7,29 @@ import { hostPort } from '../lib/address.ts'
 import { systemClock, type Clock } from '../lib/clock.ts'
 import { Closing } from '../lib/closing.ts'
 import { MeshError } from '../lib/errors.ts'
-import { createLogger, type Logger } from '../lib/log.ts'
+import { createLogger, logLevel, LogTap, type Logger } from '../lib/log.ts'
 import { createRegistry } from '../lib/metrics.ts'
 import { version } from '../lib/version.ts'
 import { parseConfigEntry } from '../mesh/config-entry.ts'
 import type { Node } from '../mesh/node.ts'
 import { CertificateAuthority } from './ca/authority.ts'
+import { Backup } from './catalog/backup.ts'
 import { Catalog } from './catalog/catalog.ts'
 import { ConfigEntries } from './catalog/config-entries.ts'
 import { KvStore } from './catalog/kv.ts'
 import { LockDelays } from './catalog/lock-delays.ts'
+import { ConfiguredServices } from './catalog/configured-services.ts'
 import { LocalAgent } from './catalog/local-agent.ts'
+import { Queries } from './catalog/queries.ts'
 import { Sessions } from './catalog/sessions.ts'
 import { Tables } from './catalog/tables.ts'
 import { Transactions } from './catalog/transactions.ts'
 import { loadConfig, type AgentConfig, type ConfigSources } from './config.ts'
 import { startDnsDoor } from './dns/server.ts'
 import { startGrpcDoor } from './grpc/server.ts'
+import { Coordinates } from './http/coordinate.ts'
+import { UserEvents } from './http/event.ts'
+import { AutopilotSettings } from './http/operator.ts'
 import { consulVersion, type AgentParts } from './http/parts.ts'
 import { startHttpDoor } from './http/server.ts'
 import { Peerings, type PeeringsOptions } from './peering/peerings.ts'
@@ -43,14 +49,17 @@ export interface Agent {
   readonly httpUrl: string
   readonly dnsPort: number | undefined
   readonly grpcTlsPort: number | undefined
+  /** Resolves when a client has asked this agent to leave; whoever runs it then closes it. */
+  readonly left: Promise<void>
   close(): Promise<void>
 }
 
 /** Reads the configuration, opens the store and starts every door. Fails with a MeshError that says what to change. */
 export async function startAgent(sources: ConfigSources, options: AgentOptions = {}): Promise<Agent> {
   const config = loadConfig(sources)
-  const logger = options.logger ?? createLogger({ level: config.logLevel })
-  const { parts, grpcTlsPort, closing } = await wireAgent(config, { ...options, logger })
+  const logs = new LogTap()
+  const logger = options.logger ?? createLogger({ level: config.logLevel, stream: logs })
+  const { parts, grpcTlsPort, left, closing } = await wireAgent(config, { ...options, logger, logs, reread: () => loadConfig(sources) })
   try {
     const { dns, http } = config.doors
     let dnsPort: number | undefined
@@ -69,7 +78,7 @@ export async function startAgent(sources: ConfigSources, options: AgentOptions =
     }
     const facts = { datacenter: config.datacenter, node: config.nodeName, http: httpUrl, dns: dnsPort, grpcTls: grpcTlsPort }
     logger.info({ ...facts, trustDomain: parts.ca.trustDomain }, 'agent is up')
-    return { config, httpUrl, dnsPort, grpcTlsPort, close: () => closing.close() }
+    return { config, httpUrl, dnsPort, grpcTlsPort, left, close: () => closing.close() }
   } catch (error) {
     await closing.close()
     throw error
@@ -81,11 +90,20 @@ export interface WiredAgent {
   parts: AgentParts
   store: Store
   grpcTlsPort: number | undefined
+  left: Promise<void>
   closing: Closing
 }
 
+interface WiringOptions extends AgentOptions {
+  logger: Logger
+  /** What the logger writes to, for those who watch the log. */
+  logs?: LogTap
+  /** Reads the configuration again; without it a reload registers what is known once more. */
+  reread?: () => AgentConfig
+}
+
 /** Makes the parts; peers can reach it, clients cannot yet. */
-export async function wireAgent(config: AgentConfig, options: Required<Pick<AgentOptions, 'logger'>> & AgentOptions): Promise<WiredAgent> {
+export async function wireAgent(config: AgentConfig, options: WiringOptions): Promise<WiredAgent> {
   const { logger, clock = systemClock } = options
   const { datacenter } = config
   const closing = new Closing()
@@ -132,8 +150,8 @@ export async function wireAgent(config: AgentConfig, options: Required<Pick<Agen
     closing.keep(localAgent, each => each.close())
     await localAgent.start()
     await bootstrap(config, configEntries, tables)
-    for (const service of config.services) await localAgent.registerService(service)
-    for (const check of config.checks) await localAgent.registerCheck(check)
+    const files = new ConfiguredServices(localAgent)
+    await files.apply(config)
     await sessions.start()
     if (config.peering.enabled && config.connect.enabled) await peerings.start()
 
@@ -156,16 +174,45 @@ export async function wireAgent(config: AgentConfig, options: Required<Pick<Agen
       ports: { grpcTls: grpcTlsPort },
       connectEnabled: config.connect.enabled,
       peeringEnabled: config.peering.enabled,
+      startedAt: new Date(clock.nowMs()).toISOString(),
       dev: config.dev,
     }
     const defaultAclPolicy = config.defaultIntentionPolicy
-    const data = { tables, catalog, configEntries, kv, sessions, transactions, localAgent }
-    const parts = { config: facts, ...data, ca, peerings, snapshots, metrics, defaultAclPolicy }
-    return { parts, store, grpcTlsPort, closing }
+    const queries = new Queries({ store, tables, datacenter })
+    const data = { tables, catalog, configEntries, kv, sessions, transactions, queries, localAgent }
+    const memory = { events: new UserEvents(), coordinates: new Coordinates(), autopilot: new AutopilotSettings(tables.revision) }
+    const backup = new Backup({
+      store,
+      tables,
+      clock,
+      node: { id: node.id, address: hostPort(config.advertiseAddr, 8300) },
+      onRestored: async () => {
+        await localAgent.repair()
+        await sessions.start()
+        await peerings.restart()
+      },
+    })
+    const { promise: left, resolve: leave } = resolvable()
+    const reload = async () => {
+      const next = options.reread?.() ?? config
+      logger.level = logLevel(next.logLevel) ?? logger.level
+      await files.apply(next)
+      logger.info('configuration read again')
+    }
+    const lifecycle = { reload, leave }
+    const doors = { metrics, logs: options.logs ?? new LogTap(), lifecycle, defaultAclPolicy }
+    const parts = { config: facts, ...data, ...memory, backup, ca, peerings, snapshots, ...doors }
+    return { parts, store, grpcTlsPort, left, closing }
   } catch (error) {
     await closing.close()
     throw error
   }
+}
+
+function resolvable(): { promise: Promise<void>; resolve: () => void } {
+  let resolve = () => {}
+  const promise = new Promise<void>(done => (resolve = done))
+  return { promise, resolve }
 }
 
 /** The peerings and the door that other clusters come in by. They know the port that others dial only once it is open. */

@@ -37,9 +37,10 @@ export class Sessions {
     this.#options = options
   }
 
-  /** Gives every stored session its whole time again, and ends those whose reason to live went away meanwhile. */
+  /** Gives every stored session its whole time again, and ends those whose reason to live went away meanwhile. Anew after a restore. */
   async start(): Promise<void> {
     const { tables } = this.#options
+    this.close()
     for (const session of tables.sessions().value) this.#arm(session)
     for (const id of tables.lockHolders()) if (!tables.session(id).value) await this.#letGo(id)
     await this.#sweep()

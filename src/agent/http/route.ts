@@ -45,6 +45,8 @@ export interface Route {
   /** Endpoints of the agent itself do not look at ?dc= or the consistency modes. */
   agentLocal?: true
   bodyLimit?: number
+  /** The prepared-query family names no OPTIONS in the Allow of a 405, and answers OPTIONS in JSON (1.2). */
+  ownOptions?: true
   /** The answer may hold secrets, or never ends: not compressed. */
   plain?: true
 }

@@ -1,4 +1,11 @@
 /** The route table: every endpoint of the HTTP API, family by family. Docs and tests read it; the router serves nothing else. */
+import { uiRoutes } from './ui.ts'
+import { snapshotRoutes } from './snapshot.ts'
+import { operatorRoutes } from './operator.ts'
+import { federationRoutes } from './federation.ts'
+import { coordinateRoutes } from './coordinate.ts'
+import { authorizeRoutes } from './authorize.ts'
+import { agentLifecycleRoutes } from './agent-lifecycle.ts'
 import { aclRoutes } from './acl.ts'
 import { agentRoutes } from './agent.ts'
 import { agentCheckRoutes } from './agent-checks.ts'
@@ -7,11 +14,13 @@ import { agentServiceRoutes } from './agent-services.ts'
 import { catalogRoutes } from './catalog.ts'
 import { configRoutes } from './config-entries.ts'
 import { connectRoutes } from './connect.ts'
+import { eventRoutes } from './event.ts'
 import { healthRoutes } from './health.ts'
 import { intentionRoutes } from './intentions.ts'
 import { internalRoutes } from './internal.ts'
 import { kvRoutes } from './kv.ts'
 import { peeringRoutes } from './peering.ts'
+import { queryRoutes } from './query.ts'
 import type { Route } from './route.ts'
 import { sessionRoutes } from './session.ts'
 import { statusRoutes } from './status.ts'
@@ -19,6 +28,8 @@ import { txnRoutes } from './txn.ts'
 
 export const routes: readonly Route[] = [
   ...agentRoutes,
+  ...agentLifecycleRoutes,
+  ...authorizeRoutes,
   ...agentServiceRoutes,
   ...agentCheckRoutes,
   ...agentHealthRoutes,
@@ -31,7 +42,14 @@ export const routes: readonly Route[] = [
   ...kvRoutes,
   ...sessionRoutes,
   ...txnRoutes,
+  ...queryRoutes,
+  ...eventRoutes,
+  ...snapshotRoutes,
+  ...coordinateRoutes,
+  ...operatorRoutes,
   ...statusRoutes,
+  ...uiRoutes,
+  ...federationRoutes,
   ...internalRoutes,
   ...aclRoutes,
 ]

@@ -14,7 +14,7 @@ import { ConnectionCounter, guard, remoteOf } from './guard.ts'
 import { type DoorLimits, httpLimits } from './limits.ts'
 import type { AgentParts } from './parts.ts'
 import { askedDatacenter, checkDatacenter, parseQuery, type Query, readOptions, refuseEnterprise, tokenOf } from './request.ts'
-import { empty, failedMeta, type Reply, send, text } from './reply.ts'
+import { empty, failedMeta, json, type Reply, send, text } from './reply.ts'
 import type { Call, Method, Route } from './route.ts'
 import { parseTarget, Router, type Target } from './router.ts'
 import { routes } from './routes.ts'
@@ -166,11 +166,12 @@ class Door {
         timeoutMs: this.#limits.answerTimeoutMs,
       })
     try {
-      if (request.method === 'OPTIONS') return reply(empty({ Allow: routed.allow }))
+      const ownOptions = [...routed.methods.values()].some(each => each.ownOptions)
+      if (request.method === 'OPTIONS') return reply(ownOptions ? json({}, { Allow: routed.allow }) : empty({ Allow: routed.allow }))
       if (this.#blockEndpoints.some(prefix => routed.path.startsWith(prefix))) {
         return reply(text('Endpoint is blocked by agent configuration', 403))
       }
-      if (!route) return reply(text(`method ${request.method} not allowed`, 405, { Allow: routed.allow }))
+      if (!route) return reply(text(`method ${request.method} not allowed`, 405, { Allow: ownOptions ? routed.allow.replace('OPTIONS,', '') : routed.allow }))
       if (!query) return reply(empty({}, 500))
       reply(await this.#handle(route, request, response, query, routed))
     } catch (error) {

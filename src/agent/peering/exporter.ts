@@ -4,7 +4,7 @@
  * costs one encoding however many services are exported.
  */
 import { createHash } from 'node:crypto'
-import { isTypical, type CheckServiceNode } from '../../mesh/service.ts'
+import type { CheckServiceNode } from '../../mesh/service.ts'
 import { externalSni } from '../../mesh/sni.ts'
 import { meshGatewayId, serviceId } from '../../mesh/spiffe.ts'
 import { PeeringServerAddresses, PeeringTrustBundle } from '../../wire/gen/peering.ts'
@@ -12,6 +12,7 @@ import { ExportedService, ExportedServiceList } from '../../wire/gen/peerstream.
 import { CheckServiceNode as WireInstance } from '../../wire/gen/service.ts'
 import { sidecarSuffix } from '../../wire/peer-stream.ts'
 import type { Reading, Tables } from '../catalog/tables.ts'
+import { exportable, exportedNames } from './exported-names.ts'
 import type { Offer, Offered } from './offer.ts'
 import { addressesToWire, flatten, nodeToWire, toWire } from './replica.ts'
 
@@ -24,8 +25,6 @@ export interface ExporterOptions {
   /** Where we are dialled; undefined where the other side does not dial us. */
   serverAddresses: (() => Reading<string[]>) | undefined
 }
-
-const neverExported = 'consul'
 
 /** What is known of one service as long as none of its topics moves. */
 interface Row {
@@ -50,7 +49,7 @@ export class Exporter {
 
   /** The offer of this moment, and the topics whose change makes a new one worth asking for. */
   read(): { offer: Offer; topics: string[] } {
-    const { tables, ca, serverAddresses } = this.#options
+    const { tables, ca, peer, serverAddresses } = this.#options
     const topics = new Set<string>()
     const note = <T>(reading: Reading<T>): T => {
       for (const topic of reading.topics) topics.add(topic)
@@ -75,7 +74,7 @@ export class Exporter {
       this.#made.set(id, made)
       return made.offered
     }
-    const names = this.#names(note, name => row(name).ordinary)
+    const names = exportedNames(tables, peer, note, name => row(name).ordinary)
     const gatewayReading = tables.gateways()
     const gateways = note(gatewayReading)
     const services = new Map<string, Offered>()
@@ -118,20 +117,6 @@ export class Exporter {
     }
   }
 
-  /** Sorted plain names: those given by name, registered or not, and for `*` every ordinary service there is (7.1). */
-  #names(note: <T>(reading: Reading<T>) => T, isOrdinary: (name: string) => boolean): string[] {
-    const { tables, peer } = this.#options
-    const entry = note(tables.configEntry('exported-services', 'default'))
-    const rows = entry?.services.filter(each => each.consumers.some(consumer => consumer.peer === peer)) ?? []
-    const names = new Set<string>()
-    for (const { name } of rows) {
-      if (name !== '*') names.add(name)
-      else for (const each of note(tables.services()).keys()) if (isOrdinary(each)) names.add(each)
-    }
-    names.delete(neverExported)
-    return [...names].toSorted()
-  }
-
   /** One instance for each of our mesh gateways, in their order, with their address and their health (7.4). */
   #synthetic(name: string, protocol: string, gateways: readonly CheckServiceNode[]): WireInstance[] {
     const { ca, datacenter, peer } = this.#options
@@ -164,11 +149,6 @@ export class Exporter {
       })
     })
   }
-}
-
-/** Ordinary instances only; proxies and gateways never travel as they are (7.2). */
-function exportable(name: string, instances: readonly CheckServiceNode[]): CheckServiceNode[] {
-  return name.endsWith(sidecarSuffix) ? [] : instances.filter(instance => isTypical(instance.service.kind))
 }
 
 function encodeNodes(nodes: WireInstance[]): Uint8Array {

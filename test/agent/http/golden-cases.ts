@@ -160,7 +160,7 @@ export const orders: Record<string, Step[]> = {
 }
 
 /** The areas, in the order in which they were recorded. */
-export const areas = ['general', 'agent', 'catalog', 'health', 'kv', 'session', 'txn', 'status', 'connect-ca', 'config', 'intentions', 'peering']
+export const areas = ['general', 'agent', 'catalog', 'health', 'kv', 'session', 'txn', 'status', 'event', 'coordinate', 'operator', 'snapshot', 'internal', 'connect-ca', 'config', 'intentions', 'query', 'peering']
 
 /** The recordings of an area that are replayed, in the order of their names. */
 export function replayed(area: string): string[] {

@@ -3,10 +3,10 @@ import { readFileSync } from 'node:fs'
 import { performance } from 'node:perf_hooks'
 import * as fc from 'fast-check'
 import t from 'tap'
-import { compileFilter } from '../../src/mesh/filter.ts'
-import { MeshError } from '../../src/lib/errors.ts'
-import { decode } from '../../src/lib/shape.ts'
-import { CheckServiceNode } from '../../src/mesh/service.ts'
+import { compileFilter } from '../../../src/agent/http/filter.ts'
+import { MeshError } from '../../../src/lib/errors.ts'
+import { decode } from '../../../src/lib/shape.ts'
+import { CheckServiceNode } from '../../../src/mesh/service.ts'
 
 interface Recorded {
   cases: { filter: string; status: number; result: string[] | string }[]

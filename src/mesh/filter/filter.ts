@@ -1,13 +1,13 @@
 /**
- * Filters, of `?filter=` and of resolver subsets alike (spec/http-api.md 1.9): one is compiled once against the schema of what it
- * filters, so that a selector that does not exist is an error even where nothing would be compared. Values are the program's own
- * (camelCase); selectors are Consul's names, which the schema gives. Operators' regexes run on re2js: linear time, Go's syntax.
+ * Filters (spec/http-api.md 1.9) of the API's lists and of a resolver's subsets: a filter is compiled once against the schema of what it
+ * filters, so that a selector that does not exist is an error even where nothing would be compared. Values are the program's own (camelCase); selectors are Consul's
+ * names, which the schema gives. Operators' regexes run on re2js: linear time, Go's syntax.
  */
 import { RE2JS } from 're2js'
 import * as z from 'zod'
-import { MeshError } from '../lib/errors.ts'
-import { wireName } from '../lib/shape.ts'
-import { type Expression, type Operator, parseFilter } from './filter-grammar.ts'
+import { messageOf } from '../../lib/errors.ts'
+import { wireName } from '../../lib/shape.ts'
+import { type Expression, FilterRefusal, type Operator, parseFilter } from './grammar.ts'
 
 type Field =
   | { kind: 'string' | 'number' | 'bool' | 'opaque' }
@@ -16,9 +16,27 @@ type Field =
 
 type Test = (value: unknown) => boolean
 
-/** A predicate over values of `schema`. Throws Consul's text for a filter that means nothing here. */
-export function compileFilter<S extends z.ZodType>(text: string, schema: S): (value: z.output<S>) => boolean {
-  return compile(parseFilter(text), fieldOf(schema))
+export type CompiledFilter = { ok: true; test: Test } | { ok: false; problem: string }
+
+/** A predicate over values of `schema`, or why the text is no filter over them, in Consul's words. */
+export function compileFilter(text: string, schema: z.ZodType): CompiledFilter {
+  try {
+    return { ok: true, test: compile(parseFilter(text), fieldOf(schema)) }
+  } catch (error) {
+    if (error instanceof FilterRefusal) return { ok: false, problem: error.message }
+    throw error
+  }
+}
+
+/** Why a text is no filter, whatever it is about; undefined when it is one. */
+export function filterProblem(text: string): string | undefined {
+  try {
+    parseFilter(text)
+    return undefined
+  } catch (error) {
+    if (error instanceof FilterRefusal) return error.message
+    throw error
+  }
 }
 
 function compile(expression: Expression, field: Field): Test {
@@ -53,7 +71,7 @@ function compileMatch({ selector, operator, value }: Extract<Expression, { kind:
     } else if (member) {
       steps.push({ key: member.key, map: false })
       field = member.field
-    } else throw refusal(`Selector ${JSON.stringify(selector.slice(0, depth + 1).join('.'))} is not valid`)
+    } else throw new FilterRefusal(`Selector ${JSON.stringify(selector.slice(0, depth + 1).join('.'))} is not valid`)
   }
   const name = selector.join('.')
   const test = leafTest(field, operator, value, name)
@@ -87,7 +105,7 @@ function leafTest(field: Field, operator: Operator, value: string, name: string)
     field.kind !== 'list' || field.element.kind === 'string' || field.element.kind === 'number' || field.element.kind === 'bool'
   const operators = scalars ? allowed[field.kind] : (['is empty', 'is not empty'] as const)
   if (!operators.includes(operator)) {
-    throw refusal(`Invalid match operator ${JSON.stringify(operatorNames[operator])} for selector ${JSON.stringify(name)}`)
+    throw new FilterRefusal(`Invalid match operator ${JSON.stringify(operatorNames[operator])} for selector ${JSON.stringify(name)}`)
   }
   switch (operator) {
     case '==':
@@ -104,8 +122,9 @@ function leafTest(field: Field, operator: Operator, value: string, name: string)
       return actual => contains(actual, wanted) === (operator === 'in')
     }
     default: {
-      const pattern = compileRegex(value)
-      return actual => pattern.matcher(textOf(actual)).find() === (operator === 'matches')
+      const compiled = compileRegex(value)
+      if (!compiled.ok) throw new FilterRefusal(`Failed to compile regular expression ${JSON.stringify(value)}: ${compiled.problem}`)
+      return actual => compiled.regex.matcher(textOf(actual)).find() === (operator === 'matches')
     }
   }
 }
@@ -147,7 +166,7 @@ function contains(actual: unknown, wanted: unknown): boolean {
 function coerce(kind: Field['kind'], value: string, name: string): unknown {
   if (kind === 'string') return value
   const bad = (goFunction: string) =>
-    refusal(
+    new FilterRefusal(
       `Failed to coerce value ${JSON.stringify(value)} for selector ${JSON.stringify(name)}: strconv.${goFunction}: parsing ${JSON.stringify(value)}: invalid syntax`,
     )
   if (kind === 'bool') {
@@ -159,12 +178,12 @@ function coerce(kind: Field['kind'], value: string, name: string): unknown {
   return value.startsWith('-') ? -Number(value.slice(1)) : Number(value)
 }
 
-function compileRegex(pattern: string): RE2JS {
+/** An operator's regex in Go's syntax, or what is wrong with it in Go's words. */
+export function compileRegex(pattern: string): { ok: true; regex: RE2JS } | { ok: false; problem: string } {
   try {
-    return RE2JS.compile(pattern)
+    return { ok: true, regex: RE2JS.compile(pattern) }
   } catch (error) {
-    const message = error instanceof Error ? error.message : String(error)
-    throw refusal(`Failed to compile regular expression ${JSON.stringify(pattern)}: ${message.replace(/: `?([^`]*)`?$/, ': `$1`')}`)
+    return { ok: false, problem: messageOf(error).replace(/: `?([^`]*)`?$/, ': `$1`') }
   }
 }
 
@@ -210,8 +229,4 @@ function wireOf(key: string, type: z.core.$ZodType): string {
     return inner ? named(inner) : undefined
   }
   return named(type) ?? wireName(key)
-}
-
-function refusal(message: string): MeshError {
-  return new MeshError('invalid', `Failed to create boolean expression evaluator: ${message}`)
 }

@@ -1,12 +1,14 @@
 /**
- * The grammar of filters (go-bexpr 0.1, spec/http-api.md 1.9) as a parsing expression grammar with memory: linear in the length
+ * The grammar of `?filter=` (go-bexpr 0.1, spec/http-api.md 1.9) as a parsing expression grammar with memory: linear in the length
  * of the text, and its refusals name the farthest position and what was expected there, word for word as go-bexpr's generated
  * parser does, because clients and people compare them.
  */
-import { MeshError } from '../lib/errors.ts'
 
-/** Of one filter: characters, and parentheses within each other. */
+/** Characters, and parentheses within each other. */
 export const filterLimits = { length: 4096, depth: 32 } as const
+
+/** Why a text is no filter, in go-bexpr's words. Thrown and caught inside this folder only. */
+export class FilterRefusal extends Error {}
 
 export type Operator = '==' | '!=' | 'is empty' | 'is not empty' | 'in' | 'not in' | 'matches' | 'not matches'
 
@@ -20,13 +22,13 @@ type Rule<T> = (at: number) => Match<T>
 
 const space = '[ \\t\\r\\n]'
 
-/** Parses a filter; throws Consul's text for one that is none. */
+/** Parses a filter; throws a `FilterRefusal` for one that is none. */
 export function parseFilter(text: string): Expression {
   if (text.length > filterLimits.length) {
-    throw new MeshError('invalid', `filter: ${text.length} characters are more than ${filterLimits.length}; ask for less at a time`)
+    throw new FilterRefusal(`${text.length} characters are more than ${filterLimits.length}; ask for less at a time`)
   }
   if (deepestParenthesis(text) > filterLimits.depth) {
-    throw new MeshError('invalid', `filter: parentheses are nested deeper than ${filterLimits.depth}; write it flatter`)
+    throw new FilterRefusal(`parentheses are nested deeper than ${filterLimits.depth}; write it flatter`)
   }
   return new Grammar(text).parse()
 }
@@ -55,9 +57,9 @@ class Grammar {
 
   parse(): Expression {
     const found = this.#input()
-    if (this.#errors.size > 0) throw refusal([...this.#errors].join('\n'))
+    if (this.#errors.size > 0) throw new FilterRefusal([...this.#errors].join('\n'))
     if (found) return found
-    throw refusal(`${this.#position(this.#farthest)}: no match found, expected: ${listed(this.#expected)}`)
+    throw new FilterRefusal(`${this.#position(this.#farthest)}: no match found, expected: ${listed(this.#expected)}`)
   }
 
   #position(at: number): string {
@@ -323,8 +325,4 @@ function listed(expected: Set<string>): string {
   const words = [...expected].filter(word => word !== 'EOF').sort()
   if (expected.has('EOF')) words.push('EOF')
   return words.length < 2 ? words.join('') : `${words.slice(0, -1).join(', ')} or ${words.at(-1)}`
-}
-
-function refusal(message: string): MeshError {
-  return new MeshError('invalid', `Failed to create boolean expression evaluator: ${message}`)
 }

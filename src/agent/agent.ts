@@ -31,7 +31,7 @@ import { Coordinates } from './http/coordinate.ts'
 import { UserEvents } from './http/event.ts'
 import { AutopilotSettings } from './http/operator.ts'
 import { consulVersion, type AgentParts } from './http/parts.ts'
-import { startHttpDoor } from './http/server.ts'
+import { startHttpDoor, type HttpDoorOptions } from './http/server.ts'
 import { Peerings, type PeeringsOptions } from './peering/peerings.ts'
 import { Snapshots } from './snapshots/snapshots.ts'
 import { openEmbeddedStore } from './store/embedded.ts'
@@ -71,7 +71,7 @@ export async function startAgent(sources: ConfigSources, options: AgentOptions =
     }
     let httpUrl = ''
     if (http) {
-      const door = await startHttpDoor({ listen: http, agent: parts, logger, config: config.httpConfig })
+      const door = await startHttpDoor({ listen: http, agent: parts, logger, ...httpOptions(config) })
       const { port } = closing.keep(door, each => each.close())
       parts.config.ports.http = port
       httpUrl = 'socketPath' in http ? `unix://${http.socketPath}` : `http://${hostPort(http.host, port)}`
@@ -82,6 +82,19 @@ export async function startAgent(sources: ConfigSources, options: AgentOptions =
   } catch (error) {
     await closing.close()
     throw error
+  }
+}
+
+/** What the configuration says of the HTTP door. */
+export function httpOptions(config: AgentConfig): Pick<HttpDoorOptions, 'config' | 'limits'> {
+  const { httpConfig, translateWanAddrs, discoveryMaxStaleMs, limits } = config
+  return {
+    config: { ...httpConfig, translateWanAddrs, staleDiscovery: discoveryMaxStaleMs > 0 },
+    limits: {
+      connectionsPerClient: limits.httpMaxConnsPerClient,
+      kvValueBytes: limits.kvMaxValueSize,
+      txnBytes: Math.max(limits.txnMaxReqLen, limits.kvMaxValueSize),
+    },
   }
 }
 
@@ -143,7 +156,7 @@ export async function wireAgent(config: AgentConfig, options: WiringOptions): Pr
       sidecarPorts: config.sidecarPorts,
       serverService: {
         port: 8300,
-        meta: { version: consulVersion, ...(grpcTlsPort !== undefined && { grpc_tls_port: String(grpcTlsPort) }) },
+        meta: serverMeta(grpcTlsPort),
       },
       checkUpdateIntervalMs: config.checkUpdateIntervalMs,
     })
@@ -244,6 +257,20 @@ async function openPeering(
     grpcTlsPort = closing.keep(door, each => each.close()).port
   }
   return { peerings, grpcTlsPort }
+}
+
+/** What Consul's own tools read of a server. */
+function serverMeta(grpcTlsPort: number | undefined): Record<string, string> {
+  return {
+    ...(grpcTlsPort !== undefined && { grpc_tls_port: String(grpcTlsPort) }),
+    non_voter: 'false',
+    raft_version: '3',
+    read_replica: 'false',
+    serf_protocol_current: '2',
+    serf_protocol_max: '5',
+    serf_protocol_min: '1',
+    version: consulVersion,
+  }
 }
 
 /** This server's own node; its id is kept from the last start. */

@@ -52,21 +52,21 @@ async function updateFromBody(call: Call): Promise<Reply> {
 }
 
 export const agentCheckRoutes: Route[] = [
-  { method: 'GET', path: '/v1/agent/checks', what: 'the checks of this agent, by id', handler: checks, agentLocal: true },
+  { method: 'GET', path: '/v1/agent/checks', takes: ['filter'], what: 'the checks of this agent, by id', handler: checks, agentLocal: true },
   {
     method: 'PUT',
-    path: '/v1/agent/check/register',
+    path: '/v1/agent/check/register', body: CheckDefinition,
     what: 'registers a check of the node or of a service',
     handler: register,
     agentLocal: true,
   },
   { method: 'PUT', path: '/v1/agent/check/deregister/*', what: 'removes a check by its id', handler: deregister, agentLocal: true },
-  { method: 'PUT', path: '/v1/agent/check/pass/*', what: 'a TTL check passes', handler: update('passing'), agentLocal: true },
-  { method: 'PUT', path: '/v1/agent/check/warn/*', what: 'a TTL check warns', handler: update('warning'), agentLocal: true },
-  { method: 'PUT', path: '/v1/agent/check/fail/*', what: 'a TTL check fails', handler: update('critical'), agentLocal: true },
+  { method: 'PUT', path: '/v1/agent/check/pass/*', takes: ['note'], what: 'a TTL check passes', handler: update('passing'), agentLocal: true },
+  { method: 'PUT', path: '/v1/agent/check/warn/*', takes: ['note'], what: 'a TTL check warns', handler: update('warning'), agentLocal: true },
+  { method: 'PUT', path: '/v1/agent/check/fail/*', takes: ['note'], what: 'a TTL check fails', handler: update('critical'), agentLocal: true },
   {
     method: 'PUT',
-    path: '/v1/agent/check/update/*',
+    path: '/v1/agent/check/update/*', body: Update,
     what: 'sets status and output of a TTL check',
     handler: updateFromBody,
     agentLocal: true,

@@ -102,9 +102,9 @@ function disk(): unknown {
 export const agentLifecycleRoutes: Route[] = [
   { method: 'PUT', path: '/v1/agent/reload', what: 'reads the configuration again', handler: reload, agentLocal: true },
   { method: 'PUT', path: '/v1/agent/leave', what: 'ends this agent gracefully', handler: leave, agentLocal: true },
-  { method: 'PUT', path: '/v1/agent/join/*', what: 'succeeds with this agent alone: there is no gossip', handler: join, agentLocal: true },
+  { method: 'PUT', path: '/v1/agent/join/*', takes: ['wan'], what: 'succeeds with this agent alone: there is no gossip', handler: join, agentLocal: true },
   { method: 'PUT', path: '/v1/agent/force-leave/*', what: 'succeeds with this agent alone', handler: forceLeave, agentLocal: true },
-  { method: 'GET', path: '/v1/agent/monitor', what: 'the log as it is written; ?loglevel=, ?logjson', handler: monitor, agentLocal: true, plain: true },
+  { method: 'GET', path: '/v1/agent/monitor', takes: ['loglevel', 'logjson'], what: 'the log as it is written; ?loglevel=, ?logjson', handler: monitor, agentLocal: true, plain: true },
   { method: 'GET', path: '/v1/agent/host', what: 'the machine that this agent runs on', handler: host, agentLocal: true },
   { method: 'GET', path: '/debug/pprof/*', what: 'nothing: there is no profile here', handler: () => empty({}, 404), agentLocal: true },
 ]

@@ -186,13 +186,13 @@ async function maintenance(call: Call): Promise<Reply> {
 export const agentRoutes: Route[] = [
   { method: 'GET', path: '/v1/agent/self', what: 'what this agent is and how it is set up', handler: self, agentLocal: true },
   { method: 'GET', path: '/v1/agent/version', what: 'the version of the API', handler: version, agentLocal: true },
-  { method: 'GET', path: '/v1/agent/members', what: 'the members of the cluster: this agent', handler: members, agentLocal: true },
+  { method: 'GET', path: '/v1/agent/members', takes: ['wan', 'segment', 'filter'], what: 'the members of the cluster: this agent', handler: members, agentLocal: true },
   {
     method: 'PUT',
-    path: '/v1/agent/maintenance',
+    path: '/v1/agent/maintenance', takes: ['enable', 'reason'],
     what: 'puts this node into maintenance, or back',
     handler: maintenance,
     agentLocal: true,
   },
-  { method: 'GET', path: '/v1/agent/metrics', what: 'metrics as JSON, or ?format=prometheus', handler: metrics, agentLocal: true },
+  { method: 'GET', path: '/v1/agent/metrics', takes: ['format'], what: 'metrics as JSON, or ?format=prometheus', handler: metrics, agentLocal: true },
 ]

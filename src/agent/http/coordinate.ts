@@ -90,5 +90,5 @@ export const coordinateRoutes: Route[] = [
   { method: 'GET', path: '/v1/coordinate/datacenters', what: 'the coordinates of the servers', handler: datacenters },
   { method: 'GET', path: '/v1/coordinate/nodes', what: 'the coordinates of the nodes', handler: nodes },
   { method: 'GET', path: '/v1/coordinate/node/*', what: 'the coordinate of a node', handler: node },
-  { method: 'PUT', path: '/v1/coordinate/update', what: 'tells the coordinate of a node', handler: update },
+  { method: 'PUT', path: '/v1/coordinate/update', body: Coordinate, what: 'tells the coordinate of a node', handler: update },
 ]

@@ -87,6 +87,19 @@ export function encodeInstance(instance: CheckServiceNode): unknown {
   return out
 }
 
+/** Instances of the tables stand until what they are made of changes, so each is written once for all its readers. */
+const writtenInstances = new WeakMap<CheckServiceNode, string>()
+
+/** A list of instances as JSON text. */
+export function writeInstances(instances: readonly CheckServiceNode[]): string {
+  const parts = instances.map(instance => {
+    let text = writtenInstances.get(instance)
+    if (text === undefined) writtenInstances.set(instance, (text = JSON.stringify(encodeInstance(instance))))
+    return text
+  })
+  return `[${parts.join(',')}]`
+}
+
 interface WireProxy {
   Upstreams?: Record<string, unknown>[]
 }

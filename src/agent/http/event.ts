@@ -116,6 +116,6 @@ async function list(call: Call): Promise<Reply> {
 }
 
 export const eventRoutes: Route[] = [
-  { method: 'PUT', path: '/v1/event/fire/*', what: 'fires an event that this agent lists', handler: fire },
-  { method: 'GET', path: '/v1/event/list', what: 'the newest events; blocks until there is another', handler: list },
+  { method: 'PUT', path: '/v1/event/fire/*', takes: ['node', 'service', 'tag'], body: 'bytes', what: 'fires an event that this agent lists', handler: fire },
+  { method: 'GET', path: '/v1/event/list', takes: ['index', 'wait', 'name', 'node', 'service', 'tag'], what: 'the newest events; blocks until there is another', handler: list },
 ]

@@ -3,7 +3,6 @@ import type { KvRecord, Reading } from '../catalog/tables.ts'
 import { blockingRead } from './blocking.ts'
 import { encodeKvRecord } from './encoding.ts'
 import { badRequest } from './errors.ts'
-import { httpLimits } from './limits.ts'
 import { bytes, empty, json, metaHeaders, type Reply } from './reply.ts'
 import { type Query, refusePeer, uint64Param, uintParam } from './request.ts'
 import type { Call, Route } from './route.ts'
@@ -70,13 +69,13 @@ async function remove(call: Call): Promise<Reply> {
 }
 
 export const kvRoutes: Route[] = [
-  { method: 'GET', path: '/v1/kv/*', what: 'a value; ?recurse all below a prefix, ?keys their names, ?raw the bytes', handler: get },
+  { method: 'GET', path: '/v1/kv/*', takes: ['index', 'wait', 'recurse', 'keys', 'separator', 'raw'], what: 'a value; ?recurse all below a prefix, ?keys their names, ?raw the bytes', handler: get },
   {
     method: 'PUT',
-    path: '/v1/kv/*',
+    path: '/v1/kv/*', takes: ['cas', 'flags', 'acquire', 'release'], body: 'bytes',
     what: 'stores a value; ?cas= only if its index is this, ?acquire= and ?release= lock it for a session, ?flags=',
     handler: put,
-    bodyLimit: httpLimits.kvValueBytes,
+    bodyLimit: 'kvValueBytes',
   },
-  { method: 'DELETE', path: '/v1/kv/*', what: 'deletes a key, or with ?recurse all below a prefix', handler: remove },
+  { method: 'DELETE', path: '/v1/kv/*', takes: ['cas', 'recurse'], what: 'deletes a key, or with ?recurse all below a prefix', handler: remove },
 ]

@@ -31,5 +31,7 @@ export const httpLimits = {
   maxWaitMs: 10 * 60_000,
 } as const
 
-/** The limits that a door may be given others of: tests need small ones. */
-export type DoorLimits = { [K in 'connectionsPerClient' | 'headersTimeoutMs' | 'requestTimeoutMs' | 'answerTimeoutMs']: number }
+/** The limits that a door may be given others of: by its configuration, or by tests, which need small ones. */
+export type DoorLimits = {
+  [K in 'kvValueBytes' | 'txnBytes' | 'connectionsPerClient' | 'headersTimeoutMs' | 'requestTimeoutMs' | 'answerTimeoutMs']: number
+}

@@ -112,14 +112,14 @@ function explain(call: Call): Reply {
 }
 
 export const queryRoutes: Route[] = [
-  { method: 'GET', path: '/v1/query', what: 'all prepared queries', handler: list },
-  { method: 'POST', path: '/v1/query', what: 'stores a prepared query', handler: create },
-  { method: 'GET', path: '/v1/query/:id', what: 'one prepared query, in a list', handler: read, ownOptions: true },
-  { method: 'PUT', path: '/v1/query/:id', what: 'rewrites a prepared query', handler: update, ownOptions: true },
+  { method: 'GET', path: '/v1/query', takes: ['index', 'wait'], what: 'all prepared queries', handler: list },
+  { method: 'POST', path: '/v1/query', body: PreparedQuery, what: 'stores a prepared query', handler: create },
+  { method: 'GET', path: '/v1/query/:id', takes: ['index', 'wait'], what: 'one prepared query, in a list', handler: read, ownOptions: true },
+  { method: 'PUT', path: '/v1/query/:id', body: PreparedQuery, what: 'rewrites a prepared query', handler: update, ownOptions: true },
   { method: 'DELETE', path: '/v1/query/:id', what: 'deletes a prepared query', handler: remove, ownOptions: true },
   {
     method: 'GET',
-    path: '/v1/query/:id/execute',
+    path: '/v1/query/:id/execute', takes: ['limit', 'near', 'connect', 'cached'],
     what: 'the instances that a query finds, here or at its first target that has any',
     handler: execute,
     ownOptions: true,

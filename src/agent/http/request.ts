@@ -105,8 +105,16 @@ export interface ReadOptions {
   cached: boolean
 }
 
+/** What the agent's configuration says of reads. */
+export interface ReadDefaults {
+  /** `discovery_max_stale`. */
+  stale: boolean
+  /** `http_config.use_cache`. */
+  useCache: boolean
+}
+
 /** 1.6. Reads come from this process's own tables, which have every write it has answered: the modes differ in their headers only. */
-export function readOptions(query: Query, headers: IncomingMessage['headers']): ReadOptions {
+export function readOptions(query: Query, headers: IncomingMessage['headers'], byDefault: Partial<ReadDefaults> = {}): ReadOptions {
   const consistent = query.has('consistent')
   const cached = query.has('cached')
   let stale = query.has('stale')
@@ -118,7 +126,8 @@ export function readOptions(query: Query, headers: IncomingMessage['headers']): 
   if (stale && consistent) throw badRequest('Cannot specify ?stale with ?consistent, conflicting semantics.')
   if (cached && consistent) throw badRequest('Cannot specify ?cached with ?consistent, conflicting semantics.')
   checkCacheControl(headers['cache-control'] ?? '')
-  return { consistency: consistent ? 'consistent' : stale ? 'stale' : 'leader', cached }
+  if (byDefault.stale && !consistent && !query.has('leader')) stale = true
+  return { consistency: consistent ? 'consistent' : stale ? 'stale' : 'leader', cached: cached && byDefault.useCache !== false }
 }
 
 function checkCacheControl(text: string): void {

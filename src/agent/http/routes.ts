@@ -26,6 +26,8 @@ import { sessionRoutes } from './session.ts'
 import { statusRoutes } from './status.ts'
 import { txnRoutes } from './txn.ts'
 
+import { openApiRoute } from './openapi.ts'
+
 export const routes: readonly Route[] = [
   ...agentRoutes,
   ...agentLifecycleRoutes,
@@ -52,4 +54,5 @@ export const routes: readonly Route[] = [
   ...federationRoutes,
   ...internalRoutes,
   ...aclRoutes,
+  openApiRoute(() => routes),
 ]

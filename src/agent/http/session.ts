@@ -89,10 +89,10 @@ async function ofNode(call: Call): Promise<Reply> {
 }
 
 export const sessionRoutes: Route[] = [
-  { method: 'PUT', path: '/v1/session/create', what: 'makes a session', handler: create },
+  { method: 'PUT', path: '/v1/session/create', body: SessionRequest, what: 'makes a session', handler: create },
   { method: 'PUT', path: '/v1/session/destroy/*', what: 'ends a session and lets its keys go', handler: destroy },
   { method: 'PUT', path: '/v1/session/renew/*', what: 'starts the time to live of a session anew', handler: renew },
-  { method: 'GET', path: '/v1/session/info/*', what: 'one session, in a list', handler: info },
-  { method: 'GET', path: '/v1/session/node/*', what: 'the sessions of a node', handler: ofNode },
-  { method: 'GET', path: '/v1/session/list', what: 'all sessions', handler: list },
+  { method: 'GET', path: '/v1/session/info/*', takes: ['index', 'wait'], what: 'one session, in a list', handler: info },
+  { method: 'GET', path: '/v1/session/node/*', takes: ['index', 'wait'], what: 'the sessions of a node', handler: ofNode },
+  { method: 'GET', path: '/v1/session/list', takes: ['index', 'wait'], what: 'all sessions', handler: list },
 ]

@@ -115,9 +115,9 @@ export function tagless(wire: unknown, member: string): unknown {
 export const txnRoutes: Route[] = [
   {
     method: 'PUT',
-    path: '/v1/txn',
+    path: '/v1/txn', body: Body,
     what: 'operations on keys, nodes, services and checks: all or none',
     handler: txn,
-    bodyLimit: httpLimits.txnBytes,
+    bodyLimit: 'txnBytes',
   },
 ]

@@ -59,7 +59,13 @@ export async function startAgent(sources: ConfigSources, options: AgentOptions =
   const config = loadConfig(sources)
   const logs = new LogTap()
   const logger = options.logger ?? createLogger({ level: config.logLevel, stream: logs })
-  const { parts, grpcTlsPort, left, closing } = await wireAgent(config, { ...options, logger, logs, reread: () => loadConfig(sources) })
+  const watched = options.logger ? {} : { logs }
+  const { parts, grpcTlsPort, left, closing } = await wireAgent(config, {
+    ...options,
+    logger,
+    ...watched,
+    reread: () => loadConfig(sources),
+  })
   try {
     const { dns, http } = config.doors
     let dnsPort: number | undefined
@@ -208,7 +214,8 @@ export async function wireAgent(config: AgentConfig, options: WiringOptions): Pr
     const { promise: left, resolve: leave } = resolvable()
     const reload = async () => {
       const next = options.reread?.() ?? config
-      logger.level = logLevel(next.logLevel) ?? logger.level
+      // A logger that was given keeps the level that it was given.
+      if (options.logs) logger.level = logLevel(next.logLevel) ?? logger.level
       await files.apply(next)
       logger.info('configuration read again')
     }

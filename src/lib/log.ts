@@ -94,8 +94,13 @@ export class LogTap implements DestinationStream {
 /** Undefined for a text that is no line of ours. */
 export function parseLogLine(line: string): LogLine | undefined {
   try {
-    const { level, time, msg, ...fields } = JSON.parse(line) as Record<string, unknown>
-    return { level: String(level), time: String(time), msg: String(msg ?? ''), fields }
+    const {
+      level = '',
+      time = '',
+      msg = '',
+      ...fields
+    } = JSON.parse(line) as Record<string, unknown> & Partial<Record<'level' | 'time' | 'msg', string>>
+    return { level, time, msg, fields }
   } catch {
     return undefined
   }

@@ -33,7 +33,12 @@ export function checkTemplate(query: PreparedQuery): string | undefined {
 /** The query that a template is for one name; its own name stays. */
 export function renderTemplate(query: PreparedQuery, name: string): PreparedQuery {
   const { regexp, removeEmptyTags } = query.template
-  const asked: Asked = { full: name, prefix: query.name, suffix: name.slice(query.name.length), groups: regexp === '' ? [] : groupsOf(regexp, name) }
+  const asked: Asked = {
+    full: name,
+    prefix: query.name,
+    suffix: name.slice(query.name.length),
+    groups: regexp === '' ? [] : groupsOf(regexp, name),
+  }
   const service = mapTexts(query.service, text => render(text, asked, () => {}))
   if (removeEmptyTags && service.tags) service.tags = service.tags.filter(tag => tag !== '')
   return { ...query, service }

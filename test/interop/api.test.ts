@@ -41,9 +41,9 @@ t.test("Consul's Go client registers, watches, locks, peers and restores", { ski
     agentWithHttp({ datacenter: 'dc2', nodeName: 'beta', nodeId: '8763bfe0-31c7-80d5-0fc4-fd9d31364597' }),
   ])
   t.teardown(() => Promise.all([west.close(), east.close()]))
-  const { stdout, stderr } = await run(goProgram, [west.url.slice('http://'.length), east.url.slice('http://'.length)], { timeout: 60_000 }).catch(
-    (error: { stdout: string; stderr: string }) => error,
-  )
+  const { stdout, stderr } = await run(goProgram, [west.url.slice('http://'.length), east.url.slice('http://'.length)], {
+    timeout: 60_000,
+  }).catch((error: { stdout: string; stderr: string }) => error)
   t.same(stderr, '')
   t.same(stdout.trim().split('\n'), ['services', 'locks', 'transactions', 'queries', 'peers', 'intentions', 'operations'])
 })
@@ -67,7 +67,11 @@ interface Client {
     service: { register(options: object): Promise<void>; list(): Promise<object> }
     check: { pass(options: object): Promise<void> }
   }
-  kv: { set(options: object): Promise<boolean>; get(key: string): Promise<{ Value: string; Session?: string }>; del(key: string): Promise<void> }
+  kv: {
+    set(options: object): Promise<boolean>
+    get(key: string): Promise<{ Value: string; Session?: string }>
+    del(key: string): Promise<void>
+  }
   session: { create(options: object): Promise<{ ID: string }>; renew(id: string): Promise<unknown[]>; destroy(id: string): Promise<void> }
   health: { service(options: object): Promise<{ Service: { ID: string } }[]> }
   catalog: { service: { list(): Promise<object> } }
@@ -86,7 +90,10 @@ t.test('the npm client registers, locks and asks', async t => {
   t.same(Object.keys(await consul.agent.service.list()), ['web-1'])
   t.same(await consul.health.service({ service: 'web', passing: true }), [])
   await consul.agent.check.pass({ id: 'service:web-1', note: 'fine' })
-  t.same((await consul.health.service({ service: 'web', passing: true })).map(each => each.Service.ID), ['web-1'])
+  t.same(
+    (await consul.health.service({ service: 'web', passing: true })).map(each => each.Service.ID),
+    ['web-1'],
+  )
   t.same(await consul.catalog.service.list(), { consul: [], web: ['v1'] })
   const { ID: session } = await consul.session.create({ ttl: '10s', lockdelay: '1s', behavior: 'release' })
   t.equal((await consul.session.renew(session)).length, 1)

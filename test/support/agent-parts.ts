@@ -64,7 +64,11 @@ export async function agentParts(options: AgentPartsOptions = {}): Promise<TestA
   }
   try {
     const config = loadConfig({ flags, dev: options.dev ?? false })
-    const { parts, store, grpcTlsPort, closing } = await wireAgent(config, { logger, ...(clock && { clock }), ...(options.logs && { logs: options.logs }) })
+    const { parts, store, grpcTlsPort, closing } = await wireAgent(config, {
+      logger,
+      ...(clock && { clock }),
+      ...(options.logs && { logs: options.logs }),
+    })
     const close = async () => {
       await closing.close()
       forget()

@@ -92,6 +92,8 @@ export class Replay {
   readonly #stands: Map<string, Stand>
   /** Recorded indexes, ids and tokens to ours; indexes are each agent's own. */
   readonly #ours = new Map<string, string>()
+  /** The token that an aside made last: stands for one that the recording does not show being made. */
+  #fresh: string | undefined
 
   constructor(stands: Record<string, Stand>) {
     this.#stands = new Map(Object.entries(stands))
@@ -110,15 +112,17 @@ export class Replay {
   /** Both answers in the form in which they should be equal. */
   async play(recorded: Recorded): Promise<{ wanted: Answer; found: Answer }> {
     const { agent, request, response } = recorded
-    const { url, ports } = this.#stand(agent)
+    const { url } = this.#stand(agent)
     const answer = await ask(url, request.method, this.#translate(agent, request.path), request.headers, this.#body(request.body))
     const recordedBody = 'json' in response ? response.json : (response.text ?? response.binary_length)
     const ourBody = parsed(answer, recorded)
     this.#learn(agent, recordedBody, ourBody)
     const lower = Object.fromEntries(Object.entries(recorded.response.headers).map(([name, value]) => [name.toLowerCase(), value]))
     // A header's index may be a whole table's: a record's own ModifyIndex is the better pair.
-    if (!this.#ours.has(`${agent} ${lower['x-consul-index'] ?? ''}`)) this.#pair(agent, lower['x-consul-index'], answer.headers['x-consul-index'])
-    const settler = new Settler(ports)
+    if (!this.#ours.has(`${agent} ${lower['x-consul-index'] ?? ''}`))
+      this.#pair(agent, lower['x-consul-index'], answer.headers['x-consul-index'])
+    // One tells of the others' ports, too.
+    const settler = new Settler([...this.#stands.values()].flatMap(stand => stand.ports))
     return {
       wanted: { status: recorded.response.status, headers: kept(lower, recorded.response.status), body: settler.settle(recordedBody) },
       found: { status: answer.status, headers: kept(answer.headers, answer.status), body: settler.settle(ourBody) },
@@ -127,7 +131,7 @@ export class Replay {
 
   /**
    * What the recording's author did without recording it: a request (to alpha, or to whom stands before the path: `beta:/v1/...`), or
-   * one that is made again `UNTIL` its answer contains a text, or a `WAIT` of so many ms.
+   * one that is made again `UNTIL` its answer contains a text, or is the empty list, or a `WAIT` of so many ms.
    */
   async aside(method: string, target: string, body?: unknown): Promise<void> {
     if (method === 'WAIT') return delay(Number(target))
@@ -136,7 +140,10 @@ export class Replay {
     for (let attempt = 0; ; attempt += 1) {
       const answer = await ask(url, method === 'UNTIL' ? 'GET' : method, path, {}, method === 'UNTIL' ? undefined : this.#body(body))
       const text = answer.body.toString()
-      if (method === 'UNTIL' ? text.includes(body as string) : answer.status === 200) return
+      if (method === 'UNTIL' ? (body === '[]' ? text === body : text.includes(body as string)) : answer.status === 200) {
+        if (path === '/v1/peering/token') this.#fresh = (JSON.parse(text) as { PeeringToken: string }).PeeringToken
+        return
+      }
       if (method !== 'UNTIL' || attempt === 400) throw new Error(`${method} ${path}: ${answer.status} ${text}`)
       await delay(25)
     }
@@ -144,7 +151,7 @@ export class Replay {
 
   #body(body: unknown): Buffer | string | undefined {
     const token = (body as { PeeringToken?: string } | null | undefined)?.PeeringToken
-    const ours = token === undefined ? undefined : this.#ours.get(token)
+    const ours = token === undefined ? undefined : (this.#ours.get(token) ?? (token.length > 1000 ? this.#fresh : undefined))
     return requestBody(ours === undefined ? body : { ...(body as object), PeeringToken: ours })
   }
 
@@ -218,7 +225,10 @@ const volatileKeys = new Set([
   'ValidBefore',
   'SerialNumber',
 ])
+/** A config entry's Hash is a 64-bit number that clients ignore (spec/http-api.md 7); the recorded agents had a plaintext gRPC port, too. */
+const leftOut = new Set(['Hash', 'grpc_port'])
 const uuid = /[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}/g
+const isUuid = new RegExp(`^${uuid.source}$`)
 /** Consul's own ports stand for each agent's. */
 const recordedPort = /^23[0-2]\d\d$/
 const defaultPorts = ['8300', '8301', '8302']
@@ -234,10 +244,11 @@ class Settler {
   settle(value: unknown, key = ''): unknown {
     if (Array.isArray(value)) return this.#list(value)
     if (typeof value === 'object' && value !== null) {
-      // A config entry's Hash is a 64-bit number that clients ignore (spec/http-api.md 7): we have none.
-      const members = Object.entries(value).filter(([name]) => name !== 'Hash')
+      const members = Object.entries(value).filter(([name]) => !leftOut.has(name))
       return Object.fromEntries(members.map(([name, each]) => [name.replace(uuid, 'uuid'), this.settle(each, name)]))
     }
+    // The first comes after fifteen seconds.
+    if (key === 'LastHeartbeat') return '#'
     if (volatileKeys.has(key) && value !== null) return '#'
     // Beside the other query metadata of a body; an operation of a transaction has no such member in its answer.
     if (key === 'Index' && typeof value === 'number') return '#'
@@ -248,10 +259,12 @@ class Settler {
   /** A list in the order of its random ids has none. */
   #list(value: unknown[]): unknown[] {
     const settled = value.map(each => this.settle(each))
-    const random = value.every(each => typeof each === 'object' && each !== null && uuid.test((each as { ID?: string }).ID ?? ''))
-    uuid.lastIndex = 0
+    const random = value.every(each => typeof each === 'object' && each !== null && isUuid.test((each as { ID?: string }).ID ?? ''))
     if (!random) return settled
-    return settled.map(each => [JSON.stringify(each), each] as const).sort((a, b) => (a[0] < b[0] ? -1 : 1)).map(pair => pair[1])
+    return settled
+      .map(each => [JSON.stringify(each), each] as const)
+      .sort((a, b) => (a[0] < b[0] ? -1 : 1))
+      .map(pair => pair[1])
   }
 
   #isPort(text: string): boolean {

@@ -89,7 +89,7 @@ function header(name: string, size: number, atMs: number): Buffer {
 
 function readTar(tar: Buffer): Map<string, Buffer> {
   const files = new Map<string, Buffer>()
-  for (let at = 0; at + block <= tar.length && tar[at] !== 0; ) {
+  for (let at = 0; at + block <= tar.length && tar[at] !== 0;) {
     const name = tar.toString('latin1', at, at + 100).replace(/\0.*$/s, '')
     const digits = tar.toString('latin1', at + 124, at + 136).replace(/[\0 ]+$/, '')
     if (!/^[0-7]{1,11}$/.test(digits)) throw refuse(`bad size of ${JSON.stringify(name)}`)

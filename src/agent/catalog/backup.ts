@@ -137,7 +137,8 @@ function readState(state: Buffer): Saved[] {
   if (first['format'] !== format || first['version'] !== version) throw refuse(`state.bin is not ${format} ${version}`)
   return lines.map(line => {
     const { key, value } = parse(line)
-    if (typeof key !== 'string' || key === '' || typeof value !== 'string' || seen.has(key)) throw refuse('an entry of state.bin is malformed')
+    if (typeof key !== 'string' || key === '' || typeof value !== 'string' || seen.has(key))
+      throw refuse('an entry of state.bin is malformed')
     seen.add(key)
     return { key, value: Buffer.from(value, 'base64') }
   })

@@ -137,7 +137,11 @@ export class Queries {
     checkQuery(query)
     await commit(this.#store, this.#tables, (): Proposal<void> => {
       const current = before()
-      const compare: Compare[] = [unchanged(keys.query(query.id), current), ...this.#checkSession(query), ...this.#checkName(query, current)]
+      const compare: Compare[] = [
+        unchanged(keys.query(query.id), current),
+        ...this.#checkSession(query),
+        ...this.#checkName(query, current),
+      ]
       const kept = new Set(keys.ofQuery(query))
       const gone = current ? keys.ofQuery(current).filter(key => !kept.has(key)) : []
       const named = [...kept].filter(key => key !== keys.query(query.id) && !(current && keys.ofQuery(current).includes(key)))
@@ -168,7 +172,9 @@ export class Queries {
       .preparedQueries()
       .value.find(each => each.id !== current?.id && (each.template.type !== '') === template && each.name.toLowerCase() === name)
     if (!other) return []
-    throw failed(template ? `query template with prefix '${query.name}' already exists` : `name '${query.name}' aliases an existing query name`)
+    throw failed(
+      template ? `query template with prefix '${query.name}' already exists` : `name '${query.name}' aliases an existing query name`,
+    )
   }
 }
 
@@ -200,9 +206,7 @@ function checkQuery(query: PreparedQuery): void {
 
 /** Critical instances never count; warnings do unless only passing ones are asked for. */
 function isUsable(checks: readonly HealthCheck[], onlyPassing: boolean, ignored: ReadonlySet<string>): boolean {
-  return checks.every(
-    ({ checkId, status }) => ignored.has(checkId) || status === 'passing' || (status === 'warning' && !onlyPassing),
-  )
+  return checks.every(({ checkId, status }) => ignored.has(checkId) || status === 'passing' || (status === 'warning' && !onlyPassing))
 }
 
 function hasMeta(meta: Record<string, string> | null, wanted: Record<string, string> | null): boolean {

@@ -77,7 +77,10 @@ export class Sessions {
       const key = keys.session(session.id)
       const letting = this.#letting(session.id, session)
       const queries = tables.preparedQueries().value.filter(query => query.session === session.id)
-      const ops = [...letting.ops, ...queries.slice(0, 10).flatMap(query => keys.ofQuery(query).map((each): Op => ({ op: 'delete', key: each })))]
+      const ops = [
+        ...letting.ops,
+        ...queries.slice(0, 10).flatMap(query => keys.ofQuery(query).map((each): Op => ({ op: 'delete', key: each }))),
+      ]
       return { result: session, ops: [{ op: 'delete', key }, ...ops], compare: [unchanged(key, session), ...letting.compare] }
     })
     if (!ended) return
@@ -122,7 +125,9 @@ export class Sessions {
   async #sweep(): Promise<void> {
     const { tables } = this.#options
     for (const session of tables.sessions().value) {
-      const lost = !tables.node(session.node).value || checksOf(session).some(id => (tables.checkOf(session.node, id)?.status ?? 'critical') === 'critical')
+      const lost =
+        !tables.node(session.node).value ||
+        checksOf(session).some(id => (tables.checkOf(session.node, id)?.status ?? 'critical') === 'critical')
       if (lost) await this.#endNow(session.id, 'its node or one of its checks is gone or critical')
     }
   }
@@ -160,7 +165,9 @@ export class Sessions {
       bytes += record.value?.length ?? 0
       if (bytes > maxBytesAtOnce && ops.length > 0) break
       delays.start(record.key, session?.lockDelayMs ?? 0)
-      ops.push(session?.behavior === 'delete' ? { op: 'delete', key: keys.kv(record.key) } : putRecord(keys.kv(record.key), released(record)))
+      ops.push(
+        session?.behavior === 'delete' ? { op: 'delete', key: keys.kv(record.key) } : putRecord(keys.kv(record.key), released(record)),
+      )
       compare.push(unchanged(keys.kv(record.key), record))
     }
     return { ops, compare }
@@ -180,7 +187,9 @@ function checkSession(request: NewSession): Session {
   if (ttlMs === undefined) throw refuse(`Session TTL '${ttl}' invalid: time: invalid duration ${JSON.stringify(ttl)}`)
   const { minTtlMs, maxTtlMs, maxLockDelayMs } = sessionLimits
   if (ttlMs !== 0 && (ttlMs < minTtlMs || ttlMs > maxTtlMs)) {
-    throw refuse(`Invalid Session TTL '${Math.round(ttlMs * 1e6)}', must be between [${formatDuration(minTtlMs)}=${formatDuration(maxTtlMs)}]`)
+    throw refuse(
+      `Invalid Session TTL '${Math.round(ttlMs * 1e6)}', must be between [${formatDuration(minTtlMs)}=${formatDuration(maxTtlMs)}]`,
+    )
   }
   return {
     ...request,
@@ -191,4 +200,3 @@ function checkSession(request: NewSession): Session {
     modifyIndex: 0,
   }
 }
-

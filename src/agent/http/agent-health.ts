@@ -87,14 +87,16 @@ function byName(call: Call): Reply {
 export const agentHealthRoutes: Route[] = [
   {
     method: 'GET',
-    path: '/v1/agent/health/service/id/*', takes: ['format'],
+    path: '/v1/agent/health/service/id/*',
+    takes: ['format'],
     what: 'health of one local service, as a status code',
     handler: byId,
     agentLocal: true,
   },
   {
     method: 'GET',
-    path: '/v1/agent/health/service/name/*', takes: ['format'],
+    path: '/v1/agent/health/service/name/*',
+    takes: ['format'],
     what: 'health of the local services of a name',
     handler: byName,
     agentLocal: true,

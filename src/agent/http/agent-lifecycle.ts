@@ -32,7 +32,7 @@ function leave(call: Call): Reply {
 function join(call: Call): Reply {
   const { advertiseAddr } = call.agent.config
   const host = call.rest.replace(/:\d+$/, '').replace(/^\[|\]$/g, '')
-  if (host === advertiseAddr || host === '127.0.0.1' && call.rest === host) return empty()
+  if (host === advertiseAddr || (host === '127.0.0.1' && call.rest === host)) return empty()
   throw new MeshError(
     'invalid',
     multiError([`Failed to join ${call.rest}: this agent does not gossip; join clusters with a peering (isthmus peering generate-token)`]),
@@ -102,9 +102,31 @@ function disk(): unknown {
 export const agentLifecycleRoutes: Route[] = [
   { method: 'PUT', path: '/v1/agent/reload', what: 'reads the configuration again', handler: reload, agentLocal: true },
   { method: 'PUT', path: '/v1/agent/leave', what: 'ends this agent gracefully', handler: leave, agentLocal: true },
-  { method: 'PUT', path: '/v1/agent/join/*', takes: ['wan'], what: 'succeeds with this agent alone: there is no gossip', handler: join, agentLocal: true },
+  {
+    method: 'PUT',
+    path: '/v1/agent/join/*',
+    takes: ['wan'],
+    what: 'succeeds with this agent alone: there is no gossip',
+    handler: join,
+    agentLocal: true,
+  },
   { method: 'PUT', path: '/v1/agent/force-leave/*', what: 'succeeds with this agent alone', handler: forceLeave, agentLocal: true },
-  { method: 'GET', path: '/v1/agent/monitor', takes: ['loglevel', 'logjson'], what: 'the log as it is written; ?loglevel=, ?logjson', handler: monitor, agentLocal: true, plain: true },
+  {
+    method: 'GET',
+    path: '/v1/agent/monitor',
+    takes: ['loglevel', 'logjson'],
+    what: 'the log as it is written; ?loglevel=, ?logjson',
+    handler: monitor,
+    agentLocal: true,
+    plain: true,
+  },
   { method: 'GET', path: '/v1/agent/host', what: 'the machine that this agent runs on', handler: host, agentLocal: true },
-  { method: 'GET', path: '/debug/pprof/*', what: 'nothing: there is no profile here', handler: () => empty({}, 404), agentLocal: true },
+  {
+    method: 'GET',
+    path: '/debug/pprof/*',
+    what: 'nothing: there is no profile here',
+    handler: () => empty({}, 404),
+    agentLocal: true,
+    unregistered: true,
+  },
 ]

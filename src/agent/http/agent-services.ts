@@ -59,17 +59,27 @@ async function maintenance(call: Call): Promise<Reply> {
 }
 
 export const agentServiceRoutes: Route[] = [
-  { method: 'GET', path: '/v1/agent/services', takes: ['filter'], what: 'the services of this agent, by id', handler: services, agentLocal: true },
   {
     method: 'GET',
-    path: '/v1/agent/service/*', takes: ['hash', 'wait'],
+    path: '/v1/agent/services',
+    takes: ['filter'],
+    what: 'the services of this agent, by id',
+    handler: services,
+    agentLocal: true,
+  },
+  {
+    method: 'GET',
+    path: '/v1/agent/service/*',
+    takes: ['hash', 'wait'],
     what: 'one service of this agent; ?hash= waits for a change',
     handler: service,
     agentLocal: true,
   },
   {
     method: 'PUT',
-    path: '/v1/agent/service/register', takes: ['replace-existing-checks'], body: ServiceDefinition,
+    path: '/v1/agent/service/register',
+    takes: ['replace-existing-checks'],
+    body: ServiceDefinition,
     what: 'registers a service, with its sidecar and checks',
     handler: register,
     agentLocal: true,
@@ -77,7 +87,8 @@ export const agentServiceRoutes: Route[] = [
   { method: 'PUT', path: '/v1/agent/service/deregister/*', what: 'removes a service by its id', handler: deregister, agentLocal: true },
   {
     method: 'PUT',
-    path: '/v1/agent/service/maintenance/*', takes: ['enable', 'reason'],
+    path: '/v1/agent/service/maintenance/*',
+    takes: ['enable', 'reason'],
     what: 'puts a service into maintenance, or back',
     handler: maintenance,
     agentLocal: true,

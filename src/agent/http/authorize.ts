@@ -50,7 +50,8 @@ function reasonOf({ sourceName, destinationName, permissions, precedence, action
 export const authorizeRoutes: Route[] = [
   {
     method: 'POST',
-    path: '/v1/agent/connect/authorize', body: Request,
+    path: '/v1/agent/connect/authorize',
+    body: Request,
     what: 'may the holder of this certificate call this service?',
     handler: authorize,
     agentLocal: true,

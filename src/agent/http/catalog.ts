@@ -75,7 +75,12 @@ async function services(call: Call): Promise<Reply> {
   if (peer !== '') return importedServices(call, peer)
   const reading = await blockingRead(call, () => tables.services())
   const selects = call.query.get('filter') !== '' || call.query.has('node-meta')
-  const all = selects ? selected(call, [...reading.value.keys()].flatMap(name => tables.instances(name).value)) : reading.value
+  const all = selects
+    ? selected(
+        call,
+        [...reading.value.keys()].flatMap(name => tables.instances(name).value),
+      )
+    : reading.value
   return json(Object.fromEntries(all), readHeaders(call, reading, { cacheable: true }))
 }
 
@@ -99,9 +104,7 @@ function selected(call: Call, instances: readonly CheckServiceNode[]): Map<strin
   return new Map([...found].map(([name, tags]) => [name, [...tags].sort()]))
 }
 
-function serviceList(
-  read: (tables: Tables, name: string, peer: string) => Reading<CheckServiceNode[]>,
-): (call: Call) => Promise<Reply> {
+function serviceList(read: (tables: Tables, name: string, peer: string) => Reading<CheckServiceNode[]>): (call: Call) => Promise<Reply> {
   return async call => {
     if (call.rest === '') throw badRequest('Missing service name')
     const reading = await blockingRead(call, () => read(call.agent.tables, call.rest, call.query.get('peer')))
@@ -163,33 +166,72 @@ function virtualIps(): never {
 }
 
 export const catalogRoutes: Route[] = [
-  { method: 'PUT', path: '/v1/catalog/register', body: Registration, what: 'registers a node, and a service or checks on it', handler: register },
-  { method: 'PUT', path: '/v1/catalog/deregister', body: Deregistration, what: 'removes a node, or one service or check of it', handler: deregister },
+  {
+    method: 'PUT',
+    path: '/v1/catalog/register',
+    body: Registration,
+    what: 'registers a node, and a service or checks on it',
+    handler: register,
+  },
+  {
+    method: 'PUT',
+    path: '/v1/catalog/deregister',
+    body: Deregistration,
+    what: 'removes a node, or one service or check of it',
+    handler: deregister,
+  },
   {
     method: 'GET',
     path: '/v1/catalog/datacenters',
     what: 'lists the datacenters: this one; peers are not datacenters',
     handler: datacenters,
   },
-  { method: 'GET', path: '/v1/catalog/nodes', takes: ['index', 'wait', 'filter', 'near', 'node-meta', 'peer'], what: 'lists the nodes of this cluster', handler: nodes },
-  { method: 'GET', path: '/v1/catalog/services', takes: ['index', 'wait', 'filter', 'node-meta', 'cached', 'peer'], what: 'lists the names of services with their tags', handler: services },
   {
     method: 'GET',
-    path: '/v1/catalog/service/*', takes: ['index', 'wait', 'filter', 'near', 'node-meta', 'tag', 'cached', 'peer'],
+    path: '/v1/catalog/nodes',
+    takes: ['index', 'wait', 'filter', 'near', 'node-meta', 'peer'],
+    what: 'lists the nodes of this cluster',
+    handler: nodes,
+  },
+  {
+    method: 'GET',
+    path: '/v1/catalog/services',
+    takes: ['index', 'wait', 'filter', 'node-meta', 'cached', 'peer'],
+    what: 'lists the names of services with their tags',
+    handler: services,
+  },
+  {
+    method: 'GET',
+    path: '/v1/catalog/service/*',
+    takes: ['index', 'wait', 'filter', 'near', 'node-meta', 'tag', 'cached', 'peer'],
     what: 'lists the instances of a service',
     handler: serviceList((tables, name, peer) => tables.instances(name, peer)),
   },
   {
     method: 'GET',
-    path: '/v1/catalog/connect/*', takes: ['index', 'wait', 'filter', 'near', 'node-meta', 'tag', 'cached', 'peer'],
+    path: '/v1/catalog/connect/*',
+    takes: ['index', 'wait', 'filter', 'near', 'node-meta', 'tag', 'cached', 'peer'],
     what: 'lists what reaches a service over the mesh: its sidecars and native instances',
     handler: serviceList((tables, name, peer) => tables.connectInstances(name, peer)),
   },
-  { method: 'GET', path: '/v1/catalog/node/*', takes: ['index', 'wait', 'filter', 'peer'], what: 'one node with its services by id', handler: node },
-  { method: 'GET', path: '/v1/catalog/node-services/*', takes: ['index', 'wait', 'filter', 'peer'], what: 'one node with its services as a list', handler: nodeServices },
   {
     method: 'GET',
-    path: '/v1/catalog/gateway-services/*', takes: ['index', 'wait'],
+    path: '/v1/catalog/node/*',
+    takes: ['index', 'wait', 'filter', 'peer'],
+    what: 'one node with its services by id',
+    handler: node,
+  },
+  {
+    method: 'GET',
+    path: '/v1/catalog/node-services/*',
+    takes: ['index', 'wait', 'filter', 'peer'],
+    what: 'one node with its services as a list',
+    handler: nodeServices,
+  },
+  {
+    method: 'GET',
+    path: '/v1/catalog/gateway-services/*',
+    takes: ['index', 'wait'],
     what: 'lists the services of an ingress or terminating gateway',
     handler: gatewayServices,
   },

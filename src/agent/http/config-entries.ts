@@ -78,7 +78,20 @@ async function remove(call: Call): Promise<Reply> {
 }
 
 export const configRoutes: Route[] = [
-  { method: 'PUT', path: '/v1/config', takes: ['cas'], body: z.record(z.string(), z.unknown()), what: 'writes a config entry; ?cas= only if its index is this', handler: write },
-  { method: 'GET', path: '/v1/config/*', takes: ['index', 'wait', 'filter'], what: 'one entry by kind and name, or all of a kind', handler: read },
+  {
+    method: 'PUT',
+    path: '/v1/config',
+    takes: ['cas'],
+    body: z.record(z.string(), z.unknown()),
+    what: 'writes a config entry; ?cas= only if its index is this',
+    handler: write,
+  },
+  {
+    method: 'GET',
+    path: '/v1/config/*',
+    takes: ['index', 'wait', 'filter'],
+    what: 'one entry by kind and name, or all of a kind',
+    handler: read,
+  },
   { method: 'DELETE', path: '/v1/config/*', takes: ['cas'], what: 'deletes an entry; ?cas= only if its index is this', handler: remove },
 ]

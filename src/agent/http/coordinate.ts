@@ -27,7 +27,7 @@ const Coordinate = z.object({
 type Coordinate = z.infer<typeof Coordinate>
 
 const shared = 'coordinates are not shared between peers'
-const origin = { vec: new Array<number>(dimensions).fill(0), error: 1.5, adjustment: 0, height: 1e-5 }
+const origin = { vec: Array.from({ length: dimensions }, () => 0), error: 1.5, adjustment: 0, height: 1e-5 }
 
 /** What clients told, by node. */
 export class Coordinates {
@@ -73,7 +73,12 @@ function node(call: Call): Reply {
   if (call.rest === '') throw badRequest('Missing node name')
   const found = known(call).filter(each => each.node.toLowerCase() === call.rest.toLowerCase())
   const headers = metaHeaders(call.agent.tables.nodes())
-  return found.length === 0 ? empty({}, 404) : json(found.map(each => encode(Coordinate, each)), headers)
+  return found.length === 0
+    ? empty({}, 404)
+    : json(
+        found.map(each => encode(Coordinate, each)),
+        headers,
+      )
 }
 
 function update(call: Call): Reply {

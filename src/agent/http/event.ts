@@ -82,7 +82,10 @@ function fire(call: Call): Reply {
   const [NodeFilter, ServiceFilter, TagFilter] = filters.map(([name]) => filterParam(call, name)) as [string, string, string]
   if (TagFilter !== '' && ServiceFilter === '') throw new MeshError('invalid', 'Cannot provide tag filter without service filter')
   if (call.body.length > maxPayloadBytes) {
-    throw new MeshError('invalid', `user event exceeds configured limit of ${maxPayloadBytes} bytes before encoding; store the data in a key and send its name`)
+    throw new MeshError(
+      'invalid',
+      `user event exceeds configured limit of ${maxPayloadBytes} bytes before encoding; store the data in a key and send its name`,
+    )
   }
   const Payload = call.body.length === 0 ? null : call.body.toString('base64')
   const event = { ID: randomUUID(), Name: call.rest, Payload, NodeFilter, ServiceFilter, TagFilter, Version: 1 }
@@ -108,7 +111,8 @@ async function list(call: Call): Promise<Reply> {
   const known = call.query.get('index')
   const deadline = performance.now() + waitMs
   let found = read()
-  while (known !== '' && known !== '0' && String(indexOf(found)) === known && performance.now() < deadline && !call.signal.aborted) {
+  const isKnown = () => known !== '' && known !== '0' && String(indexOf(found)) === known
+  while (isKnown() && performance.now() < deadline && !call.signal.aborted) {
     await call.agent.events.next(deadline - performance.now(), call.signal)
     found = read()
   }
@@ -116,6 +120,19 @@ async function list(call: Call): Promise<Reply> {
 }
 
 export const eventRoutes: Route[] = [
-  { method: 'PUT', path: '/v1/event/fire/*', takes: ['node', 'service', 'tag'], body: 'bytes', what: 'fires an event that this agent lists', handler: fire },
-  { method: 'GET', path: '/v1/event/list', takes: ['index', 'wait', 'name', 'node', 'service', 'tag'], what: 'the newest events; blocks until there is another', handler: list },
+  {
+    method: 'PUT',
+    path: '/v1/event/fire/*',
+    takes: ['node', 'service', 'tag'],
+    body: 'bytes',
+    what: 'fires an event that this agent lists',
+    handler: fire,
+  },
+  {
+    method: 'GET',
+    path: '/v1/event/list',
+    takes: ['index', 'wait', 'name', 'node', 'service', 'tag'],
+    what: 'the newest events; blocks until there is another',
+    handler: list,
+  },
 ]

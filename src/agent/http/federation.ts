@@ -28,6 +28,11 @@ function meshGateways(): Reply {
 
 export const federationRoutes: Route[] = [
   { method: 'GET', path: '/v1/internal/federation-states', what: 'the federated datacenters: this one', handler: all },
-  { method: 'GET', path: '/v1/internal/federation-states/mesh-gateways', what: 'gateways between federated datacenters: none', handler: meshGateways },
+  {
+    method: 'GET',
+    path: '/v1/internal/federation-states/mesh-gateways',
+    what: 'gateways between federated datacenters: none',
+    handler: meshGateways,
+  },
   { method: 'GET', path: '/v1/internal/federation-state/*', what: 'one federated datacenter', handler: one },
 ]

@@ -69,13 +69,27 @@ async function remove(call: Call): Promise<Reply> {
 }
 
 export const kvRoutes: Route[] = [
-  { method: 'GET', path: '/v1/kv/*', takes: ['index', 'wait', 'recurse', 'keys', 'separator', 'raw'], what: 'a value; ?recurse all below a prefix, ?keys their names, ?raw the bytes', handler: get },
+  {
+    method: 'GET',
+    path: '/v1/kv/*',
+    takes: ['index', 'wait', 'recurse', 'keys', 'separator', 'raw'],
+    what: 'a value; ?recurse all below a prefix, ?keys their names, ?raw the bytes',
+    handler: get,
+  },
   {
     method: 'PUT',
-    path: '/v1/kv/*', takes: ['cas', 'flags', 'acquire', 'release'], body: 'bytes',
+    path: '/v1/kv/*',
+    takes: ['cas', 'flags', 'acquire', 'release'],
+    body: 'bytes',
     what: 'stores a value; ?cas= only if its index is this, ?acquire= and ?release= lock it for a session, ?flags=',
     handler: put,
     bodyLimit: 'kvValueBytes',
   },
-  { method: 'DELETE', path: '/v1/kv/*', takes: ['cas', 'recurse'], what: 'deletes a key, or with ?recurse all below a prefix', handler: remove },
+  {
+    method: 'DELETE',
+    path: '/v1/kv/*',
+    takes: ['cas', 'recurse'],
+    what: 'deletes a key, or with ?recurse all below a prefix',
+    handler: remove,
+  },
 ]

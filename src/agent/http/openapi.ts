@@ -53,7 +53,11 @@ function operation(route: Route, path: string): unknown {
     operationId: `${route.method.toLowerCase()}${path.replaceAll(/[^A-Za-z0-9]+(.)?/g, (_whole, next: string | undefined) => next?.toUpperCase() ?? '')}`,
     parameters: [...inPath, ...inQuery],
     ...(route.body === undefined ? {} : { requestBody: bodyOf(route.body) }),
-    responses: { '200': { description: 'done', content: { ...anything, 'application/octet-stream': {} } }, ...listed, ...(isAcl(path) ? { '401': { description: 'ACLs are disabled', content: plainText } } : {}) },
+    responses: {
+      '200': { description: 'done', content: { ...anything, 'application/octet-stream': {} } },
+      ...listed,
+      ...(isAcl(path) ? { '401': { description: 'ACLs are disabled', content: plainText } } : {}),
+    },
   }
 }
 
@@ -62,7 +66,8 @@ function isAcl(path: string): boolean {
 }
 
 function bodyOf(body: NonNullable<Route['body']>): unknown {
-  if (body === 'bytes') return { required: false, content: { 'application/octet-stream': { schema: { type: 'string', format: 'binary' } } } }
+  if (body === 'bytes')
+    return { required: false, content: { 'application/octet-stream': { schema: { type: 'string', format: 'binary' } } } }
   return { required: true, content: { 'application/json': { schema: wireSchema(body) } } }
 }
 
@@ -77,4 +82,3 @@ export function openApiRoute(others: () => readonly Route[]): Route {
     agentLocal: true,
   }
 }
-

@@ -183,11 +183,27 @@ export const operatorRoutes: Route[] = [
   { method: 'DELETE', path: '/v1/operator/raft/peer', takes: ['id', 'address'], what: 'refused: there is one server', handler: removePeer },
   { method: 'POST', path: '/v1/operator/raft/transfer-leader', what: 'refused: there is one server', handler: transferLeader },
   { method: 'GET', path: '/v1/operator/autopilot/configuration', what: 'settings that decide nothing with one server', handler: autopilot },
-  { method: 'PUT', path: '/v1/operator/autopilot/configuration', takes: ['cas'], body: Autopilot, what: 'takes such settings; ?cas=', handler: setAutopilot },
+  {
+    method: 'PUT',
+    path: '/v1/operator/autopilot/configuration',
+    takes: ['cas'],
+    body: Autopilot,
+    what: 'takes such settings; ?cas=',
+    handler: setAutopilot,
+  },
   { method: 'GET', path: '/v1/operator/autopilot/health', what: 'the health of the servers', handler: autopilotHealth },
   { method: 'GET', path: '/v1/operator/autopilot/state', what: 'the state of the servers', handler: autopilotState },
-  ...(['GET', 'POST', 'PUT', 'DELETE'] as const).map(
-    (method): Route => ({ method, path: '/v1/operator/keyring', what: 'refused: there is no gossip to encrypt', handler: keyring }),
-  ),
-  { method: 'GET', path: '/v1/operator/usage', takes: ['index', 'wait'], what: 'how many services, instances and nodes there are', handler: usage },
+  ...(['GET', 'POST', 'PUT', 'DELETE'] as const).map((method): Route => ({
+    method,
+    path: '/v1/operator/keyring',
+    what: 'refused: there is no gossip to encrypt',
+    handler: keyring,
+  })),
+  {
+    method: 'GET',
+    path: '/v1/operator/usage',
+    takes: ['index', 'wait'],
+    what: 'how many services, instances and nodes there are',
+    handler: usage,
+  },
 ]

@@ -25,7 +25,7 @@ export const parameters = {
   destination: { what: "an intention's destination", schema: text },
   enable: { what: 'on or off', schema: bool },
   filter: { what: 'a go-bexpr expression over the list', schema: text },
-  flags: { what: '64 bits that are the client\'s own', schema: index },
+  flags: { what: "64 bits that are the client's own", schema: index },
   format: { what: 'another form of the answer', schema: text },
   hash: { what: 'the ContentHash that is known: waits for another', schema: text },
   id: { what: "a server's id", schema: text },

@@ -37,7 +37,10 @@ async function create(call: Call): Promise<Reply> {
 /** What was read can be written back only with its token. */
 function withoutHidden(query: PreparedQuery): PreparedQuery {
   if (query.token !== hidden) return query
-  throw new MeshError('invalid', `Invalid prepared query: Bad Token '${hidden}', it looks like a query definition with a redacted token was submitted`)
+  throw new MeshError(
+    'invalid',
+    `Invalid prepared query: Bad Token '${hidden}', it looks like a query definition with a redacted token was submitted`,
+  )
 }
 
 function idOf(call: Call): string {
@@ -65,7 +68,8 @@ async function remove(call: Call): Promise<Reply> {
 function limitOf(call: Call): number {
   const limit = call.query.get('limit')
   if (limit === '') return 0
-  if (!/^[+-]?\d{1,9}$/.test(limit)) throw new MeshError('invalid', `Bad limit: strconv.Atoi: parsing ${JSON.stringify(limit)}: invalid syntax`)
+  if (!/^[+-]?\d{1,9}$/.test(limit))
+    throw new MeshError('invalid', `Bad limit: strconv.Atoi: parsing ${JSON.stringify(limit)}: invalid syntax`)
   return Math.max(0, Number(limit))
 }
 
@@ -114,12 +118,20 @@ function explain(call: Call): Reply {
 export const queryRoutes: Route[] = [
   { method: 'GET', path: '/v1/query', takes: ['index', 'wait'], what: 'all prepared queries', handler: list },
   { method: 'POST', path: '/v1/query', body: PreparedQuery, what: 'stores a prepared query', handler: create },
-  { method: 'GET', path: '/v1/query/:id', takes: ['index', 'wait'], what: 'one prepared query, in a list', handler: read, ownOptions: true },
+  {
+    method: 'GET',
+    path: '/v1/query/:id',
+    takes: ['index', 'wait'],
+    what: 'one prepared query, in a list',
+    handler: read,
+    ownOptions: true,
+  },
   { method: 'PUT', path: '/v1/query/:id', body: PreparedQuery, what: 'rewrites a prepared query', handler: update, ownOptions: true },
   { method: 'DELETE', path: '/v1/query/:id', what: 'deletes a prepared query', handler: remove, ownOptions: true },
   {
     method: 'GET',
-    path: '/v1/query/:id/execute', takes: ['limit', 'near', 'connect', 'cached'],
+    path: '/v1/query/:id/execute',
+    takes: ['limit', 'near', 'connect', 'cached'],
     what: 'the instances that a query finds, here or at its first target that has any',
     handler: execute,
     ownOptions: true,

@@ -52,6 +52,8 @@ export interface Route {
   agentLocal?: true
   /** How large a body may be; one of the door's own limits where it has a name, else `bodyBytes`. */
   bodyLimit?: number | 'kvValueBytes' | 'txnBytes'
+  /** It is none of the API's own: its answers say nothing of access control lists. */
+  unregistered?: true
   /** The prepared-query family names no OPTIONS in the Allow of a 405, and answers OPTIONS in JSON (1.2). */
   ownOptions?: true
   /** The answer may hold secrets, or never ends: not compressed. */

@@ -14,7 +14,16 @@ import { errorReply } from './errors.ts'
 import { ConnectionCounter, guard, remoteOf } from './guard.ts'
 import { type DoorLimits, httpLimits } from './limits.ts'
 import type { AgentParts } from './parts.ts'
-import { askedDatacenter, checkDatacenter, parseQuery, type Query, type ReadDefaults, readOptions, refuseEnterprise, tokenOf } from './request.ts'
+import {
+  askedDatacenter,
+  checkDatacenter,
+  parseQuery,
+  type Query,
+  type ReadDefaults,
+  readOptions,
+  refuseEnterprise,
+  tokenOf,
+} from './request.ts'
 import { empty, failedMeta, json, type Reply, send, text } from './reply.ts'
 import type { Call, Method, Route } from './route.ts'
 import { parseTarget, Router, type Target } from './router.ts'
@@ -177,7 +186,7 @@ class Door {
     const reply = (value: Reply) =>
       send(response, value, {
         request,
-        common: this.#common,
+        common: route?.unregistered ? { Vary: 'Accept-Encoding' } : this.#common,
         pretty: this.#agent.config.dev || (query?.has('pretty') ?? false),
         compress: route?.plain !== true,
         timeoutMs: this.#limits.answerTimeoutMs,
@@ -188,7 +197,10 @@ class Door {
       if (this.#blockEndpoints.some(prefix => routed.path.startsWith(prefix))) {
         return reply(text('Endpoint is blocked by agent configuration', 403))
       }
-      if (!route) return reply(text(`method ${request.method} not allowed`, 405, { Allow: ownOptions ? routed.allow.replace('OPTIONS,', '') : routed.allow }))
+      if (!route)
+        return reply(
+          text(`method ${request.method} not allowed`, 405, { Allow: ownOptions ? routed.allow.replace('OPTIONS,', '') : routed.allow }),
+        )
       if (route.method !== 'GET' && !this.#mayWrite(request)) return reply(text('Access is restricted', 403))
       if (!query) return reply(empty({}, 500))
       reply(await this.#handle(route, request, response, query, routed))
@@ -221,7 +233,9 @@ class Door {
         params: routed.params,
         token: tokenOf(query, request.headers),
         body: route.method === 'GET' ? Buffer.alloc(0) : await readBody(request, route, this.#limits),
-        read: route.agentLocal ? { consistency: 'leader', cached: false } : readOptions(query, request.headers, this.#readDefaults(routed.path)),
+        read: route.agentLocal
+          ? { consistency: 'leader', cached: false }
+          : readOptions(query, request.headers, this.#readDefaults(routed.path)),
         signal: gone.signal,
         remote: remoteOf(request.socket, request.headers),
       }

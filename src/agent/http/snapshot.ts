@@ -34,7 +34,8 @@ export const snapshotRoutes: Route[] = [
   { method: 'GET', path: '/v1/snapshot', what: 'saves everything, secrets included (loopback only)', handler: save, plain: true },
   {
     method: 'PUT',
-    path: '/v1/snapshot', body: 'bytes',
+    path: '/v1/snapshot',
+    body: 'bytes',
     what: 'restores everything from such an archive (loopback only)',
     handler: restore,
     bodyLimit: archiveLimits.packedBytes,

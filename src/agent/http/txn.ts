@@ -25,12 +25,18 @@ const KvOp = z.object({
 })
 const TxnOp = z.object({
   kv: KvOp.nullable().optional().meta({ wire: 'KV' }),
-  node: z.object({ verb: z.string().default(''), node: Node.partial().default({}) }).nullable().optional(),
+  node: z
+    .object({ verb: z.string().default(''), node: Node.partial().default({}) })
+    .nullable()
+    .optional(),
   service: z
     .object({ verb: z.string().default(''), node: z.string().default(''), service: NodeService.partial().default({}) })
     .nullable()
     .optional(),
-  check: z.object({ verb: z.string().default(''), check: HealthCheck.partial().default({}) }).nullable().optional(),
+  check: z
+    .object({ verb: z.string().default(''), check: HealthCheck.partial().default({}) })
+    .nullable()
+    .optional(),
 })
 type TxnOp = z.infer<typeof TxnOp>
 const Body = z.array(TxnOp)
@@ -76,7 +82,8 @@ function isRead(operation: Operation): boolean {
 function operationOf({ kv, node, service, check }: TxnOp): Operation[] {
   if (kv) {
     const { verb, key, value, flags, index, session } = kv
-    if (!Number.isSafeInteger(flags)) throw badRequest('Failed to parse body: Flags beyond 2^53 are not exact here; set them with PUT /v1/kv/')
+    if (!Number.isSafeInteger(flags))
+      throw badRequest('Failed to parse body: Flags beyond 2^53 are not exact here; set them with PUT /v1/kv/')
     if (value !== null) checkBase64(value)
     return [{ kind: 'kv', verb, key, value: value === '' ? null : value, flags: String(flags), index, session }]
   }
@@ -115,7 +122,8 @@ export function tagless(wire: unknown, member: string): unknown {
 export const txnRoutes: Route[] = [
   {
     method: 'PUT',
-    path: '/v1/txn', body: Body,
+    path: '/v1/txn',
+    body: Body,
     what: 'operations on keys, nodes, services and checks: all or none',
     handler: txn,
     bodyLimit: 'txnBytes',

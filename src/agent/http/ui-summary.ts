@@ -35,7 +35,8 @@ const externalSource = 'external-source'
 
 /** All instances of our own, or of one peer. */
 export function instancesOf(tables: Tables, peer: string, noting: Noting): CheckServiceNode[] {
-  const names = peer === '' ? [...noting.note(tables.services()).keys()] : noting.note(tables.importedServices(peer)).map(each => each.service)
+  const names =
+    peer === '' ? [...noting.note(tables.services()).keys()] : noting.note(tables.importedServices(peer)).map(each => each.service)
   return names.flatMap(name => noting.note(tables.instances(name, peer)))
 }
 

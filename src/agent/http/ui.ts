@@ -98,11 +98,41 @@ function metricsProxy(): never {
 }
 
 export const uiRoutes: Route[] = [
-  { method: 'GET', path: '/v1/internal/ui/services', takes: ['index', 'wait', 'peer', 'filter'], what: 'services, ours and imported, with their health; ?peer=', handler: services },
-  { method: 'GET', path: '/v1/internal/ui/nodes', takes: ['index', 'wait', 'peer'], what: 'nodes with what is on them, ours and imported; ?peer=', handler: nodes },
-  { method: 'GET', path: '/v1/internal/ui/node/*', takes: ['index', 'wait', 'peer'], what: 'one node; ?peer= for an imported one', handler: node },
-  { method: 'GET', path: '/v1/internal/ui/exported-services', takes: ['index', 'wait', 'peer'], what: 'what ?peer= may know of', handler: exportedServices },
+  {
+    method: 'GET',
+    path: '/v1/internal/ui/services',
+    takes: ['index', 'wait', 'peer', 'filter'],
+    what: 'services, ours and imported, with their health; ?peer=',
+    handler: services,
+  },
+  {
+    method: 'GET',
+    path: '/v1/internal/ui/nodes',
+    takes: ['index', 'wait', 'peer'],
+    what: 'nodes with what is on them, ours and imported; ?peer=',
+    handler: nodes,
+  },
+  {
+    method: 'GET',
+    path: '/v1/internal/ui/node/*',
+    takes: ['index', 'wait', 'peer'],
+    what: 'one node; ?peer= for an imported one',
+    handler: node,
+  },
+  {
+    method: 'GET',
+    path: '/v1/internal/ui/exported-services',
+    takes: ['index', 'wait', 'peer'],
+    what: 'what ?peer= may know of',
+    handler: exportedServices,
+  },
   { method: 'GET', path: '/v1/internal/ui/catalog-overview', what: 'counts of nodes, services and checks', handler: catalogOverview },
-  { method: 'GET', path: '/v1/internal/ui/service-topology/*', takes: ['index', 'wait', 'kind'], what: 'who a service talks to', handler: serviceTopology },
+  {
+    method: 'GET',
+    path: '/v1/internal/ui/service-topology/*',
+    takes: ['index', 'wait', 'kind'],
+    what: 'who a service talks to',
+    handler: serviceTopology,
+  },
   { method: 'GET', path: '/v1/internal/ui/metrics-proxy/*', what: 'refused: the UI is not enabled', handler: metricsProxy },
 ]

@@ -45,7 +45,8 @@ t.test('another cluster becomes the one that was saved, CA included', async t =>
   const { archive } = await lost.parts.backup.save()
   t.not(found.parts.ca.trustDomain, lost.parts.ca.trustDomain)
   await found.parts.backup.restore(archive)
-  for (let i = 0; i < 100 && found.parts.ca.trustDomain !== lost.parts.ca.trustDomain; i += 1) await new Promise(resolve => setTimeout(resolve, 10))
+  for (let i = 0; i < 100 && found.parts.ca.trustDomain !== lost.parts.ca.trustDomain; i += 1)
+    await new Promise(resolve => setTimeout(resolve, 10))
   t.equal(found.parts.ca.trustDomain, lost.parts.ca.trustDomain)
   t.same(
     found.parts.ca.roots().value.roots.map(root => root.rootCert),
@@ -82,7 +83,13 @@ t.test('whatever is changed in an archive is refused, and nothing is touched', a
       return error instanceof MeshError && error.code === 'invalid' && tables.revision === revision
     }
   }
-  for (const given of [Buffer.alloc(0), Buffer.from('zzz'), gzipSync('zzz'), archive.subarray(0, archive.length / 2), gzipSync(tar.subarray(0, 1000))]) {
+  for (const given of [
+    Buffer.alloc(0),
+    Buffer.from('zzz'),
+    gzipSync('zzz'),
+    archive.subarray(0, archive.length / 2),
+    gzipSync(tar.subarray(0, 1000)),
+  ]) {
     t.ok(await refused(given))
   }
   const contents = fc.integer({ min: 0, max: tar.length - 1 })

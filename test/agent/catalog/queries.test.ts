@@ -39,7 +39,9 @@ t.test('of many that want one name at once one gets it', async t => {
 t.test('the longest prefix of a template wins, and its texts are filled in', async t => {
   const { queries } = await scene(t)
   await queries.create(template('', { service: '${name.full}' }))
-  await queries.create(template('geo-', { service: '${match(2)}', tags: ['${match(1)}', ''], near: '${agent.segment}' }, '^geo-(.*?)-(.*)$'))
+  await queries.create(
+    template('geo-', { service: '${match(2)}', tags: ['${match(1)}', ''], near: '${agent.segment}' }, '^geo-(.*?)-(.*)$'),
+  )
   await queries.create(query('geo-plain', { service: 'plain' }))
   t.match(queries.resolve('geo-eu-api')?.service, { service: 'api', tags: ['eu'], near: '' })
   t.match(queries.resolve('anything')?.service, { service: 'anything' })
@@ -86,9 +88,13 @@ t.test('health, meta and tags decide who is found; ignored checks do not', async
 
 t.test('a query that finds nobody tries its targets in their order; a datacenter that is not ours is none', async t => {
   const { queries, catalog } = await scene(t)
-  const instance = { node: { node: 'pn', address: '10.1.1.1' }, service: { id: 'web', service: 'web' }, checks: [] }
+  const instance = { node: { node: 'pn', address: '10.1.1.1' }, service: { id: 'web', service: 'web', tags: [], meta: null }, checks: [] }
   await catalog.replaceImported('east', 'web', [instance as never], 0)
-  const failover = { nearestN: 0, datacenters: null, targets: [{ datacenter: 'dc9' }, { peer: 'nosuch' }, { peer: 'east' }, { peer: 'later' }] }
+  const failover = {
+    nearestN: 0,
+    datacenters: null,
+    targets: [{ datacenter: 'dc9' }, { peer: 'nosuch' }, { peer: 'east' }, { peer: 'later' }],
+  }
   t.match(queries.execute(query('', { failover })), { peerName: 'east', datacenter: '', failovers: 2, nodes: [{ node: { node: 'pn' } }] })
   t.match(queries.execute(query('', { peer: 'east' })), { peerName: 'east', failovers: 0 })
   t.match(queries.execute(query('', {})), { peerName: '', datacenter: 'dc1', failovers: 0, nodes: [] })

@@ -122,7 +122,14 @@ t.test('a session ends when a check of its becomes critical, when the check goes
     () => catalog.deregister({ node: 'n1', checkId: 'own' }),
     () => catalog.deregister({ node: 'n1' }),
   ]) {
-    await catalog.register({ node: 'n1', address: '10.0.0.1', checks: [{ checkId: 'own', status: 'warning' }, { checkId: 'alive', status: 'passing' }] })
+    await catalog.register({
+      node: 'n1',
+      address: '10.0.0.1',
+      checks: [
+        { checkId: 'own', status: 'warning' },
+        { checkId: 'alive', status: 'passing' },
+      ],
+    })
     const id = await sessions.create(session({ nodeChecks: ['alive', 'own'] }))
     await new Promise(resolve => setTimeout(resolve, 20))
     t.ok(tables.session(id).value, 'a warning is no end')

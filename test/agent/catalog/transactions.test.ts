@@ -47,9 +47,14 @@ t.test('a node with its services and checks comes and goes at once', async t => 
     { kind: 'service', verb: 'set', node: 'tn', service: { id: 's', service: 'svc', tags: ['x'] } },
     { kind: 'check', verb: 'set', check },
   ])
-  t.match(done, { ok: true, outcomes: [{ node: { node: 'tn' } }, { service: { id: 's' } }, { check: { serviceName: 'svc', serviceTags: ['x'] } }] })
+  t.match(done, {
+    ok: true,
+    outcomes: [{ node: { node: 'tn' } }, { service: { id: 's' } }, { check: { serviceName: 'svc', serviceTags: ['x'] } }],
+  })
   const index = scene.tables.node('tn').value!.modifyIndex
-  t.match(await transactions.run([{ kind: 'node', verb: 'cas', node: { node: 'tn', address: '10.0.0.8', modifyIndex: index + 1 } }]), { ok: false })
+  t.match(await transactions.run([{ kind: 'node', verb: 'cas', node: { node: 'tn', address: '10.0.0.8', modifyIndex: index + 1 } }]), {
+    ok: false,
+  })
   t.match(await transactions.run([{ kind: 'service', verb: 'set', node: 'nobody', service: { service: 'x' } }]), {
     errors: [{ what: 'Missing node registration' }],
   })
@@ -69,7 +74,7 @@ function model(before: ReadonlyMap<string, string>, operations: readonly Operati
       if (keys.has(key)) return undefined
       keys.set(key, value ?? '')
     } else if (verb === 'delete') keys.delete(key)
-    else if (verb === 'delete-tree') for (const each of [...keys.keys()]) if (each.startsWith(key)) keys.delete(each)
+    else if (verb === 'delete-tree') for (const each of keys.keys()) if (each.startsWith(key)) keys.delete(each)
     if (verb === 'get' && !keys.has(key)) return undefined
     if (verb === 'check-not-exists' && keys.has(key)) return undefined
   }
@@ -93,7 +98,7 @@ t.test('any transaction has the outcome of a plain model', async t => {
       const done = await transactions.run(operations)
       keys = wanted ?? keys
       const found = new Map(scene.tables.kvList('').value.map(each => [each.key, each.value ?? '']))
-      const sorted = (map: Map<string, string>) => JSON.stringify([...map].sort())
+      const sorted = (map: Map<string, string>) => JSON.stringify([...map].map(pair => pair.join('=')).toSorted())
       return done.ok === (wanted !== undefined) && sorted(found) === sorted(keys)
     }),
     { numRuns: runs },

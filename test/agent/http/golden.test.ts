@@ -2,6 +2,9 @@
  * Recorded requests of a real Consul 1.16.4, replayed in order against a fresh agent. Everything must be equal that is not in the
  * table of differences; and what is in that table must really differ, so that the table cannot go stale.
  */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import t from 'tap'
 import { agentWithHttp, type HttpTestAgent } from '../../support/agent-parts.ts'
 import { recording, Replay, type Stand } from '../../support/golden-http.ts'
@@ -15,8 +18,12 @@ t.test('the recorded answers, the same agents through all of them', async t => {
   const alpha = await agentWithHttp({ nodeMeta: { rack: 'r1', 'rfc1035-note': 'plain text' }, sidecarPorts: { min: 23_900, max: 23_949 } })
   t.teardown(() => alpha.close())
   const betaOptions = { datacenter: 'dc2', nodeName: 'beta', nodeId: '8763bfe0-31c7-80d5-0fc4-fd9d31364597' }
-  const beta = await agentWithHttp(betaOptions)
-  t.teardown(() => beta.close())
+  const dir = mkdtempSync(join(tmpdir(), 'isthmus-beta-'))
+  let beta = await agentWithHttp({ ...betaOptions, dir })
+  t.teardown(async () => {
+    await beta.close()
+    rmSync(dir, { recursive: true, force: true })
+  })
   // The odd ones: a development agent with everything of http_config set, and one that is told to leave.
   const eps = await agentWithHttp({
     nodeName: 'eps',
@@ -41,7 +48,9 @@ t.test('the recorded answers, the same agents through all of them', async t => {
       const order: readonly Step[] = orders[area] ?? replayed(area)
       for (const step of order) {
         if (typeof step !== 'string') {
-          await replay.aside(...step)
+          if (step[0] === 'STOP') await beta.close()
+          else if (step[0] === 'START') replay.set('beta', standOf((beta = await agentWithHttp({ ...betaOptions, dir }))))
+          else await replay.aside(...step)
           continue
         }
         const name = step.includes('/') ? step : `${area}/${step}`

@@ -15,17 +15,31 @@ const file = join(directory, 'agent.json')
 
 function configure(more: object): void {
   const ports = { http: 0, dns: -1, grpc: -1, grpc_tls: -1 }
-  writeFileSync(file, JSON.stringify({ node_name: 'alpha', bind_addr: '127.0.0.1', data_dir: join(directory, 'data'), log_level: 'off', ports, ...more }))
+  writeFileSync(
+    file,
+    JSON.stringify({ node_name: 'alpha', bind_addr: '127.0.0.1', data_dir: join(directory, 'data'), log_level: 'off', ports, ...more }),
+  )
 }
 
 t.test('a reload registers what the files name now, takes away what they no longer name, and leaves the rest', async t => {
-  configure({ services: [{ name: 'old', port: 1 }, { name: 'kept', port: 2 }], checks: [{ id: 'gone', name: 'gone', ttl: '1h' }] })
+  configure({
+    services: [
+      { name: 'old', port: 1 },
+      { name: 'kept', port: 2 },
+    ],
+    checks: [{ id: 'gone', name: 'gone', ttl: '1h' }],
+  })
   const agent = await startAgent({ files: [file] })
   t.teardown(() => agent.close())
   const names = async (path: string) => Object.keys(JSON.parse((await ask(agent.httpUrl, 'GET', path)).body.toString()) as object).sort()
   await ask(agent.httpUrl, 'PUT', '/v1/agent/service/register', {}, JSON.stringify({ Name: 'asked', Port: 3 }))
   t.same(await names('/v1/agent/services'), ['asked', 'kept', 'old'])
-  configure({ services: [{ name: 'kept', port: 4 }, { name: 'new', port: 5 }] })
+  configure({
+    services: [
+      { name: 'kept', port: 4 },
+      { name: 'new', port: 5 },
+    ],
+  })
   t.equal((await ask(agent.httpUrl, 'PUT', '/v1/agent/reload')).status, 200)
   t.same(await names('/v1/agent/services'), ['asked', 'kept', 'new'])
   t.same(await names('/v1/agent/checks'), [])
@@ -59,7 +73,8 @@ t.test('a client sees the log as it is written, from its level on', async t => {
   const [plain, raw] = [await watch('/v1/agent/monitor?loglevel=warn'), await watch('/v1/agent/monitor?loglevel=debug&logjson')]
   logger.debug('fine detail')
   logger.warn({ peer: 'east', token: 'very secret' }, 'something is off')
-  for (let i = 0; i < 100 && !(plain.text().includes('off') && raw.text().includes('off')); i += 1) await new Promise(resolve => setTimeout(resolve, 10))
+  for (let i = 0; i < 100 && !(plain.text().includes('off') && raw.text().includes('off')); i += 1)
+    await new Promise(resolve => setTimeout(resolve, 10))
   t.match(plain.text(), /^\S+Z \[WARN\]\s+agent: something is off: peer=east token=\[secret\]\n$/)
   t.match(raw.text(), /"msg":"fine detail"/)
   t.notMatch(plain.text() + raw.text(), /very secret/)

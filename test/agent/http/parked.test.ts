@@ -61,15 +61,21 @@ t.test(`${parked} parked blocking queries are cheap, and a change wakes its own 
   const memory = residentMiB(pid)
   t.ok(memory < memoryMiB, `${memory.toFixed(0)} MiB with ${parked} parked`)
   const times: number[] = []
+  const wholes: number[] = []
   for (let i = 0; i < wakes; i += 1) {
+    const started = performance.now()
     const woken = new Promise<number>(resolve => sockets[i]!.once('data', () => resolve(performance.now())))
     const written = pass(i, `changed ${i}`).then(() => performance.now())
     const [at, done] = await Promise.all([woken, written])
     // Both follow the write: what counts is how far the wake-up lies behind its answer.
     times.push(Math.max(0, at - done))
+    wholes.push(at - started)
   }
   times.sort((a, b) => a - b)
+  wholes.sort((a, b) => a - b)
   const p50 = times[Math.floor(times.length / 2)]!
   t.ok(p50 <= wakeMs, `wake-up p50 ${p50.toFixed(2)} ms, p99 ${times[Math.floor(times.length * 0.99)]!.toFixed(2)} ms`)
-  t.comment(`${memory.toFixed(0)} MiB with ${parked} parked; wake-up p50 ${p50.toFixed(2)} ms`)
+  t.comment(
+    `${memory.toFixed(0)} MiB with ${parked} parked; wake-up p50 ${p50.toFixed(2)} ms after the write, ${wholes[Math.floor(wholes.length / 2)]!.toFixed(2)} ms after it was asked for`,
+  )
 })

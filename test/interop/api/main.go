@@ -102,9 +102,9 @@ func services(c *api.Client) {
 	must("connect", err)
 	check("the sidecar is there", len(connect) == 1 && connect[0].Service.Proxy.Upstreams[0].DestinationName == "db", connect)
 	must("maintenance on", c.Agent().EnableServiceMaintenance("shop-1", "because"))
-	status, _, err := c.Agent().AgentHealthServiceByID("shop-1")
+	_, info, err := c.Agent().AgentHealthServiceByID("shop-1")
 	must("agent health", err)
-	check("maintenance", status == api.HealthMaint, status)
+	check("maintenance", info.AggregatedStatus == api.HealthMaint, info)
 	must("maintenance off", c.Agent().DisableServiceMaintenance("shop-1"))
 	_, err = c.Catalog().Register(&api.CatalogRegistration{
 		Node: "outside", Address: "10.9.9.9", SkipNodeUpdate: false,

@@ -23,7 +23,8 @@ export interface ByteStream {
   resume(): unknown
   /** False: wait for `drain` before more. Text is latin1. */
   write(data: string, encoding: 'latin1'): boolean
-  write(data: Buffer): boolean
+  /** `written` is called when the bytes are no longer read; not by a stream that copies. */
+  write(data: Buffer, written?: (error?: Error | null) => void): boolean
   /** Half-closes; `done` is called once everything is on its way. */
   end(done?: () => void): unknown
   cork(): void

@@ -1,7 +1,6 @@
 /**
- * The one buffer into which plain sockets read what comes much at once, for listeners that ask to borrow it: memory of their own for
- * every 64 KiB keeps the garbage collector busier than the proxy. Invariant: borrowed bytes are valid until the listener returns; whoever
- * keeps some keeps `kept` of them.
+ * The one buffer into which sockets read, lent to listeners that ask to borrow it: memory of their own for every read keeps the garbage
+ * collector busier than the proxy. Invariant: borrowed bytes are valid until the listener returns; whoever keeps some keeps `kept` of them.
  */
 
 export const readBuffer = Buffer.allocUnsafeSlow(64 * 1024)
@@ -11,7 +10,11 @@ export interface Borrower {
   borrows?: boolean
 }
 
+export function isBorrowed(bytes: Buffer): boolean {
+  return bytes.buffer === readBuffer.buffer
+}
+
 /** The same bytes for as long as they are needed. */
 export function kept(bytes: Buffer): Buffer {
-  return bytes.buffer === readBuffer.buffer ? Buffer.from(bytes) : bytes
+  return isBorrowed(bytes) ? Buffer.from(bytes) : bytes
 }

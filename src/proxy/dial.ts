@@ -6,7 +6,7 @@
 import type { X509Certificate } from 'node:crypto'
 import { connect as connectTcp, type Socket } from 'node:net'
 import { connect as connectTls, type ConnectionOptions, type SecureContext, type TLSSocket } from 'node:tls'
-import { readingOptions, socketOptions } from './plain-socket.ts'
+import { readShared, socketOptions } from './socket-reads.ts'
 import { permitOf, presentedChain, type Permit } from './permit.ts'
 
 export type Dialed<S> = { ok: true; stream: S } | DialFailure
@@ -29,7 +29,7 @@ export interface PlainTarget {
 
 export function dialPlain(target: PlainTarget, timeoutMs: number): Promise<Dialed<Socket>> {
   const options = target.socketPath ? { path: target.socketPath } : { host: target.address, port: target.port }
-  const socket = opened(() => connectTcp({ ...options, ...socketOptions, onread: readingOptions() }))
+  const socket = opened(() => readShared(connectTcp({ ...options, ...socketOptions })))
   return socket ? settle(socket, 'connect', timeoutMs, () => ({ ok: true, stream: socket })) : Promise.resolve(refused)
 }
 
@@ -62,9 +62,11 @@ export function dialTls(
   const socket = opened(() => connectTls(options))
   if (!socket) return Promise.resolve(refused)
   socket.setNoDelay(true)
-  return settle(socket, 'secureConnect', timeoutMs, () =>
-    serverPermit(socket, target) === undefined ? wrongIdentity : { ok: true, stream: socket },
-  )
+  return settle(socket, 'secureConnect', timeoutMs, () => {
+    if (serverPermit(socket, target) === undefined) return wrongIdentity
+    // node:http2 reads by itself.
+    return { ok: true, stream: alpn.includes('h2') ? socket : readShared(socket) }
+  })
 }
 
 /** Who the server is, if it is one that this upstream may be. Asked again when the plan changes. */

@@ -25,6 +25,7 @@ import { MuxSession } from './mux/session.ts'
 import type { MuxStream } from './mux/stream.ts'
 import { permitOf, presentedChain, type Permit } from './permit.ts'
 import { StreamPool } from './pool.ts'
+import { readShared } from './socket-reads.ts'
 import { chooseAlpn, contextKey, contextOptions, isHttp2, muxProtocol } from './tls.ts'
 import { openTunnel, type Tunnel } from './tunnel.ts'
 
@@ -205,6 +206,7 @@ export class Inbound {
   /** 4a. Requests: each is judged by the door, against the binding of its own moment. */
   #serveRequests(socket: TLSSocket, permit: Permit, protocol: string): Served {
     if (isHttp2(protocol)) return this.#serveHttp2(socket, permit)
+    readShared(socket)
     return socket.alpnProtocol === muxProtocol ? this.#serveMux(socket, permit) : this.#serveHttp(socket, permit)
   }
 
@@ -263,6 +265,7 @@ export class Inbound {
   #serveBytes(socket: TLSSocket, permit: Permit): Served {
     let tunnel: Tunnel | undefined
     let state: 'waiting' | 'dialling' | 'open' = 'waiting'
+    readShared(socket)
     const judge = (): boolean => this.#judge(permit).allow
     const reach = async () => {
       state = 'dialling'

@@ -6,7 +6,7 @@ import { createServer, type AddressInfo, type Server, type Socket } from 'node:n
 import { Backoff } from '../lib/backoff.ts'
 import { messageOf } from '../lib/errors.ts'
 import type { Logger } from '../lib/log.ts'
-import { adopt, socketOptions } from './plain-socket.ts'
+import { readShared, socketOptions } from './socket-reads.ts'
 import { ListeningSockets } from './listening-sockets.ts'
 
 export interface ListenAddress {
@@ -86,8 +86,8 @@ export class Listener {
     const { address, port, socketPath: path, socketMode } = at
     const fields = { purpose, address: path ?? address, port: path === undefined ? port : undefined }
     try {
-      const accept = plain ? (socket: Socket) => onConnection(adopt(socket)) : onConnection
-      const make = () => createServer({ ...socketOptions, pauseOnConnect: plain }, accept)
+      const accept = plain ? (socket: Socket) => onConnection(readShared(socket)) : onConnection
+      const make = () => createServer(socketOptions, accept)
       const server = await this.#sockets.listen(purpose, { address, port, path, mode: modeOf(socketMode) }, make)
       if (this.#closed || this.#sockets.stopped) this.#sockets.release(server)
       else this.#listens(server, fields)

@@ -6,6 +6,8 @@
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { TLSSocket } from 'node:tls'
+import type { Borrower } from '../lib/read-buffer.ts'
+import { TurnWriter } from '../lib/turn-writer.ts'
 
 export interface Tunnel {
   readonly closed: boolean
@@ -45,15 +47,22 @@ export function openTunnel(left: Duplex, right: Duplex, options: TunnelOptions):
   }
   for (const side of [left, right]) {
     const other = side === left ? right : left
-    side.on('data', () => {
+    const borrower: Duplex & Borrower = side
+    borrower.borrows = true
+    // Only TLS brings several pieces in a turn.
+    const writer = new TurnWriter(other, side instanceof TLSSocket)
+    side.on('data', (bytes: Buffer) => {
       lastMs = performance.now()
+      if (!writer.write(bytes)) side.pause()
     })
+    other.on('drain', () => side.resume())
+    side.on('end', () => other.end())
     side.on('error', () => close(side))
     side.on('close', () => {
       // Both halves done is the ordinary end; then the other side is closing by itself once its last bytes are written.
       if (other.destroyed || !side.readableEnded) close(side)
     })
-    side.pipe(other)
+    side.resume()
   }
   if (left.destroyed || right.destroyed) close(undefined)
   else watch()

@@ -105,7 +105,10 @@ t.test('in a scene', async t => {
     t.match(await ask(), /^HTTP\/1\.1 200 /)
     const real = Date.now
     Date.now = () => {
-      throw new Error('a mistake of ours')
+      const mistake = new Error('a mistake of ours')
+      // Only the judge's: the scene goes on around it.
+      if (mistake.stack?.includes('inbound-judge')) throw mistake
+      return real()
     }
     const failed = ask()
     await new Promise(resolve => socket.once('data', resolve))

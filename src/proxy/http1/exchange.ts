@@ -205,7 +205,6 @@ export class Exchange implements UpstreamOwner, Awaiting {
 
   private forwardRequest(buffer: Buffer, start: number, end: number): number {
     const body = this.requestBody
-    const { stream } = this.upstream!
     const { writer } = this.link!
     let at = start
     while (at < end && !body.done) {
@@ -214,11 +213,11 @@ export class Exchange implements UpstreamOwner, Awaiting {
       const size = body.to - body.from
       if (size === 0) continue
       this.outcome.requestBytes += size
-      if (!writer.write(part(stream, buffer, body.from, body.to))) this.host.stall()
+      if (!writer.write(buffer.subarray(body.from, body.to))) this.host.stall()
     }
     this.host.touched()
     if (body.done) {
-      if (body.closing !== '') stream.write(body.closing, 'latin1')
+      if (body.closing !== '') this.upstream!.stream.write(body.closing, 'latin1')
       this.requestComplete(this.opened!)
     }
     return at

@@ -182,9 +182,7 @@ export class ResponseRelay {
       const size = body.to - body.from
       if (size === 0) continue
       this.bytes += size
-      const room = this.rechunk
-        ? writeChunk(client, buffer, body.from, body.to)
-        : this.writer.write(part(client, buffer, body.from, body.to))
+      const room = this.rechunk ? writeChunk(client, buffer, body.from, body.to) : this.writer.write(buffer.subarray(body.from, body.to))
       if (!room) upstream.pause()
     }
     // Bytes after the message belong to no request of ours.

@@ -5,6 +5,7 @@
  */
 import type { Duplex } from 'node:stream'
 import { sharedDeadlines, type Deadlines, type Watched } from '../../lib/deadlines.ts'
+import type { Borrower } from '../../lib/read-buffer.ts'
 import { flag, frame, goAway, headerBytes, readNumber } from './frames.ts'
 import { defaultMuxLimits, type MuxLimits } from './limits.ts'
 import { Sender } from './sender.ts'
@@ -72,6 +73,8 @@ export class MuxSession implements Watched {
     this.sender = new Sender(socket, this.limits, () => this.drained())
     this.nextId = options.role === 'client' ? 1 : 2
     this.heardAt = this.unusedSince = this.deadlines.clock.monotonicMs()
+    const borrower: Duplex & Borrower = socket
+    borrower.borrows = true
     socket.on('data', (chunk: Buffer) => this.read(chunk))
     socket.on('end', () => {
       // Whoever accepted has nobody to answer any more.

@@ -4,7 +4,7 @@
  */
 import { EventEmitter } from 'node:events'
 import type { ByteStream } from '../../lib/byte-stream.ts'
-import { kept } from '../../lib/read-buffer.ts'
+import { isBorrowed, kept } from '../../lib/read-buffer.ts'
 import { initialWindow } from './frames.ts'
 import type { MuxSession } from './session.ts'
 
@@ -74,7 +74,7 @@ export class MuxStream extends EventEmitter implements ByteStream {
     return this
   }
 
-  write(data: string | Buffer, _encoding?: 'latin1'): boolean {
+  write(data: string | Buffer, _more?: unknown): boolean {
     if (!this.writable) return false
     if (this.unsent.length > 0) this.unsent.push(bytesOf(data))
     else {
@@ -184,7 +184,7 @@ export class MuxStream extends EventEmitter implements ByteStream {
   private hold(bytes: Buffer): void {
     const { length } = bytes
     this.readableLength += length
-    if (length >= wholeBytes && length * 2 >= bytes.buffer.byteLength) {
+    if (length >= wholeBytes && length * 2 >= bytes.buffer.byteLength && !isBorrowed(bytes)) {
       this.block = undefined
       this.received.push(bytes)
       return

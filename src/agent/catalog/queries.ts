@@ -84,6 +84,14 @@ export class Queries {
     return best && renderTemplate(best, idOrName)
   }
 
+  /** What the query of a name or id finds, for who asks by name alone; undefined when there is none. */
+  answer(idOrName: string): { service: string; nodes: CheckServiceNode[]; datacenter: string; peerName: string; ttl: string } | undefined {
+    const query = this.resolve(idOrName)
+    if (!query) return undefined
+    const { nodes, datacenter, peerName } = this.execute(query)
+    return { service: query.service.service, nodes, datacenter, peerName, ttl: query.dns.ttl }
+  }
+
   execute(query: PreparedQuery, options: ExecutionOptions = {}): Execution {
     const { service } = query
     const connect = options.connect ?? service.connect

@@ -76,12 +76,7 @@ export class Sessions {
       if (!session) return { result: undefined }
       const key = keys.session(session.id)
       const letting = this.#letting(session.id, session)
-      const queries = tables.preparedQueries().value.filter(query => query.session === session.id)
-      const ops = [
-        ...letting.ops,
-        ...queries.slice(0, 10).flatMap(query => keys.ofQuery(query).map((each): Op => ({ op: 'delete', key: each }))),
-      ]
-      return { result: session, ops: [{ op: 'delete', key }, ...ops], compare: [unchanged(key, session), ...letting.compare] }
+      return { result: session, ops: [{ op: 'delete', key }, ...letting.ops], compare: [unchanged(key, session), ...letting.compare] }
     })
     if (!ended) return
     this.#timers.get(ended.id)?.cancel()
@@ -150,10 +145,14 @@ export class Sessions {
     }
   }
 
-  /** Frees what a session that is gone still holds. */
+  /** Frees what a session that is gone still holds, and takes the prepared queries that it bound with it. */
   async #letGo(id: string, session?: Session): Promise<void> {
     const { store, tables } = this.#options
     while (tables.keysHeldBy(id).length > 0) await commit(store, tables, () => ({ result: undefined, ...this.#letting(id, session) }))
+    for (const query of tables.preparedQueries().value.filter(each => each.session === id)) {
+      const ops = keys.ofQuery(query).map((key): Op => ({ op: 'delete', key }))
+      await commit(store, tables, () => (tables.preparedQuery(query.id).value ? { result: undefined, ops } : { result: undefined }))
+    }
   }
 
   #letting(id: string, session: Session | undefined): { ops: Op[]; compare: Compare[] } {

@@ -81,7 +81,7 @@ export const kvRoutes: Route[] = [
     path: '/v1/kv/*',
     takes: ['cas', 'flags', 'acquire', 'release'],
     body: 'bytes',
-    what: 'stores a value; ?cas= only if its index is this, ?acquire= and ?release= lock it for a session, ?flags=',
+    what: 'stores a value; ?cas= only if its index is this, ?acquire= and ?release= for locks, ?flags=',
     handler: put,
     bodyLimit: 'kvValueBytes',
   },

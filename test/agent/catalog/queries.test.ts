@@ -98,4 +98,7 @@ t.test('a query that finds nobody tries its targets in their order; a datacenter
   t.match(queries.execute(query('', { failover })), { peerName: 'east', datacenter: '', failovers: 2, nodes: [{ node: { node: 'pn' } }] })
   t.match(queries.execute(query('', { peer: 'east' })), { peerName: 'east', failovers: 0 })
   t.match(queries.execute(query('', {})), { peerName: '', datacenter: 'dc1', failovers: 0, nodes: [] })
+  await queries.create(query('named', { failover }, { dns: { ttl: '7s' } }))
+  t.match(queries.answer('named'), { service: 'web', peerName: 'east', datacenter: '', ttl: '7s', nodes: [{ node: { node: 'pn' } }] })
+  t.equal(queries.answer('nobody'), undefined)
 })

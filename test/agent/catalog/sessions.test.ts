@@ -2,8 +2,10 @@
 import t, { type Test } from 'tap'
 import { KvStore } from '../../../src/agent/catalog/kv.ts'
 import { LockDelays } from '../../../src/agent/catalog/lock-delays.ts'
+import { Queries } from '../../../src/agent/catalog/queries.ts'
 import { Sessions, type NewSession } from '../../../src/agent/catalog/sessions.ts'
 import { silentLogger } from '../../../src/lib/log.ts'
+import { PreparedQuery } from '../../../src/mesh/prepared-query.ts'
 import { catalogScene, type CatalogScene } from '../../support/catalog-scene.ts'
 import { FakeClock } from '../../support/fake-clock.ts'
 
@@ -137,6 +139,22 @@ t.test('a session ends when a check of its becomes critical, when the check goes
     await until(() => !tables.session(id).value)
     t.equal(tables.session(id).value, undefined)
   }
+})
+
+t.test('prepared queries that are bound to a session end with it', async t => {
+  const { sessions, store, tables } = await scene(t)
+  const queries = new Queries({ store, tables, datacenter: 'dc1' })
+  const id = await sessions.create(session())
+  const bound = (name: string) => PreparedQuery.parse({ name, session: id, service: { service: 'web' } })
+  for (const name of ['a', 'b', '']) await queries.create(bound(name))
+  await queries.create({ ...bound('free'), session: '' })
+  await sessions.destroy(id)
+  t.same(
+    tables.preparedQueries().value.map(each => each.name),
+    ['free'],
+  )
+  await queries.create({ ...bound('a'), session: '' })
+  t.ok(queries.resolve('a'), 'a name that was bound is free')
 })
 
 t.test('a session that could not live is refused in words', async t => {

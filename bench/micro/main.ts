@@ -8,6 +8,7 @@ import { cpus } from 'node:os'
 import { cases as balanceCases } from './balance.ts'
 import { measure, type Case, type Measurement } from './measure.ts'
 import { casesOf, sizes, worstCases } from './mesh.ts'
+import { routeCounts, routingCases, wholeCase } from './routing.ts'
 
 /** The codec's cases, where they are built. */
 async function codecCases(): Promise<Case[]> {
@@ -25,7 +26,15 @@ function table(measurements: readonly Measurement[]): string {
   return [`${'case'.padEnd(width)}  ${'ns'.padStart(10)}  ${'spread'.padStart(7)}`, ...rows].join('\n')
 }
 
-const cases = [...sizes.flatMap(casesOf), ...worstCases(), ...balanceCases, ...(await codecCases())]
+const cases = [
+  ...sizes.flatMap(casesOf),
+  ...worstCases(),
+  ...routeCounts.flatMap(routingCases),
+  wholeCase(10, 10),
+  wholeCase(1000, 10_000),
+  ...balanceCases,
+  ...(await codecCases()),
+]
 const measurements: Measurement[] = []
 for (const each of cases) measurements.push(await measure(each))
 console.log(table(measurements))

@@ -185,6 +185,7 @@ export async function wireAgent(config: AgentConfig, options: WiringOptions): Pr
     })
     const facts: AgentParts['config'] = {
       datacenter,
+      domain: config.domain.replace(/\.$/, ''),
       nodeName: node.node,
       nodeId: node.id,
       version,

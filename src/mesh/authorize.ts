@@ -4,10 +4,12 @@
  * is denied even where local callers are allowed by default; an identity that no intention can name (a gateway, a server, another
  * partition, an unknown trust domain) has no rights of its own.
  */
+import type { JwtRequirement } from './config-entry.ts'
 import type { Intentions } from './snapshot.ts'
 import { precedenceOf } from './intention.ts'
+import { requirementHolds, type TokenReader } from './jwt.ts'
 import { judgePath } from './path.ts'
-import { Permissions, unmatched, type HttpFacts } from './permission.ts'
+import { Permissions, unmatched, unproven, type HttpFacts } from './permission.ts'
 import { parseSpiffeId, type Identity } from './spiffe.ts'
 
 export type { HttpFacts } from './permission.ts'
@@ -29,6 +31,10 @@ export interface Decision {
   permission?: number
   /** The request would be allowed, but its path is malformed: 400. */
   malformed?: boolean
+  /** It would be denied, but the intention is only being tried out: counted and logged, and let in. */
+  audited?: boolean
+  /** It needs a token that the request does not carry. */
+  unproven?: boolean
 }
 
 export interface AuthorizeContext {
@@ -42,14 +48,14 @@ export interface AuthorizeContext {
 
 export interface Authorizer {
   /** Decides for one caller. `request` undefined is a decision on a connection (L4): L7 permissions then deny. */
-  authorize(principal: Principal, request: HttpFacts | undefined): Decision
+  authorize(principal: Principal, request: HttpFacts | undefined, tokens?: TokenReader): Decision
   /** The principal that a verified URI names; undefined for one that may not come in. */
   identify(uri: string): Principal | undefined
   /**
    * Decides for a TLS peer that may speak for somebody else. Only our own mesh gateway may, and only for a caller of a peer: then the
    * first element of `xfcc` (the first X-Forwarded-Client-Cert line) names the caller. For everyone else `xfcc` is not looked at.
    */
-  authorizeForwarded(tlsPeer: Principal, xfcc: string | undefined, request: HttpFacts | undefined): Decision
+  authorizeForwarded(tlsPeer: Principal, xfcc: string | undefined, request: HttpFacts | undefined, tokens?: TokenReader): Decision
 }
 
 type Source = Intentions['sources'][number]
@@ -63,6 +69,10 @@ interface Rule {
   connection: Decision
   malformed: Decision
   byPermission: readonly Decision[]
+  /** Every caller must have such a token besides. */
+  requires: JwtRequirement | undefined
+  /** For one who has none. */
+  unproven: Decision
 }
 
 /** The callers of one trust domain. */
@@ -118,17 +128,24 @@ function compileSide(side: Side, list: Source[], context: AuthorizeContext): voi
   }
 }
 
-function plainRule(decision: Decision): Rule {
+function plainRule(decision: Decision, requires?: JwtRequirement, unproven: Decision = decision): Rule {
   const malformed = { ...decision, allow: false, malformed: true }
-  return { permissions: undefined, decision, connection: decision, malformed, byPermission: [] }
+  const connection = requires === undefined ? decision : unproven
+  return { permissions: undefined, decision, connection, malformed, byPermission: [], requires, unproven }
 }
 
 /** Every decision is made here, once; deciding allocates nothing. */
 function compileSource(source: Source, fallback: Decision, httpLike: boolean): Rule {
   const rule = `${source.peer ? `peer:${source.peer}/` : ''}${source.name} => ${source.destination}`
-  const denied: Decision = { allow: false, reason: 'intention', rule }
+  const deciding = (allow: boolean, more: Partial<Decision> = {}): Decision => {
+    const decision: Decision = { allow, reason: 'intention', rule, ...more }
+    // What is only being tried out denies nobody.
+    return source.audit === true && !allow ? { ...decision, allow: true, audited: true } : decision
+  }
+  const denied = deciding(false)
+  const withoutToken = deciding(false, { unproven: true })
   if (source.permissions === undefined || source.permissions.length === 0) {
-    return plainRule(source.action === 'allow' ? { ...denied, allow: true } : denied)
+    return plainRule(source.action === 'allow' ? deciding(true) : denied, source.jwt, withoutToken)
   }
   if (!httpLike) return plainRule(denied)
   const permissions = new Permissions(source.permissions, fallback.allow)
@@ -136,9 +153,20 @@ function compileSource(source: Source, fallback: Decision, httpLike: boolean): R
     permissions,
     decision: fallback,
     connection: denied,
-    malformed: { ...denied, malformed: true },
-    byPermission: permissions.allows.map((allow, permission) => ({ ...denied, allow, permission })),
+    malformed: { allow: false, reason: 'intention', rule, malformed: true },
+    byPermission: permissions.allows.map((allow, permission) => deciding(allow, { permission })),
+    requires: source.jwt,
+    unproven: withoutToken,
   }
+}
+
+/** What a caller of our own cluster is told of a denial: the rule. A peer's caller, and whoever is nobody here, learns nothing. */
+export function toldOf({ reason, rule, permission, unproven: needsToken }: Decision): string | undefined {
+  if (reason === 'default') return 'no intention; default deny'
+  if (reason !== 'intention' || rule.startsWith('peer:')) return undefined
+  const why = needsToken ? ', a token is needed' : permission === undefined ? '' : `, permission ${permission}`
+  // It goes into a header line: names of services are not always ASCII.
+  return `${rule}${why}`.replace(/[^ -~]/g, '?')
 }
 
 const nobody: Decision = { allow: false, reason: 'identity', rule: '' }
@@ -155,13 +183,13 @@ class CompiledAuthorizer implements Authorizer {
     this.#sides = sides
   }
 
-  authorize(principal: Principal, request: HttpFacts | undefined): Decision {
+  authorize(principal: Principal, request: HttpFacts | undefined, tokens?: TokenReader): Decision {
     const identity = principal.identity
     const side = this.#sides.get(identity.trustDomain)
     if (side === undefined || side.peer !== principal.peer || identity.kind !== 'service') return nobody
     if (identity.namespace !== 'default' || identity.partition !== side.partition) return side.peer === '' ? nobody : peerDefault
     const rule = side.exact.get(identity.service) ?? side.otherwise
-    return decide(rule, request)
+    return decide(rule, request, tokens)
   }
 
   identify(uri: string): Principal | undefined {
@@ -176,24 +204,26 @@ class CompiledAuthorizer implements Authorizer {
     return principal
   }
 
-  authorizeForwarded(tlsPeer: Principal, xfcc: string | undefined, request: HttpFacts | undefined): Decision {
-    if (tlsPeer.identity.kind !== 'mesh-gateway' || tlsPeer.peer !== '') return this.authorize(tlsPeer, request)
+  authorizeForwarded(tlsPeer: Principal, xfcc: string | undefined, request: HttpFacts | undefined, tokens?: TokenReader): Decision {
+    if (tlsPeer.identity.kind !== 'mesh-gateway' || tlsPeer.peer !== '') return this.authorize(tlsPeer, request, tokens)
     const uri = xfcc === undefined ? undefined : forwardedUri(xfcc)
     const caller = uri === undefined ? undefined : this.identify(uri)
     if (caller === undefined || caller.peer === '' || this.#sides.get(tlsPeer.identity.trustDomain)?.peer !== '') return nobody
-    return this.authorize(caller, request)
+    return this.authorize(caller, request, tokens)
   }
 }
 
 const peerDefault: Decision = { allow: false, reason: 'peer-default', rule: '' }
 
-function decide(rule: Rule, request: HttpFacts | undefined): Decision {
+function decide(rule: Rule, request: HttpFacts | undefined, tokens: TokenReader | undefined): Decision {
   if (request === undefined) return rule.connection
+  if (rule.requires !== undefined && !requirementHolds(rule.requires, request, tokens)) return rule.unproven
   if (rule.permissions === undefined && !rule.decision.allow) return rule.decision
   const path = judgePath(request.path)
   if (path === undefined) return rule.malformed
   if (rule.permissions === undefined) return rule.decision
-  const permission = rule.permissions.judge(request, path)
+  const permission = rule.permissions.judge(request, path, tokens)
+  if (permission === unproven) return rule.unproven
   return permission === unmatched ? rule.decision : rule.byPermission[permission]!
 }
 

@@ -2,22 +2,14 @@
  * What a config entry must hold to, beyond its schema, with Consul's texts (spec/data-plane.md 9, http-api.md 7), and the form in
  * which it is stored. What depends on other entries is checked where they are known (agent/catalog/config-entries.ts).
  */
-import { RE2JS } from 're2js'
-import { formatDuration } from '../lib/duration.ts'
-import { messageOf, multiError } from '../lib/errors.ts'
-import { balancePolicies } from './balance/config.ts'
-import type {
-  ConfigEntry,
-  ExportedServices,
-  HeaderMatch,
-  Mesh,
-  Permission,
-  ProxyDefaults,
-  ServiceDefaults,
-  ServiceIntentions,
-  ServiceResolver,
-} from './config-entry.ts'
+import { multiError } from '../lib/errors.ts'
+import type { ConfigEntry, ExportedServices, Mesh, Permission, ProxyDefaults, ServiceDefaults, ServiceIntentions } from './config-entry.ts'
+import { headerProblem, metaLimits, metaProblems, methodsProblem, pathProblem, several } from './entry-problems.ts'
+import { checkGatewayEntry } from './gateway-entry.ts'
 import { precedenceOf } from './intention.ts'
+import { checkJwtProvider, defaultClockSkewSeconds } from './jwt-provider.ts'
+import type { Route } from './routing-entry.ts'
+import { checkResolver, checkRouter, checkSplitter } from './routing-entry-check.ts'
 
 /** What is wrong with an entry that `normaliseConfigEntry` has seen; undefined when nothing is. */
 export function checkConfigEntry(entry: ConfigEntry): string | undefined {
@@ -34,6 +26,14 @@ export function checkConfigEntry(entry: ConfigEntry): string | undefined {
       return checkIntentions(entry)
     case 'service-resolver':
       return checkResolver(entry)
+    case 'service-router':
+      return checkRouter(entry)
+    case 'service-splitter':
+      return checkSplitter(entry)
+    case 'jwt-provider':
+      return several(metaProblems(entry.meta)) ?? checkJwtProvider(entry)
+    default:
+      return several(metaProblems(entry.meta)) ?? checkGatewayEntry(entry)
   }
 }
 
@@ -42,6 +42,8 @@ export function normaliseConfigEntry<E extends ConfigEntry>(entry: E): E
 export function normaliseConfigEntry(entry: ConfigEntry): ConfigEntry {
   if (entry.kind === 'proxy-defaults') return { ...entry, name: entry.name || 'global' }
   if (entry.kind === 'service-defaults') return entry.protocol ? { ...entry, protocol: entry.protocol.toLowerCase() } : entry
+  if (entry.kind === 'service-router') return { ...entry, routes: entry.routes?.map(upperCasedRoute) }
+  if (entry.kind === 'jwt-provider') return { ...entry, clockSkewSeconds: entry.clockSkewSeconds || defaultClockSkewSeconds }
   if (entry.kind !== 'service-intentions') return entry
   const sources = entry.sources.map(source => ({
     ...source,
@@ -62,22 +64,10 @@ function upperCased(permission: Permission): Permission {
   return methods ? { ...permission, http: { ...permission.http, methods: methods.map(method => method.toUpperCase()) } } : permission
 }
 
-const metaLimits = { pairs: 64, keyLength: 128, valueLength: 512 } as const
-
-function* metaProblems(meta: Record<string, string> | undefined): Iterable<string> {
-  const pairs = Object.entries(meta ?? {})
-  if (pairs.length > metaLimits.pairs) yield `Meta exceeds maximum element count ${metaLimits.pairs}`
-  for (const [key, value] of pairs) {
-    if (key.length > metaLimits.keyLength) yield `Meta key ${JSON.stringify(key)} exceeds maximum length ${metaLimits.keyLength}`
-    if (value.length > metaLimits.valueLength) {
-      yield `Meta value for key ${JSON.stringify(key)} exceeds maximum length ${metaLimits.valueLength}`
-    }
-  }
-}
-
-function several(problems: Iterable<string>): string | undefined {
-  const all = [...problems]
-  return all.length > 0 ? multiError(all) : undefined
+function upperCasedRoute(route: Route): Route {
+  const methods = route.match?.http?.methods
+  if (!methods) return route
+  return { ...route, match: { ...route.match, http: { ...route.match?.http, methods: methods.map(method => method.toUpperCase()) } } }
 }
 
 function checkMutualTls(mode: string | undefined): string | undefined {
@@ -226,55 +216,6 @@ function checkExportedServices(entry: ExportedServices): string | undefined {
   return undefined
 }
 
-function checkResolver(entry: ServiceResolver): string | undefined {
-  if (entry.name === '') return 'Name is required'
-  const meta = several(metaProblems(entry.meta))
-  if (meta !== undefined) return meta
-  if (entry.prioritizeByLocality !== undefined) return 'Prioritize-by-locality requires Consul Enterprise'
-  // Stored and not done, they would send requests where nobody wants them.
-  const { defaultSubset, subsets, redirect, failover } = entry
-  const unserved = Object.entries({ DefaultSubset: defaultSubset, Subsets: subsets, Redirect: redirect, Failover: failover })
-  const first = unserved.find(([, value]) => value !== undefined && value !== '')
-  if (first !== undefined) {
-    return `${first[0]} of a service-resolver is not served yet; this version serves LoadBalancer, ConnectTimeout and RequestTimeout`
-  }
-  for (const [name, ms = 0] of Object.entries({ ConnectTimeout: entry.connectTimeoutMs, RequestTimeout: entry.requestTimeoutMs })) {
-    if (ms < 0) return `Bad ${name} '${formatDuration(ms)}', must be >= 0`
-  }
-  return entry.loadBalancer && checkLoadBalancer(entry.loadBalancer)
-}
-
-type LoadBalancer = NonNullable<ServiceResolver['loadBalancer']>
-
-function checkLoadBalancer({ policy = '', ringHashConfig, leastRequestConfig, hashPolicies = [] }: LoadBalancer): string | undefined {
-  if (policy !== '' && !(balancePolicies as readonly string[]).includes(policy)) {
-    return `Bad LoadBalancer policy: ${JSON.stringify(policy)} is not supported`
-  }
-  const incompatible = (what: string) =>
-    `Bad LoadBalancer configuration. ${what} specified for incompatible load balancing policy ${JSON.stringify(policy)}`
-  if (ringHashConfig && policy !== 'ring_hash') return incompatible('RingHashConfig')
-  if (leastRequestConfig && policy !== 'least_request' && policy !== 'peak_ewma') return incompatible('LeastRequestConfig')
-  if (hashPolicies.length > 0 && policy !== 'ring_hash' && policy !== 'maglev') {
-    return `Bad LoadBalancer configuration: HashPolicies specified for non-hash-based Policy: ${JSON.stringify(policy)}`
-  }
-  for (const [i, hashPolicy] of hashPolicies.entries()) {
-    const problem = checkHashPolicy(hashPolicy)
-    if (problem !== undefined) return `Bad LoadBalancer HashPolicy[${i}]: ${problem}`
-  }
-  return undefined
-}
-
-function checkHashPolicy({ field = '', fieldValue = '', cookieConfig, sourceIp }: NonNullable<LoadBalancer['hashPolicies']>[number]) {
-  if (!['', 'header', 'cookie', 'query_parameter'].includes(field)) return `${JSON.stringify(field)} is not a supported field`
-  if (sourceIp && field !== '') return `a single hash policy cannot hash both a source address and a ${JSON.stringify(field)}`
-  if (sourceIp && fieldValue !== '') return 'A FieldValue cannot be specified when hashing SourceIP'
-  if (field !== '' && fieldValue === '') return `Field ${JSON.stringify(field)} was specified without a FieldValue`
-  if (field === '' && fieldValue !== '') return 'FieldValue requires a Field to apply to'
-  if (cookieConfig && field !== 'cookie') return `cookie_config provided for ${JSON.stringify(field)}`
-  if (cookieConfig?.session && cookieConfig.ttlMs) return 'a session cookie cannot have an associated TTL'
-  return undefined
-}
-
 function isPartialWildcard(name: string): boolean {
   return name !== '*' && name.includes('*')
 }
@@ -326,8 +267,6 @@ function isAction(action: string): boolean {
   return action === 'allow' || action === 'deny'
 }
 
-const knownMethods = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'CONNECT', 'OPTIONS', 'TRACE'])
-
 function checkPermission({ action, http }: Permission): string | undefined {
   if (!isAction(action)) return ".Action must be set to 'allow' or 'deny'"
   if (!http) return '.HTTP is required'
@@ -335,40 +274,13 @@ function checkPermission({ action, http }: Permission): string | undefined {
   if ([pathExact, pathPrefix, pathRegex].filter(Boolean).length > 1) {
     return '.HTTP should only contain at most one of PathExact, PathPrefix, or PathRegex'
   }
-  if (pathExact && !pathExact.startsWith('/')) return `.HTTP.PathExact doesn't start with '/': ${JSON.stringify(pathExact)}`
-  if (pathPrefix && !pathPrefix.startsWith('/')) return `.HTTP.PathPrefix doesn't start with '/': ${JSON.stringify(pathPrefix)}`
-  if (pathRegex) {
-    const problem = checkRegex(pathRegex)
-    if (problem !== undefined) return `.HTTP.PathRegex is not a valid regular expression: ${problem}`
-  }
+  const path = pathProblem(http)
+  if (path !== undefined) return `.HTTP.${path}`
   for (const [k, match] of header.entries()) {
-    const problem = checkHeader(match)
+    const problem = headerProblem(match)
     if (problem !== undefined) return `.HTTP.Header[${k}] ${problem}`
   }
-  const seen = new Set<string>()
-  for (const method of methods) {
-    if (!knownMethods.has(method)) return `.HTTP.Methods contains an invalid method ${JSON.stringify(method)}`
-    if (seen.has(method)) return `.HTTP.Methods contains ${JSON.stringify(method)} more than once`
-    seen.add(method)
-  }
+  const problem = methodsProblem(methods)
+  if (problem !== undefined) return `.HTTP.${problem}`
   return pathExact || pathPrefix || pathRegex || header.length > 0 || methods.length > 0 ? undefined : '.HTTP should not be empty'
-}
-
-function checkHeader({ name, present, exact, prefix, suffix, regex }: HeaderMatch): string | undefined {
-  if (name === '') return 'missing required Name field'
-  if ([present, exact, prefix, suffix, regex].filter(Boolean).length !== 1) {
-    return 'should only contain one of Present, Exact, Prefix, Suffix, or Regex'
-  }
-  const problem = regex ? checkRegex(regex) : undefined
-  return problem === undefined ? undefined : `Regex is not a valid regular expression: ${problem}`
-}
-
-/** Patterns run on the linear-time engine, so what it does not take is refused here and not on the first request. */
-function checkRegex(pattern: string): string | undefined {
-  try {
-    RE2JS.compile(pattern)
-    return undefined
-  } catch (error) {
-    return messageOf(error)
-  }
 }

@@ -5,11 +5,11 @@
 import * as z from 'zod'
 import { multiError, type ErrorCode } from '../lib/errors.ts'
 import { decode, duration, type DecodeIssue } from '../lib/shape.ts'
+import { HeaderMatch, indexes, opaque } from './entry-members.ts'
+import { ApiGateway, HttpRoute, IngressGateway, InlineCertificate, TcpRoute, TerminatingGateway } from './gateway-entry.ts'
+import { JwtProvider } from './jwt-provider.ts'
+import { ServiceResolver, ServiceRouter, ServiceSplitter } from './routing-entry.ts'
 import { AccessLogs, Expose, MeshGatewayMode, TransparentProxy } from './service.ts'
-
-const meta = z.record(z.string(), z.string()).optional()
-const indexes = { meta, createIndex: z.number().default(0), modifyIndex: z.number().default(0) }
-const opaque = z.record(z.string(), z.unknown())
 
 export const UpstreamLimits = z.object({
   maxConnections: z.number().int().optional(),
@@ -123,18 +123,7 @@ export const ExportedServices = z.object({
 })
 export type ExportedServices = z.infer<typeof ExportedServices>
 
-export const HeaderMatch = z.object({
-  name: z.string().default(''),
-  present: z.boolean().optional(),
-  exact: z.string().optional(),
-  prefix: z.string().optional(),
-  suffix: z.string().optional(),
-  regex: z.string().optional(),
-  invert: z.boolean().optional(),
-})
-export type HeaderMatch = z.infer<typeof HeaderMatch>
-
-const jwtRequirement = z.object({
+export const JwtRequirement = z.object({
   providers: z
     .array(
       z.object({
@@ -144,6 +133,7 @@ const jwtRequirement = z.object({
     )
     .default([]),
 })
+export type JwtRequirement = z.infer<typeof JwtRequirement>
 
 export const Permission = z.object({
   action: z.string().default(''),
@@ -156,7 +146,7 @@ export const Permission = z.object({
       methods: z.array(z.string()).optional(),
     })
     .optional(),
-  jwt: jwtRequirement.optional(),
+  jwt: JwtRequirement.optional(),
 })
 export type Permission = z.infer<typeof Permission>
 
@@ -182,45 +172,12 @@ export const ServiceIntentions = z.object({
   kind: z.literal('service-intentions'),
   name: z.string().default(''),
   sources: z.array(IntentionSource).default([]),
-  jwt: jwtRequirement.optional(),
+  jwt: JwtRequirement.optional(),
   ...indexes,
 })
 export type ServiceIntentions = z.infer<typeof ServiceIntentions>
 
-const hashPolicy = z.object({
-  field: z.string().optional(),
-  fieldValue: z.string().optional(),
-  cookieConfig: z
-    .object({ session: z.boolean().optional(), ttlMs: duration('TTL', 'nanoseconds').optional(), path: z.string().optional() })
-    .optional(),
-  sourceIp: z.boolean().optional(),
-  terminal: z.boolean().optional(),
-})
-
-const loadBalancer = z.object({
-  policy: z.string().optional(),
-  ringHashConfig: z.object({ minimumRingSize: z.number().int().optional(), maximumRingSize: z.number().int().optional() }).optional(),
-  leastRequestConfig: z.object({ choiceCount: z.number().int().optional() }).optional(),
-  hashPolicies: z.array(hashPolicy).optional(),
-})
-
-/** What of it is served: the balancing and the time-outs. The rest is read so that it can be refused by name. */
-export const ServiceResolver = z.object({
-  kind: z.literal('service-resolver'),
-  name: z.string().default(''),
-  defaultSubset: z.string().optional(),
-  subsets: z.record(z.string(), opaque).optional(),
-  redirect: opaque.optional(),
-  failover: z.record(z.string(), opaque).optional(),
-  prioritizeByLocality: opaque.optional(),
-  connectTimeoutMs: duration('ConnectTimeout').optional(),
-  requestTimeoutMs: duration('RequestTimeout').optional(),
-  loadBalancer: loadBalancer.optional(),
-  ...indexes,
-})
-export type ServiceResolver = z.infer<typeof ServiceResolver>
-
-/** The kinds of this version, each with its schema. A kind of Consul's that is not here is refused by name. */
+/** Every kind that may be stored, each with its schema. */
 export const configEntryKinds = {
   'service-defaults': ServiceDefaults,
   'proxy-defaults': ProxyDefaults,
@@ -228,30 +185,27 @@ export const configEntryKinds = {
   'exported-services': ExportedServices,
   'service-intentions': ServiceIntentions,
   'service-resolver': ServiceResolver,
+  'service-router': ServiceRouter,
+  'service-splitter': ServiceSplitter,
+  'jwt-provider': JwtProvider,
+  'ingress-gateway': IngressGateway,
+  'terminating-gateway': TerminatingGateway,
+  'api-gateway': ApiGateway,
+  'http-route': HttpRoute,
+  'tcp-route': TcpRoute,
+  'inline-certificate': InlineCertificate,
 } as const
 export type ConfigEntryKind = keyof typeof configEntryKinds
 export type EntryOf<K extends ConfigEntryKind> = z.infer<(typeof configEntryKinds)[K]>
-export type ConfigEntry = ServiceDefaults | ProxyDefaults | Mesh | ExportedServices | ServiceIntentions | ServiceResolver
+export type ConfigEntry = { [K in ConfigEntryKind]: EntryOf<K> }[ConfigEntryKind]
 
 /** `http`, `http2` and `grpc` carry requests; every other protocol is bytes. */
 export function isHttpLike(protocol: string): boolean {
   return protocol === 'http' || protocol === 'http2' || protocol === 'grpc'
 }
 
-/** Kinds of Consul's that this version does not have. */
-export const unsupportedKinds: ReadonlySet<string> = new Set([
-  'service-router',
-  'service-splitter',
-  'ingress-gateway',
-  'terminating-gateway',
-  'api-gateway',
-  'bound-api-gateway',
-  'http-route',
-  'tcp-route',
-  'inline-certificate',
-  'jwt-provider',
-  'sameness-group',
-])
+/** Kinds of Consul's of which there is never an entry here: one is its enterprise edition's, one is written by its controller only. */
+export const absentKinds: ReadonlySet<string> = new Set(['sameness-group', 'bound-api-gateway'])
 
 export function isConfigEntryKind(kind: string): kind is ConfigEntryKind {
   return Object.hasOwn(configEntryKinds, kind)
@@ -260,7 +214,7 @@ export function isConfigEntryKind(kind: string): kind is ConfigEntryKind {
 /** `text` is what a door says, without the prefix that the HTTP API puts before a decoding error (code `bad-request`). */
 export type ParsedConfigEntry =
   | { ok: true; value: ConfigEntry }
-  | { ok: false; code: Extract<ErrorCode, 'bad-request' | 'invalid'>; text: string; issues: DecodeIssue[] }
+  | { ok: false; code: Extract<ErrorCode, 'bad-request' | 'invalid' | 'permission-denied'>; text: string; issues: DecodeIssue[] }
 
 /** Reads an entry as Consul does: CamelCase or snake_case keys, weakly typed, every unknown key named (spec/http-api.md 1.4). */
 export function parseConfigEntry(input: unknown): ParsedConfigEntry {
@@ -273,9 +227,7 @@ export function parseConfigEntry(input: unknown): ParsedConfigEntry {
   if (named === undefined) return refuse('bad-request', 'Payload does not contain a kind/Kind key at the top level')
   if (typeof named !== 'string') return refuse('bad-request', 'Kind value in payload is not a string')
   if (named === 'sameness-group') return refuse('invalid', 'sameness-groups are an enterprise-only feature')
-  if (unsupportedKinds.has(named)) {
-    return refuse('invalid', `config entries of kind "${named}" are not supported; use one of ${Object.keys(configEntryKinds).join(', ')}`)
-  }
+  if (named === 'bound-api-gateway') return refuse('permission-denied', 'Permission denied: only writeable by controller')
   if (!isConfigEntryKind(named)) return refuse('bad-request', `invalid config entry kind: ${named}`)
   const decoded = decode(configEntryKinds[named], { ...rest, kind: named }, { weak: true })
   const issues = [...(decoded.ok ? [] : decoded.issues), ...(named === 'exported-services' ? peerNameKeys(rest) : [])]
@@ -283,7 +235,7 @@ export function parseConfigEntry(input: unknown): ParsedConfigEntry {
   return { ok: false, code: 'bad-request', text: decodeText(issues), issues }
 }
 
-function refuse(code: 'bad-request' | 'invalid', text: string): ParsedConfigEntry {
+function refuse(code: 'bad-request' | 'invalid' | 'permission-denied', text: string): ParsedConfigEntry {
   return { ok: false, code, text, issues: [{ path: '', message: text }] }
 }
 

@@ -22,8 +22,19 @@ import { RoundRobin } from './balance/round-robin.ts'
 import { isHttpLike } from './config-entry.ts'
 import { compileRoutes } from './gateway-routes.ts'
 import { Memo } from './memo.ts'
+import { compileRouting, type RoutingPlan } from './routing.ts'
 import { isExternalSniOf } from './sni.ts'
-import { names, type Endpoint, type Resource, type ResourceKind, type ResourceValue, type Self, type UpstreamResource } from './snapshot.ts'
+import {
+  names,
+  type ChainResource,
+  type Endpoint,
+  type JwtProviderResource,
+  type Resource,
+  type ResourceKind,
+  type ResourceValue,
+  type Self,
+  type UpstreamResource,
+} from './snapshot.ts'
 import { trustDomainOf } from './spiffe.ts'
 
 /** By `resourceKey`. A deleted resource may stay with a null value or be taken out. */
@@ -67,6 +78,12 @@ export interface UpstreamPlan extends EndpointsPlan {
   version: string
 }
 
+export interface ChainPlan {
+  name: string
+  resource: ChainResource
+  routing: RoutingPlan
+}
+
 export interface SidecarPlan {
   kind: 'sidecar'
   revision: number
@@ -80,6 +97,10 @@ export interface SidecarPlan {
   inboundTrustDomains: ReadonlySet<string>
   /** By name: `NAME` or `NAME?peer=PEER`. */
   upstreams: ReadonlyMap<string, UpstreamPlan>
+  /** By the name that the app dials. Their targets are among the upstreams. */
+  chains: ReadonlyMap<string, ChainPlan>
+  /** Whose tokens the intentions ask for, by name. */
+  jwtProviders: ReadonlyMap<string, JwtProviderResource>
   problems: readonly string[]
   /** What the next compilation builds on. */
   memo: Memo
@@ -162,6 +183,8 @@ class Compiler {
       roots,
       inboundTrustDomains: new Set([self.trustDomain, ...inbound.map(each => each.trustDomain)]),
       upstreams: this.#upstreams(roots),
+      chains: this.#chains(),
+      jwtProviders: new Map(allOf(this.#resources, 'jwt-provider').map(({ name, value }) => [name, value])),
       problems: this.#problems,
       memo: this.#memo,
     }
@@ -249,6 +272,19 @@ class Compiler {
     const settings = balance === defaultBalance ? '' : JSON.stringify(balance)
     const version = `${this.#version('endpoints', source)}/${endpoints.length}/${settings}`
     return this.#memo.part<Picker>(`picker/${name}`, version, before => pickerOf(endpoints, balance, before))
+  }
+
+  #chains(): Map<string, ChainPlan> {
+    const chains = new Map<string, ChainPlan>()
+    for (const { name, version, value } of allOf(this.#resources, 'chain')) {
+      const { plan, problems } = this.#memo.part(`chain/${name}`, version, () => {
+        const found: string[] = []
+        return { plan: { name, resource: value, routing: compileRouting(value.chain, found) }, problems: found }
+      })
+      chains.set(name, plan)
+      for (const problem of problems) this.#problems.push(`chain ${name}: ${problem}`)
+    }
+    return chains
   }
 
   #upstreams(roots: ReadonlyMap<string, RootsPlan>): Map<string, UpstreamPlan> {

@@ -5,8 +5,10 @@
  */
 import * as z from 'zod'
 import { Balance, CircuitLimits, OutlierLimits, RetryLimits } from './balance/config.ts'
+import { tokenLocation } from './jwt-provider.ts'
 import { ExposePath } from './service.ts'
-import { IntentionSource } from './config-entry.ts'
+import { IntentionSource, JwtRequirement } from './config-entry.ts'
+import { DiscoveryChain } from './discovery-chain.ts'
 
 const address = z.object({ address: z.string(), port: z.number().int() })
 
@@ -53,16 +55,34 @@ export const Roots = z.object({
 export type Roots = z.infer<typeof Roots>
 
 /** Every intention whose destination is this service or `*`, by descending precedence. Resource name: the service. */
-export const Intentions = z.object({ sources: z.array(IntentionSource.extend({ destination: z.string() })) })
+export const Intentions = z.object({
+  sources: z.array(
+    IntentionSource.extend({
+      destination: z.string(),
+      /** Of every caller that the source is about. */
+      jwt: JwtRequirement.optional(),
+      /** What the source would deny is let in, counted and logged. */
+      audit: z.boolean().optional(),
+    }),
+  ),
+})
 export type Intentions = z.infer<typeof Intentions>
 
-/** A service that this sidecar may dial. Resource name: `NAME` or `NAME?peer=PEER`. */
+const listen = z.object({
+  address: z.string(),
+  port: z.number().int(),
+  socketPath: z.string().optional(),
+  socketMode: z.string().optional(),
+})
+
+/** A service that this sidecar may dial. Resource name: `NAME` or `NAME?peer=PEER`; of a chain's target `names.target`. */
 export const UpstreamResource = z.object({
   service: z.string(),
   /** Local name of the peer; empty for our own cluster. */
   peer: z.string(),
   protocol: z.string(),
-  listen: z.object({ address: z.string(), port: z.number().int(), socketPath: z.string().optional(), socketMode: z.string().optional() }),
+  /** Absent where it is reached through a chain only. */
+  listen: listen.optional(),
   sni: z.string(),
   /** Accepted server identities, compared byte for byte. */
   spiffeIds: z.array(z.string()),
@@ -78,6 +98,27 @@ export const UpstreamResource = z.object({
   retry: RetryLimits.optional(),
 })
 export type UpstreamResource = z.infer<typeof UpstreamResource>
+
+/** A name that requests are routed by: its listener and where they go. Resource name: the service that the app dials. */
+export const ChainResource = z.object({
+  protocol: z.string(),
+  listen,
+  chain: DiscoveryChain,
+  /** By the id of a target: the name of its `upstream` resource. One that cannot be reached now is not there. */
+  targets: z.record(z.string(), z.string()),
+})
+export type ChainResource = z.infer<typeof ChainResource>
+
+/** Whose tokens intentions may ask for. Resource name: the provider's. */
+export const JwtProviderResource = z.object({
+  issuer: z.string(),
+  audiences: z.array(z.string()),
+  locations: z.array(tokenLocation),
+  clockSkewSeconds: z.number(),
+  /** A JSON web key set in base64; empty where the keys are elsewhere. */
+  jwks: z.string(),
+})
+export type JwtProviderResource = z.infer<typeof JwtProviderResource>
 
 export const Endpoint = z.object({
   id: z.string(),
@@ -120,6 +161,8 @@ const kinds = {
   roots: Roots,
   intentions: Intentions,
   upstream: UpstreamResource,
+  chain: ChainResource,
+  'jwt-provider': JwtProviderResource,
   endpoints: Endpoints,
   exported: SniRoute,
   server: SniRoute,
@@ -143,6 +186,8 @@ export type SnapshotLine = Resource | SyncMarker
 /** Resource names. */
 export const names = {
   upstream: (service: string, peer: string) => (peer === '' ? service : `${service}?peer=${peer}`),
+  /** What a chain of that name calls one of its targets. */
+  target: (service: string, id: string) => `${service}/${id}`,
   /** Not a name that a peer can have. */
   localRoots: '@local',
 } as const

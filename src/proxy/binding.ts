@@ -4,8 +4,10 @@
  */
 import type { X509Certificate } from 'node:crypto'
 import type { SidecarPlan } from '../mesh/plan.ts'
+import type { TokenReader } from '../mesh/jwt.ts'
 import { readBundle } from './permit.ts'
 import type { ProxyIdentity } from './tls.ts'
+import { Tokens } from './tokens.ts'
 
 export interface SidecarBinding {
   plan: SidecarPlan
@@ -14,6 +16,8 @@ export interface SidecarBinding {
   inboundRoots: ReadonlyMap<string, readonly X509Certificate[]>
   /** The same as PEM, for the handshake. */
   inboundPems: readonly string[]
+  /** Of the callers, where an intention may ask for them. */
+  tokens: TokenReader | undefined
 }
 
 export function bindSidecar(plan: SidecarPlan, identity: ProxyIdentity): SidecarBinding {
@@ -25,5 +29,6 @@ export function bindSidecar(plan: SidecarPlan, identity: ProxyIdentity): Sidecar
     inboundRoots.set(trustDomain, readBundle(roots.pems))
     inboundPems.push(...roots.pems)
   }
-  return { plan, identity, inboundRoots, inboundPems }
+  const tokens = plan.jwtProviders.size > 0 ? new Tokens(plan.jwtProviders) : undefined
+  return { plan, identity, inboundRoots, inboundPems, tokens }
 }

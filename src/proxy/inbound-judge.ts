@@ -3,7 +3,7 @@
  * and, where that is our own mesh gateway, the caller it names in XFCC are both judged; from everybody else XFCC is dropped. The app then
  * sees one element for its TLS peer, written here, after what our gateway sent.
  */
-import type { Decision, HttpFacts, Principal } from '../mesh/authorize.ts'
+import { toldOf, type Decision, type HttpFacts, type Principal } from '../mesh/authorize.ts'
 import type { SidecarBinding } from './binding.ts'
 import type { Refused } from './http1/door.ts'
 import type { DecisionLabel } from './metrics.ts'
@@ -34,6 +34,19 @@ export interface JudgedRequest {
 /** 19 bytes, as Envoy says it (data-plane.md 7.5). */
 const denied: Refused = { ok: false, status: 403, body: 'RBAC: access denied', reason: 'denied' }
 const malformed: Refused = { ok: false, status: 400, body: 'malformed request path', reason: 'malformed-path' }
+/** Names the rule to a caller of our own cluster, who may ask its operator about it. */
+const denyHeader = 'x-isthmus-deny'
+const refusals = new WeakMap<Decision, Refused>()
+
+function refusalOf(decision: Decision): Refused {
+  let refusal = refusals.get(decision)
+  if (refusal === undefined) {
+    const told = toldOf(decision)
+    refusals.set(decision, (refusal = told === undefined ? denied : { ...denied, headers: [denyHeader, told] }))
+  }
+  return refusal
+}
+
 /** The decision on a caller who is nobody here. */
 export const nobody: Decision = { allow: false, reason: 'identity', rule: '' }
 
@@ -59,7 +72,7 @@ export class InboundJudge {
     const decision = this.#judge(peer, request)
     request.decision = decided(decision)
     if (decision.malformed === true) return malformed
-    if (!decision.allow) return denied
+    if (!decision.allow) return refusalOf(decision)
     if (this.#self !== identity.uri) {
       this.#self = identity.uri
       this.#element = xfccElement(identity.uri, permit)
@@ -74,7 +87,7 @@ export class InboundJudge {
   }
 
   #judge(peer: Principal | undefined, request: JudgedRequest): Decision {
-    const { authorizer } = this.#options.binding().plan
-    return peer ? authorizer.authorizeForwarded(peer, request.xfcc, request.head) : nobody
+    const { plan, tokens } = this.#options.binding()
+    return peer ? plan.authorizer.authorizeForwarded(peer, request.xfcc, request.head, tokens) : nobody
   }
 }

@@ -29,6 +29,9 @@ import { readShared } from './socket-reads.ts'
 import { chooseAlpn, contextKey, contextOptions, isHttp2, muxProtocol } from './tls.ts'
 import { openTunnel, type Tunnel } from './tunnel.ts'
 
+const auditEveryMs = 10_000
+const maxAuditedRules = 1024
+
 export const inboundLimits = {
   handshakeMs: 10_000,
   /** A connection of bytes that says nothing and is allowed nothing. */
@@ -75,6 +78,8 @@ export class Inbound {
   readonly #refused: (reason: RefusalReason) => void
   readonly #accepted: Tally
   readonly #decisions: Record<DecisionLabel, Tally>
+  /** By rule: when it was last said that it would deny somebody. */
+  readonly #toldMs = new Map<string, number>()
   readonly #requests: Record<DecisionLabel | 'none', RequestTallies>
   readonly #limits: Http1Limits
   /** Open multiplexed sessions, and the streams in them. */
@@ -322,7 +327,17 @@ export class Inbound {
   #decided(decision: Decision): DecisionLabel {
     const label = decisionLabel(decision)
     this.#decisions[label].count += 1
+    if (label === 'audit') this.#audited(decision)
     return label
+  }
+
+  /** Said now and then for each rule: every request would be too much, and the metric counts them all. */
+  #audited({ rule, permission, unproven }: Decision): void {
+    const now = performance.now()
+    if (now - (this.#toldMs.get(rule) ?? -Infinity) < auditEveryMs) return
+    if (this.#toldMs.size >= maxAuditedRules) this.#toldMs.clear()
+    this.#toldMs.set(rule, now)
+    this.#options.logger.warn({ rule, permission, unproven }, 'an intention that is only tried out would deny this caller')
   }
 
   /** A new plan or leaf is in place: contexts are swapped, and whoever may no longer be here goes. */
@@ -372,11 +387,12 @@ function remoteOf(socket: Socket): string {
 
 function decisionLabel(decision: Decision): DecisionLabel {
   if (decision.malformed === true) return 'malformed'
+  if (decision.audited === true) return 'audit'
   return decision.allow ? 'allow' : `deny-${decision.reason}`
 }
 
 /** One of something for each decision. */
 function byDecision<T>(make: (label: DecisionLabel) => T): Record<DecisionLabel, T> {
-  const labels: DecisionLabel[] = ['allow', 'deny-intention', 'deny-default', 'deny-peer-default', 'deny-identity', 'malformed']
+  const labels: DecisionLabel[] = ['allow', 'audit', 'deny-intention', 'deny-default', 'deny-peer-default', 'deny-identity', 'malformed']
   return Object.fromEntries(labels.map(label => [label, make(label)])) as Record<DecisionLabel, T>
 }

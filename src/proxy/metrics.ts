@@ -12,7 +12,7 @@ export interface Tally {
 }
 
 export type StatusClass = '1xx' | '2xx' | '3xx' | '4xx' | '5xx' | 'none'
-export type DecisionLabel = 'allow' | 'deny-intention' | 'deny-default' | 'deny-peer-default' | 'deny-identity' | 'malformed'
+export type DecisionLabel = 'allow' | 'audit' | 'deny-intention' | 'deny-default' | 'deny-peer-default' | 'deny-identity' | 'malformed'
 export type Door = 'inbound' | 'outbound' | 'gateway' | 'expose'
 export type CircuitLimit = 'connections' | 'pending' | 'requests'
 export type RetryOutcome = 'ok' | 'failed' | 'over-budget'
@@ -53,6 +53,8 @@ export class ProxyMetrics {
     open: new Map<Door, () => number>(),
     /** By upstream; a gateway's are one. */
     ejected: new Map<string, () => number>(),
+    /** By chain and resolver: the index of the target in use. */
+    failover: new Map<string, () => number>(),
     pool: { idle: (): number => 0, busy: (): number => 0, sessions: (): number => 0 },
   }
 
@@ -68,6 +70,7 @@ export class ProxyMetrics {
     this.#counter('isthmus_proxy_ejections_total', 'Times that an endpoint was left out.', ['upstream', 'cause'])
     this.#counter('isthmus_proxy_overflow_total', 'Requests and connections over a circuit limit.', ['upstream', 'limit'])
     this.#counter('isthmus_proxy_retries_total', 'Further tries of a request.', ['upstream', 'outcome'])
+    this.#counter('isthmus_proxy_failovers_total', 'Times that a resolver went on to another target.', ['upstream', 'target', 'direction'])
     // Of several workers: the one that is worst off, unless it is something to be added up.
     const gauge = (name: string, help: string, aggregator: 'sum' | 'min' | 'max', read: () => number) =>
       new Gauge({
@@ -101,6 +104,13 @@ export class ProxyMetrics {
       })
     }
     by('isthmus_proxy_connections_open', 'Connections open now.', 'door', 'sum', gauges.open)
+    by(
+      'isthmus_proxy_failover_target',
+      'Index of the target that a resolver uses; 0 is the one it prefers.',
+      'resolver',
+      'max',
+      gauges.failover,
+    )
     by('isthmus_proxy_ejected_endpoints', 'Endpoints that are left out now.', 'upstream', 'max', gauges.ejected)
   }
 
@@ -139,6 +149,11 @@ export class ProxyMetrics {
 
   retries(upstream: string, outcome: RetryOutcome): Tally {
     return this.#tally('isthmus_proxy_retries_total', { upstream, outcome })
+  }
+
+  /** `over`: to a target that is liked less; `back`: to one that is liked more. */
+  failovers(upstream: string, target: string, direction: 'over' | 'back'): Tally {
+    return this.#tally('isthmus_proxy_failovers_total', { upstream, target, direction })
   }
 
   #counter(name: string, help: string, labelNames: string[]): void {

@@ -82,6 +82,8 @@ export class Call implements Retry, Affinity {
   setCookie = ''
   /** Ends a wait for a connection that this request does not need any more. */
   giveUp: (() => void) | undefined
+  /** What the route of the request says, instead of the upstream. */
+  retry: RetryLimits | undefined
   /** Another number for every try, so that what comes late for one is not taken for the next. */
   turn = 0
   readonly #traffic: Traffic
@@ -189,6 +191,6 @@ export class Call implements Retry, Affinity {
   }
 
   get #limits(): RetryLimits {
-    return this.#traffic.plan.retry
+    return this.retry ?? this.#traffic.plan.retry
   }
 }

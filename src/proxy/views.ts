@@ -21,15 +21,23 @@ export function sidecarView(control: Control, unbound: readonly string[]): objec
   const upstreams = [...plan.upstreams.values()].map(({ name, resource, spiffeIds, trustDomain, endpoints }) => ({
     name,
     listen: resource.listen,
-    bound: !unbound.includes(name),
+    ...(resource.listen ? { bound: !unbound.includes(name) } : {}),
     protocol: resource.protocol,
     sni: resource.sni,
     trustDomain,
     spiffeIds: [...spiffeIds],
     endpoints,
   }))
+  const chains = [...plan.chains.values()].map(({ name, resource }) => ({
+    name,
+    listen: resource.listen,
+    bound: !unbound.includes(name),
+    protocol: resource.protocol,
+    chain: resource.chain,
+    targets: resource.targets,
+  }))
   const inbound = [...plan.inboundTrustDomains].map(trustDomain => ({ trustDomain, peer: plan.roots.get(trustDomain)?.peer }))
-  return { ...head(control), inbound, upstreams }
+  return { ...head(control), inbound, upstreams, chains }
 }
 
 export function gatewayView(control: Control): object {

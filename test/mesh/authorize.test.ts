@@ -1,7 +1,14 @@
 // Who may call: intentions against identities. Each attack that the specification or the design names has its test.
 import t from 'tap'
-import { authorizerLimits, compileIntentions, forwardedUri, type AuthorizeContext, type HttpFacts } from '../../src/mesh/authorize.ts'
-import type { Permission } from '../../src/mesh/config-entry.ts'
+import {
+  authorizerLimits,
+  compileIntentions,
+  forwardedUri,
+  toldOf,
+  type AuthorizeContext,
+  type HttpFacts,
+} from '../../src/mesh/authorize.ts'
+import type { JwtRequirement, Permission } from '../../src/mesh/config-entry.ts'
 
 const own = 'aaaaaaaa-0000-0000-0000-000000000001.consul'
 const east = 'bbbbbbbb-0000-0000-0000-000000000002.consul'
@@ -11,6 +18,8 @@ const inEast = (service: string) => `spiffe://${east}/ns/default/dc/dc9/svc/${se
 
 interface Rule {
   name: string
+  jwt?: JwtRequirement
+  audit?: boolean
   peer?: string
   action?: string
   permissions?: Permission[]
@@ -239,5 +248,63 @@ t.test('two clusters in one trust domain are told apart in favour of our own', t
   const peers = new Map([['east', { trustDomain: own, exportedPartition: '' }]])
   const rules = [{ name: 'web', peer: 'east', action: 'allow' }]
   t.match(decide(rules, local('web'), undefined, { peers }), { allow: false, reason: 'default' })
+  t.end()
+})
+
+t.test('a source that wants a token lets nobody in without one, whatever the default and the permissions say', t => {
+  const jwt = { providers: [{ name: 'okta', verifyClaims: [{ path: ['role'], value: 'admin' }] }] }
+  const permissions: Permission[] = [{ action: 'allow', http: { pathPrefix: '/' } }]
+  const withRole = (role: unknown) => ({ claims: () => ({ role }) })
+  for (const rule of [{ action: 'allow' }, { permissions }]) {
+    for (const defaultAction of ['allow', 'deny'] as const) {
+      const compiled = authorizer([{ name: 'web', jwt, ...rule }], { defaultAction })
+      const web = compiled.identify(local('web'))!
+      t.same(compiled.authorize(web, get('/')), { allow: false, reason: 'intention', rule: 'web => api', unproven: true })
+      t.equal(compiled.authorize(web, get('/'), withRole('user')).allow, false)
+      t.equal(compiled.authorize(web, get('/'), withRole('admin')).allow, true)
+      t.equal(compiled.authorize(web, get('/'), withRole(['user', 'admin'])).allow, true, 'a list that has the value in it')
+      t.equal(compiled.authorize(web, undefined, withRole('admin')).allow, false, 'a connection carries no token')
+    }
+  }
+  const denied = authorizer([{ name: 'web', jwt, action: 'deny' }])
+  t.equal(denied.authorize(denied.identify(local('web'))!, get('/'), withRole('admin')).allow, false)
+  t.end()
+})
+
+t.test('an intention that is only tried out denies nobody and says whom it would deny', t => {
+  const permissions: Permission[] = [{ action: 'deny', http: { pathExact: '/x' } }]
+  const rules = [
+    { name: 'web', audit: true, permissions },
+    { name: 'bad', audit: true, action: 'deny' },
+    { name: 'good', audit: true, action: 'allow' },
+    { name: '*', action: 'deny' },
+  ]
+  const would = { allow: true, reason: 'intention', audited: true }
+  t.same(decide(rules, local('bad'), get('/')), { ...would, rule: 'bad => api' })
+  t.same(decide(rules, local('bad')), { ...would, rule: 'bad => api' })
+  t.same(decide(rules, local('web'), get('/x')), { ...would, rule: 'web => api', permission: 0 })
+  t.same(decide(rules, local('good'), get('/')), { allow: true, reason: 'intention', rule: 'good => api' })
+  t.match(decide(rules, local('web'), get('/%00')), { allow: false, malformed: true }, 'a malformed path is refused all the same')
+  t.match(decide(rules, local('other'), get('/')), { allow: false }, 'others are denied in earnest')
+  t.end()
+})
+
+t.test('only a caller of our own cluster is told which rule denied him', t => {
+  const permissions: Permission[] = [{ action: 'deny', http: { pathExact: '/x' } }]
+  const rules = [
+    { name: 'web', permissions },
+    { name: 'caf\u00e9', action: 'deny' },
+    { name: 'web', peer: 'east', action: 'deny' },
+  ]
+  const told = (uri: string, path = '/x') => {
+    const decision = decide(rules, uri, get(path))
+    return decision === 'nobody' ? decision : toldOf(decision)
+  }
+  t.equal(told(local('web')), 'web => api, permission 0')
+  t.equal(told(local('web'), '/y'), 'no intention; default deny')
+  t.equal(told(local('other')), 'no intention; default deny')
+  t.equal(told(local('caf%C3%A9')), 'caf? => api')
+  t.equal(told(inEast('web')), undefined)
+  t.equal(told(inEast('other')), undefined)
   t.end()
 })

@@ -58,25 +58,35 @@ t.test('what is written in either spelling is read back as Consul prints it', as
   }
 })
 
-t.test('kinds of Consul that this version does not have are refused by name', async t => {
-  t.same(answer({ Kind: 'service-router', Name: 'web' }), {
+t.test('what is never stored says why', async t => {
+  t.same(answer({ Kind: 'sameness-group', Name: 'g' }), { status: 500, text: 'sameness-groups are an enterprise-only feature' })
+  t.same(parseConfigEntry({ Kind: 'bound-api-gateway', Name: 'g' }), {
+    ok: false,
+    code: 'permission-denied',
+    text: 'Permission denied: only writeable by controller',
+    issues: [{ path: '', message: 'Permission denied: only writeable by controller' }],
+  })
+  const pem = (what: string) => `-----BEGIN ${what}-----\nx\n-----END ${what}-----`
+  t.match(answer({ Kind: 'inline-certificate', Name: 'c', Certificate: pem('CERTIFICATE'), PrivateKey: pem('PRIVATE KEY') }), {
     status: 500,
-    text: 'config entries of kind "service-router" are not supported; use one of service-defaults, proxy-defaults, mesh, exported-services, service-intentions, service-resolver',
+    text: /a private key that nobody needs is not stored/,
   })
 })
 
-t.test('what of a resolver is not served is refused by name, and a policy of our own is taken', async t => {
-  for (const [field, value] of Object.entries({
-    DefaultSubset: 'v1',
-    Subsets: { v1: { Filter: 'Service.Meta.version == v1' } },
-    Redirect: { Service: 'y' },
-    Failover: { '*': { Datacenters: ['dc2'] } },
-  })) {
-    t.same(answer({ Kind: 'service-resolver', Name: 'x', [field]: value }), {
-      status: 500,
-      text: `${field} of a service-resolver is not served yet; this version serves LoadBalancer, ConnectTimeout and RequestTimeout`,
-    })
-  }
+t.test('what of a route or a split cannot be served is refused when it is written', async t => {
+  const route = (Destination: object, HTTP: object = { PathPrefix: '/a' }) =>
+    answer({ Kind: 'service-router', Name: 'x', Routes: [{ Match: { HTTP }, Destination }] }).text
+  t.equal(route({ PrefixRewrite: '/b c' }), 'Route[0] PrefixRewrite is not a path: "/b c"')
+  t.equal(route({ PrefixRewrite: '/b?x=1' }), 'Route[0] PrefixRewrite is not a path: "/b?x=1"')
+  t.equal(route({ Peer: 'east', ServiceSubset: 'v1' }), 'Route[0] Destination: Peer cannot be set with ServiceSubset')
+  t.match(route({}, { PathRegex: '/(' }), /^Route\[0\] PathRegex is not a valid regular expression: /)
+  t.match(route({}, { QueryParam: [{ Name: 'q', Regex: '(' }] }), /^Route\[0\] QueryParam\[0\] Regex is not a valid regular expression: /)
+  const splits = (Splits: object[]) => answer({ Kind: 'service-splitter', Name: 'x', Splits }).text
+  t.equal(splits([{ Weight: 50 }, { Weight: 50, Peer: 'east' }]), 'true')
+  t.equal(splits([{ Weight: 100, Peer: 'east', ServiceSubset: 'v1' }]), 'Splits[0]: Peer cannot be set with ServiceSubset')
+})
+
+t.test('a policy of our own is taken, and hash policies that mean nothing are named', async t => {
   const balanced = (LoadBalancer: object) => answer({ Kind: 'service-resolver', Name: 'x', LoadBalancer }).text
   t.equal(balanced({ Policy: 'peak_ewma', LeastRequestConfig: { ChoiceCount: 3 } }), 'true')
   t.equal(

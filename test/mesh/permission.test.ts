@@ -2,7 +2,8 @@
 import t from 'tap'
 import type { Permission } from '../../src/mesh/config-entry.ts'
 import { judgePath } from '../../src/mesh/path.ts'
-import { permissionLimits, Permissions, unmatched } from '../../src/mesh/permission.ts'
+import { matchLimits } from '../../src/mesh/header-match.ts'
+import { Permissions, unmatched, unproven } from '../../src/mesh/permission.ts'
 
 type Http = NonNullable<Permission['http']>
 type Header = NonNullable<Http['header']>[number]
@@ -141,11 +142,10 @@ t.test('with default allow a denial in any reading wins over no match', t => {
   t.end()
 })
 
-t.test('a permission that needs a JWT or cannot be compiled denies what it would match', t => {
+t.test('a permission that cannot be compiled denies what it would match', t => {
   const broken: [string, Permission][] = [
-    ['jwt', { action: 'allow', http: { pathPrefix: '/' }, jwt: { providers: [{ name: 'okta' }] } }],
     ['bad regex', allow({ pathRegex: '[' })],
-    ['long regex', allow({ pathRegex: 'a'.repeat(permissionLimits.maxRegexLength + 1) })],
+    ['long regex', allow({ pathRegex: 'a'.repeat(matchLimits.maxRegexLength + 1) })],
     ['backreference', allow({ pathRegex: '(a)\\1' })],
     ['bad header regex', allow({ header: [{ name: 'x', regex: '(' }] })],
     ['header without a test', allow({ header: [{ name: 'x' }] })],
@@ -158,7 +158,24 @@ t.test('a permission that needs a JWT or cannot be compiled denies what it would
     t.same(permissions.allows, [false, true], name)
     t.equal(permissions.judge({ method: 'GET', path: '/x', headers: [] }, judgePath('/x')!), 0, name)
   }
-  t.equal(judge([{ ...allow({ methods: ['PUT'] }), jwt: { providers: [] } }, allow({})], '/'), 1, 'but only that')
+  t.equal(judge([allow({ pathRegex: '[', methods: ['PUT'] }), allow({})], '/'), 1, 'but only that')
+  t.end()
+})
+
+t.test('a token is a part of what a permission matches; what only lacks one is never left to a default that allows', t => {
+  const jwt = { providers: [{ name: 'okta' }] }
+  const guarded = [{ ...allow({ pathPrefix: '/admin' }), jwt }]
+  const tokens = { claims: (provider: string) => (provider === 'okta' ? {} : undefined) }
+  const at = (list: Permission[], path: string, defaultAllow: boolean, reader?: typeof tokens) =>
+    new Permissions(list, defaultAllow).judge({ method: 'GET', path, headers: [] }, judgePath(path)!, reader)
+  t.equal(at(guarded, '/admin', false, tokens), 0)
+  t.equal(at(guarded, '/admin', false), unproven)
+  t.equal(at(guarded, '/admin', true), unproven)
+  t.equal(at(guarded, '/other', true), unmatched)
+  t.equal(at([...guarded, allow({})], '/admin', false), 1, 'a later permission may still allow it')
+  t.equal(at([{ ...deny({ pathPrefix: '/' }), jwt }], '/', true), unmatched, 'a denial of those with a token concerns nobody else')
+  t.equal(at([{ ...deny({ pathPrefix: '/' }), jwt }], '/', true, tokens), 0)
+  t.equal(at(guarded, '//admin/../admin', true), unproven, 'in every reading of the path')
   t.end()
 })
 

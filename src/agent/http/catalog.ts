@@ -10,6 +10,7 @@ import { blockingRead } from './blocking.ts'
 import { encodeNode, encodeService, encodeServiceNode, ServiceNode, serviceNodeOf } from './encoding.ts'
 import { badRequest } from './errors.ts'
 import { applyFilter, compileFilter } from './filter.ts'
+import { encodeGatewayService, gatewayServices } from './gateway-services.ts'
 import { noted } from './noting.ts'
 import { json, type Reply } from './reply.ts'
 import { checkDatacenter, decodeBody } from './request.ts'
@@ -150,11 +151,10 @@ async function nodeServices(call: Call): Promise<Reply> {
   return json(found ?? { Node: null, Services: null }, readHeaders(call, reading))
 }
 
-async function gatewayServices(call: Call): Promise<Reply> {
+async function servicesOfGateway(call: Call): Promise<Reply> {
   if (call.rest === '') throw badRequest('Missing gateway name')
-  // Ingress and terminating gateways are config entries that this version refuses by name, so no gateway has services.
-  const reading = await blockingRead(call, () => ({ ...call.agent.tables.configEntries(), value: [] }))
-  return json(reading.value, readHeaders(call, reading))
+  const reading = await blockingRead(call, () => noted(noting => gatewayServices(call.agent.tables, call.rest, noting)))
+  return json(reading.value.map(encodeGatewayService), readHeaders(call, reading))
 }
 
 function datacenters(call: Call): Reply {
@@ -233,7 +233,7 @@ export const catalogRoutes: Route[] = [
     path: '/v1/catalog/gateway-services/*',
     takes: ['index', 'wait'],
     what: 'lists the services of an ingress or terminating gateway',
-    handler: gatewayServices,
+    handler: servicesOfGateway,
   },
   { method: 'PUT', path: '/v1/internal/service-virtual-ip', what: 'refuses manual virtual addresses', handler: virtualIps },
 ]

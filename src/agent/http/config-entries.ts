@@ -3,13 +3,14 @@ import * as z from 'zod'
 import { MeshError } from '../../lib/errors.ts'
 import { encode } from '../../lib/shape.ts'
 import {
+  absentKinds,
   type ConfigEntry,
   type ConfigEntryKind,
   configEntryKinds,
   isConfigEntryKind,
   parseConfigEntry,
-  unsupportedKinds,
 } from '../../mesh/config-entry.ts'
+import { notServedYet } from '../../mesh/gateway-entry.ts'
 import { blockingRead } from './blocking.ts'
 import { badRequest } from './errors.ts'
 import { applyFilter } from './filter.ts'
@@ -21,7 +22,7 @@ import type { Call, Route } from './route.ts'
 /** A kind of ours; `empty` for a kind of Consul's of which this version never has an entry. */
 function kindOf(text: string): { kind: ConfigEntryKind } | 'empty' | undefined {
   if (isConfigEntryKind(text)) return { kind: text }
-  return unsupportedKinds.has(text) ? 'empty' : undefined
+  return absentKinds.has(text) ? 'empty' : undefined
 }
 
 function encodeEntry(entry: ConfigEntry): unknown {
@@ -35,7 +36,8 @@ async function write(call: Call): Promise<Reply> {
   const decoded = parseConfigEntry(parsed.value)
   if (!decoded.ok)
     throw new MeshError(decoded.code, decoded.code === 'bad-request' ? `Request decoding failed: ${decoded.text}` : decoded.text)
-  return json(await call.agent.configEntries.write(decoded.value, cas))
+  const note = notServedYet(decoded.value.kind)
+  return json(await call.agent.configEntries.write(decoded.value, cas), note === undefined ? {} : { 'X-Isthmus-Note': note })
 }
 
 async function read(call: Call): Promise<Reply> {

@@ -9,6 +9,7 @@ import { writeInstances } from './encoding.ts'
 import { badRequest } from './errors.ts'
 import { applyFilter } from './filter.ts'
 import { json, metaHeaders, type Reply, written } from './reply.ts'
+import { ingressGateways } from './gateway-services.ts'
 import { noted } from './noting.ts'
 import { parseBool, type Query } from './request.ts'
 import type { Call, Route } from './route.ts'
@@ -78,12 +79,10 @@ function isSame(a: string, b: string): boolean {
   return a.toLowerCase() === b.toLowerCase()
 }
 
-async function ingress(call: Call): Promise<Reply> {
-  if (call.rest === '') throw badRequest('Missing service name')
-  // No ingress gateway can be configured in this version; the list is empty and changes with the config entries.
-  const reading = await blockingRead(call, () => ({ ...call.agent.tables.configEntries(), value: [] }))
-  return json(reading.value, readHeaders(call, reading))
-}
+/** Instances of the ingress gateways that expose a service: of its own cluster, as gateways are. */
+const ingress = instanceList((tables, name, peer) =>
+  noted(noting => (peer === '' ? ingressGateways(tables, name, noting).flatMap(gateway => noting.note(tables.instances(gateway))) : [])),
+)
 
 export const healthRoutes: Route[] = [
   {
@@ -104,7 +103,7 @@ export const healthRoutes: Route[] = [
     method: 'GET',
     path: '/v1/health/ingress/*',
     takes: ['index', 'wait', 'passing', 'near', 'node-meta', 'filter', 'cached'],
-    what: 'ingress gateways that expose a service (none in this version)',
+    what: 'ingress gateways that expose a service, as far as any are registered',
     handler: ingress,
   },
   {

@@ -20,6 +20,8 @@ import type { AutopilotSettings } from './operator.ts'
 /** The facts about this agent that its API tells. */
 export interface AgentFacts {
   datacenter: string
+  /** The zone of DNS, without its last dot. */
+  domain: string
   nodeName: string
   nodeId: string
   /** isthmus's own version; clients are told the Consul version whose API this is (`consulVersion`). */

@@ -15,6 +15,7 @@ import { catalogRoutes } from './catalog.ts'
 import { configRoutes } from './config-entries.ts'
 import { connectRoutes } from './connect.ts'
 import { eventRoutes } from './event.ts'
+import { discoveryChainRoutes } from './discovery-chain.ts'
 import { healthRoutes } from './health.ts'
 import { intentionRoutes } from './intentions.ts'
 import { internalRoutes } from './internal.ts'
@@ -39,6 +40,7 @@ export const routes: readonly Route[] = [
   ...healthRoutes,
   ...peeringRoutes,
   ...configRoutes,
+  ...discoveryChainRoutes,
   ...connectRoutes,
   ...intentionRoutes,
   ...kvRoutes,

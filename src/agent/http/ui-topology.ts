@@ -7,6 +7,7 @@ import { aggregateStatus } from '../../mesh/check.ts'
 import { decidingIntention } from '../../mesh/intention.ts'
 import type { NodeService } from '../../mesh/service.ts'
 import type { Tables } from '../catalog/tables.ts'
+import { ingressGateways } from './gateway-services.ts'
 import type { Noting } from './noting.ts'
 import { emptySummary, encodeSummary, summarise, type Summary } from './ui-summary.ts'
 
@@ -25,6 +26,7 @@ export function topology(service: string, context: Context, noting: Noting): unk
   const downstreams = new Set(
     proxies.filter(each => localUpstreams(each, context.datacenter).includes(service)).map(each => each.proxy.destinationServiceName!),
   )
+  for (const gateway of ingressGateways(tables, service, noting)) downstreams.add(gateway)
   const item = (name: string, source: string, destination: string) => ({
     ...encodeSummary(summaryOf(name, tables, noting), 'plain'),
     Source: 'proxy-registration',
@@ -51,9 +53,9 @@ function localUpstreams(proxy: NodeService, datacenter: string): string[] {
     .map(each => each.destinationName)
 }
 
-function summaryOf(name: string, tables: Tables, noting: Noting): Summary {
-  const instances = [...noting.note(tables.instances(name)), ...noting.note(tables.connectInstances(name))]
-  return summarise(instances).find(each => each.name === name) ?? emptySummary(name)
+/** One of our services by its name; without instances where there are none. */
+export function summaryOf(name: string, tables: Tables, noting: Noting): Summary {
+  return summarise(noting.note(tables.instances(name)))[0] ?? emptySummary(name)
 }
 
 function intentionOf(source: string, destination: string, { tables, defaultAllow }: Context, noting: Noting): unknown {

@@ -1,15 +1,18 @@
 /** /v1/internal/ui (spec/http-api.md 6): what the pages of a UI read. `?peer=` shows one peer's services, its absence ours and everybody's. */
 import { blockingRead } from './blocking.ts'
 import { MeshError } from '../../lib/errors.ts'
+import { encode } from '../../lib/shape.ts'
+import { Intention, listIntentions } from '../../mesh/intention.ts'
 import { exportable, exportedNames } from '../peering/exported-names.ts'
 import { badRequest } from './errors.ts'
 import { applyFilter } from './filter.ts'
+import { addressesOf, gatewayServices } from './gateway-services.ts'
 import { noted } from './noting.ts'
 import { empty, json, metaHeaders, type Reply } from './reply.ts'
 import { refusePeer } from './request.ts'
 import type { Call, Route } from './route.ts'
 import { emptySummary, encodeNodeView, encodeSummary, importedNodes, instancesOf, ownNodes, peersOf, summarise } from './ui-summary.ts'
-import { overview, topology } from './ui-topology.ts'
+import { overview, summaryOf, topology } from './ui-topology.ts'
 import { CheckServiceNode } from '../../mesh/service.ts'
 
 async function services(call: Call): Promise<Reply> {
@@ -92,6 +95,40 @@ async function serviceTopology(call: Call): Promise<Reply> {
   return json(reading.value, metaHeaders(reading))
 }
 
+async function gatewayServicesNodes(call: Call): Promise<Reply> {
+  refusePeer(call, 'gateways are of this cluster')
+  if (call.rest === '') throw badRequest('Missing gateway name')
+  const { tables, config } = call.agent
+  const reading = await blockingRead(call, () =>
+    noted(noting =>
+      gatewayServices(tables, call.rest, noting).map(row => ({
+        ...summaryOf(row.service, tables, noting),
+        addresses: addressesOf(row, config.datacenter, config.domain),
+      })),
+    ),
+  )
+  return json(
+    reading.value.map(each => encodeSummary(each, 'plain')),
+    metaHeaders(reading),
+  )
+}
+
+async function gatewayIntentions(call: Call): Promise<Reply> {
+  refusePeer(call, 'gateways are of this cluster')
+  if (call.rest === '') throw badRequest('Missing gateway name')
+  const { tables } = call.agent
+  const reading = await blockingRead(call, () =>
+    noted(noting => {
+      const names = new Set(gatewayServices(tables, call.rest, noting).map(row => row.service))
+      return listIntentions(noting.note(tables.configEntries('service-intentions'))).filter(each => names.has(each.destinationName))
+    }),
+  )
+  return json(
+    reading.value.map(each => encode(Intention, each)),
+    metaHeaders(reading),
+  )
+}
+
 /** Metrics of others are for the UI's own door, which is not here. */
 function metricsProxy(): never {
   throw new MeshError('not-found', 'UI is not enabled')
@@ -133,6 +170,20 @@ export const uiRoutes: Route[] = [
     takes: ['index', 'wait', 'kind'],
     what: 'who a service talks to',
     handler: serviceTopology,
+  },
+  {
+    method: 'GET',
+    path: '/v1/internal/ui/gateway-services-nodes/*',
+    takes: ['index', 'wait'],
+    what: 'the services of an ingress or terminating gateway, with their health',
+    handler: gatewayServicesNodes,
+  },
+  {
+    method: 'GET',
+    path: '/v1/internal/ui/gateway-intentions/*',
+    takes: ['index', 'wait'],
+    what: 'the intentions of those services',
+    handler: gatewayIntentions,
   },
   { method: 'GET', path: '/v1/internal/ui/metrics-proxy/*', what: 'refused: the UI is not enabled', handler: metricsProxy },
 ]

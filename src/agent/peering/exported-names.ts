@@ -1,6 +1,7 @@
-/** Which of our services a peer may know of (spec/peering-wire.md 7.1): names given by exported-services, and for `*` every ordinary service. */
+/** Which of our services a peer may know of (spec/peering-wire.md 7.1): names given by exported-services, and for `*` every ordinary service and every name that has a chain. */
 import { isTypical, type CheckServiceNode } from '../../mesh/service.ts'
 import { sidecarSuffix } from '../../wire/peer-stream.ts'
+import { chainNames } from '../catalog/chains.ts'
 import type { Reading, Tables } from '../catalog/tables.ts'
 
 /** Our servers' own service never leaves. */
@@ -23,7 +24,10 @@ export function exportedNames(
   const names = new Set<string>()
   for (const { name } of rows) {
     if (name !== '*') names.add(name)
-    else for (const each of note(tables.services()).keys()) if (isOrdinary(each)) names.add(each)
+    else {
+      for (const each of note(tables.services()).keys()) if (isOrdinary(each)) names.add(each)
+      for (const each of note(chainNames(tables))) names.add(each)
+    }
   }
   names.delete(neverExported)
   return [...names].toSorted()

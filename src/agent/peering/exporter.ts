@@ -11,6 +11,7 @@ import { PeeringServerAddresses, PeeringTrustBundle } from '../../wire/gen/peeri
 import { ExportedService, ExportedServiceList } from '../../wire/gen/peerstream.ts'
 import { CheckServiceNode as WireInstance } from '../../wire/gen/service.ts'
 import { sidecarSuffix } from '../../wire/peer-stream.ts'
+import { passedThrough, readChain } from '../catalog/chains.ts'
 import type { Reading, Tables } from '../catalog/tables.ts'
 import { exportable, exportedNames } from './exported-names.ts'
 import type { Offer, Offered } from './offer.ts'
@@ -32,9 +33,11 @@ interface Row {
   index: number
   /** It has ordinary instances. */
   ordinary: boolean
-  /** It has a sidecar or a native instance. */
+  /** It has a sidecar or a native instance, or a chain of its own. */
   mesh: boolean
   protocol: string
+  /** Whom its callers may meet besides itself: the service that its chain passes them on to. */
+  others: readonly string[]
   plain: Offered
 }
 
@@ -79,10 +82,10 @@ export class Exporter {
     const gateways = note(gatewayReading)
     const services = new Map<string, Offered>()
     for (const name of names) {
-      const { mesh, protocol } = row(name)
+      const { mesh, protocol, others } = row(name)
       if (!mesh) continue
-      const encode = () => encodeNodes(this.#synthetic(name, protocol, gateways))
-      services.set(name + sidecarSuffix, make(`synthetic ${name}`, `${gatewayReading.index} ${protocol}`, encode))
+      const encode = () => encodeNodes(this.#synthetic(name, row(name), gateways))
+      services.set(name + sidecarSuffix, make(`synthetic ${name}`, [gatewayReading.index, protocol, ...others].join(' '), encode))
     }
     // A service that is really called `x-sidecar-proxy` would contradict the synthetic one; a real exporter lets it (7.2).
     for (const name of names) if (!services.has(name)) services.set(name, row(name).plain)
@@ -102,23 +105,26 @@ export class Exporter {
   }
 
   #readRow(name: string): Row {
-    const { tables } = this.#options
+    const { tables, datacenter, ca } = this.#options
     const instances = tables.instances(name)
     const connect = tables.connectInstances(name)
-    const protocol = tables.protocol(name)
+    const chain = readChain(tables, { service: name, datacenter, trustDomain: ca.trustDomain })
     const plain = exportable(name, instances.value)
+    const compiled = chain.value.ok ? chain.value.chain : undefined
+    const target = compiled && passedThrough(compiled)
     return {
-      topics: [...new Set([...instances.topics, ...connect.topics, ...protocol.topics])],
-      index: Math.max(instances.index, connect.index, protocol.index),
+      topics: [...new Set([...instances.topics, ...connect.topics, ...chain.topics])],
+      index: Math.max(instances.index, connect.index, chain.index),
       ordinary: plain.length > 0,
-      mesh: connect.value.length > 0,
-      protocol: protocol.value,
+      mesh: connect.value.length > 0 || (compiled !== undefined && compiled.default !== true),
+      protocol: compiled?.protocol ?? 'tcp',
+      others: target === undefined || target.service === name ? [] : [target.service],
       plain: offeredOf(encodeNodes(plain.map(toWire))),
     }
   }
 
   /** One instance for each of our mesh gateways, in their order, with their address and their health (7.4). */
-  #synthetic(name: string, protocol: string, gateways: readonly CheckServiceNode[]): WireInstance[] {
+  #synthetic(name: string, { protocol, others }: Row, gateways: readonly CheckServiceNode[]): WireInstance[] {
     const { ca, datacenter, peer } = this.#options
     return gateways.map((gateway, i) => {
       const id = `${name}${sidecarSuffix}-instance-${i}`
@@ -137,7 +143,11 @@ export class Exporter {
             PeerMeta: {
               SNI: [externalSni(name, peer, ca.trustDomain)],
               // The gateway's identity counts for every protocol: where it terminates, the caller sees it and not the service.
-              SpiffeID: [serviceId(ca.trustDomain, datacenter, name), meshGatewayId(ca.trustDomain, datacenter)],
+              SpiffeID: [
+                serviceId(ca.trustDomain, datacenter, name),
+                meshGatewayId(ca.trustDomain, datacenter),
+                ...others.map(other => serviceId(ca.trustDomain, datacenter, other)),
+              ],
               Protocol: protocol,
             },
           },

@@ -3,7 +3,9 @@
  * weight (spec/data-plane.md 9.3). An instance without an address or port is none.
  */
 import { aggregateStatus, type AggregateStatus } from '../../mesh/check.ts'
-import { lanAddress, wanAddress, type CheckServiceNode, type ServiceAddress } from '../../mesh/service.ts'
+import { compileFilter } from '../../mesh/filter/filter.ts'
+import type { ResolverSubset } from '../../mesh/routing-entry.ts'
+import { CheckServiceNode, lanAddress, wanAddress, type ServiceAddress } from '../../mesh/service.ts'
 import type { Endpoint, Endpoints } from '../../mesh/snapshot.ts'
 import { snapshotLimits } from './gathering.ts'
 
@@ -37,6 +39,24 @@ export function allDown({ endpoints }: Endpoints): Endpoints {
   return { endpoints: endpoints.map(endpoint => ({ ...endpoint, healthy: false })) }
 }
 
+const subsets = new WeakMap<readonly CheckServiceNode[], Map<string, Endpoints>>()
+
+/** Of a resolver's subset: the instances that its filter selects (none, where it selects nothing of this kind), as seen from inside. */
+export function subsetEndpoints(instances: readonly CheckServiceNode[], { filter = '', onlyPassing = false }: ResolverSubset): Endpoints {
+  if (filter === '' && !onlyPassing) return lanEndpoints(instances)
+  const key = `${onlyPassing}/${filter}`
+  let known = subsets.get(instances)
+  if (known === undefined) subsets.set(instances, (known = new Map()))
+  let value = known.get(key)
+  if (value === undefined) {
+    const compiled = filter === '' ? undefined : compileFilter(filter, CheckServiceNode)
+    const selected = compiled === undefined ? instances : compiled.ok ? instances.filter(compiled.test) : []
+    value = { endpoints: endpointsAt(selected, lanAddress, onlyPassing) }
+    known.set(key, value)
+  }
+  return value
+}
+
 function endpointsOf(instances: readonly CheckServiceNode[], addressOf: AddressOf): Endpoints {
   const known = made.get(addressOf)!
   let value = known.get(instances)
@@ -47,7 +67,7 @@ function endpointsOf(instances: readonly CheckServiceNode[], addressOf: AddressO
   return value
 }
 
-function endpointsAt(instances: readonly CheckServiceNode[], addressOf: AddressOf): Endpoint[] {
+function endpointsAt(instances: readonly CheckServiceNode[], addressOf: AddressOf, onlyPassing = false): Endpoint[] {
   const endpoints: Endpoint[] = []
   for (const instance of instances) {
     const { address, port } = addressOf(instance)
@@ -61,7 +81,7 @@ function endpointsAt(instances: readonly CheckServiceNode[], addressOf: AddressO
       address,
       port,
       weight: Math.min(128, Math.max(1, weight)),
-      healthy: !isDown(status) && weight > 0,
+      healthy: !isDown(status) && weight > 0 && !(onlyPassing && status !== 'passing'),
     })
   }
   if (endpoints.length <= snapshotLimits.maxEndpoints) return endpoints

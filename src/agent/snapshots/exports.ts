@@ -1,4 +1,6 @@
 /** Which peers a service is exported to (spec/data-plane.md 9.7): by its own row or by `*`. The `consul` service is never exported. */
+import type { DiscoveryChain } from '../../mesh/discovery-chain.ts'
+import { chainNames, readChain } from '../catalog/chains.ts'
 import type { Gathering, SnapshotContext } from './gathering.ts'
 
 export const neverExported = 'consul'
@@ -13,6 +15,37 @@ export function consumersOf(service: string, gathering: Gathering, context: Snap
     for (const { peer } of row.consumers) if (peer) peers.add(peer)
   }
   return [...peers].filter(peer => isLive(gathering.read(context.tables.peering(peer)))).sort()
+}
+
+/** Names that may be exported to somebody: those given by name, and with `*` every service and every name that has a chain. */
+export function exportableNames(gathering: Gathering, context: SnapshotContext): string[] {
+  const { tables } = context
+  const entry = gathering.read(tables.configEntry('exported-services', 'default'))
+  const names = new Set(entry?.services.map(({ name }) => name).filter(name => name !== '*'))
+  if (entry?.services.some(({ name }) => name === '*')) {
+    for (const name of gathering.read(tables.services()).keys()) names.add(name)
+    for (const name of gathering.read(chainNames(tables))) names.add(name)
+  }
+  names.delete(neverExported)
+  return [...names].sort()
+}
+
+/** Peers whose callers may come to a service: those that it is exported to, by its own name or by one whose chain leads to it. */
+export function callersOf(service: string, gathering: Gathering, context: SnapshotContext): string[] {
+  const peers = new Set(consumersOf(service, gathering, context))
+  const { tables, datacenter } = context
+  for (const name of gathering.read(chainNames(tables))) {
+    const consumers = name === service ? [] : consumersOf(name, gathering, context)
+    if (consumers.every(peer => peers.has(peer))) continue
+    const compiled = gathering.read(readChain(tables, { service: name, datacenter, trustDomain: context.ca.trustDomain }))
+    if (!compiled.ok || !leadsTo(compiled.chain, service)) continue
+    for (const peer of consumers) peers.add(peer)
+  }
+  return [...peers].sort()
+}
+
+function leadsTo({ targets, datacenter }: DiscoveryChain, service: string): boolean {
+  return Object.values(targets).some(target => target.service === service && target.datacenter === datacenter)
 }
 
 /** A peering that is being deleted, or that the other side has ended, lets nobody in. */

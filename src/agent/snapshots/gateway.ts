@@ -7,8 +7,10 @@ import { wanAddress, type CheckServiceNode } from '../../mesh/service.ts'
 import { externalSni, internalSni, peeringServerName } from '../../mesh/sni.ts'
 import { names, type Self } from '../../mesh/snapshot.ts'
 import { meshGatewayId } from '../../mesh/spiffe.ts'
-import { allDown, lanEndpoints, wanEndpoints } from './endpoints.ts'
-import { consumersOf, neverExported } from './exports.ts'
+import { passedThrough, readChain } from '../catalog/chains.ts'
+import { targetEndpoints } from './chains.ts'
+import { allDown, lanEndpoints, subsetEndpoints, wanEndpoints } from './endpoints.ts'
+import { consumersOf, exportableNames, neverExported } from './exports.ts'
 import { snapshotLimits, type Gathering, type SnapshotContext } from './gathering.ts'
 import { localRoots, rootsOfPeer } from './roots.ts'
 import { listenAddress } from './sidecar.ts'
@@ -51,22 +53,38 @@ function gatewaySelf(instance: CheckServiceNode, context: SnapshotContext): Self
   }
 }
 
-/** A name is served only while something of it is in the mesh. */
 function gatherOwnServices(gathering: Gathering, context: SnapshotContext): void {
   const { tables, datacenter } = context
   const { trustDomain } = context.ca
   for (const service of gathering.read(tables.services()).keys()) {
     if (service === neverExported) continue
     const instances = gathering.read(tables.connectInstances(service))
+    // A name is served only while something of it is in the mesh.
     if (instances.length === 0) continue
     const endpoints = names.upstream(service, '')
     gathering.add('endpoints', endpoints, lanEndpoints(instances))
     const internal = internalSni(service, datacenter, trustDomain)
     gathering.add('internal', internal, { sni: internal, service, peer: '', endpoints })
-    for (const peer of consumersOf(service, gathering, context)) {
-      const sni = externalSni(service, peer, trustDomain)
-      gathering.add('exported', sni, { sni, service, peer, endpoints })
-    }
+  }
+  for (const service of exportableNames(gathering, context)) gatherExported(service, gathering, context)
+}
+
+/** Under its external names, where its chain leads to one target. Requests that would have to be looked at cannot be passed through. */
+function gatherExported(service: string, gathering: Gathering, context: SnapshotContext): void {
+  const { tables, datacenter } = context
+  const { trustDomain } = context.ca
+  const consumers = consumersOf(service, gathering, context)
+  if (consumers.length === 0) return
+  const compiled = gathering.read(readChain(tables, { service, datacenter, trustDomain }))
+  const target = compiled.ok ? passedThrough(compiled.chain) : undefined
+  if (target === undefined) return
+  const instances = gathering.read(tables.connectInstances(target.service))
+  if (instances.length === 0) return
+  const endpoints = targetEndpoints(target)
+  gathering.add('endpoints', endpoints, subsetEndpoints(instances, target.subset))
+  for (const peer of consumers) {
+    const sni = externalSni(service, peer, trustDomain)
+    gathering.add('exported', sni, { sni, service, peer, endpoints })
   }
 }
 

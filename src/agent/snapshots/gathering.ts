@@ -16,6 +16,7 @@ export type SnapshotTables = Pick<
   | 'connectInstances'
   | 'gateways'
   | 'configEntry'
+  | 'configEntries'
   | 'protocol'
   | 'peering'
   | 'peerings'

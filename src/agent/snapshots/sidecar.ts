@@ -5,21 +5,24 @@
 import { aggregateStatus } from '../../mesh/check.ts'
 import type { ServiceIntentions } from '../../mesh/config-entry.ts'
 import { precedenceOf } from '../../mesh/intention.ts'
+import { defaultClockSkewSeconds } from '../../mesh/jwt-provider.ts'
 import { lanAddress, type CheckServiceNode, type ExposePath, type NodeService } from '../../mesh/service.ts'
 import type { Intentions, Self } from '../../mesh/snapshot.ts'
 import { serviceId } from '../../mesh/spiffe.ts'
 import { isDown } from './endpoints.ts'
-import { consumersOf } from './exports.ts'
+import { callersOf } from './exports.ts'
 import type { Gathering, SnapshotContext } from './gathering.ts'
 import { localRoots, rootsOfPeer } from './roots.ts'
 import { gatherUpstreams } from './upstreams.ts'
 
 export function gatherSidecar(instance: CheckServiceNode, gathering: Gathering, context: SnapshotContext): void {
   const service = instance.service.proxy.destinationServiceName ?? ''
-  const inboundPeers = consumersOf(service, gathering, context).filter(peer => rootsOfPeer(peer, gathering, context))
+  const inboundPeers = callersOf(service, gathering, context).filter(peer => rootsOfPeer(peer, gathering, context))
   localRoots(gathering, context)
   gathering.add('self', instance.service.id, sidecarSelf(instance, service, inboundPeers, gathering, context))
-  gathering.add('intentions', service, intentionsOf(service, gathering, context))
+  const intentions = intentionsOf(service, gathering, context)
+  gathering.add('intentions', service, intentions)
+  gatherProviders(intentions, gathering, context)
   gatherUpstreams(instance.service, gathering, context)
 }
 
@@ -106,10 +109,31 @@ function intentionsOf(service: string, gathering: Gathering, context: SnapshotCo
 
 type Source = Intentions['sources'][number]
 
+/** In an entry's Meta: what it would deny is let in, counted and logged. */
+const auditMeta = 'isthmus-audit'
+
 function sourceOf(source: ServiceIntentions['sources'][number], entry: ServiceIntentions): Source {
-  const placed = { ...source, destination: entry.name, precedence: precedenceOf(source.name, entry.name) }
-  if (entry.jwt === undefined) return placed
-  // The entry wants a JWT of every caller, which this version cannot check: nobody comes in by it.
-  const { permissions: _, ...rest } = placed
-  return { ...rest, action: 'deny' }
+  return {
+    ...source,
+    destination: entry.name,
+    precedence: precedenceOf(source.name, entry.name),
+    ...(entry.jwt === undefined ? {} : { jwt: entry.jwt }),
+    ...(entry.meta?.[auditMeta] === 'true' ? { audit: true } : {}),
+  }
+}
+
+/** The providers whose tokens the intentions ask for. One that is not there vouches for nobody. */
+function gatherProviders({ sources }: Intentions, gathering: Gathering, context: SnapshotContext): void {
+  const requirements = sources.flatMap(({ jwt, permissions = [] }) => [jwt, ...permissions.map(permission => permission.jwt)])
+  for (const name of new Set(requirements.flatMap(each => each?.providers.map(provider => provider.name) ?? []))) {
+    const entry = gathering.read(context.tables.configEntry('jwt-provider', name))
+    if (entry === undefined) continue
+    gathering.add('jwt-provider', name, {
+      issuer: entry.issuer ?? '',
+      audiences: entry.audiences ?? [],
+      locations: entry.locations ?? [],
+      clockSkewSeconds: entry.clockSkewSeconds ?? defaultClockSkewSeconds,
+      jwks: entry.jsonWebKeySet?.local?.jwks ?? '',
+    })
+  }
 }

@@ -5,7 +5,9 @@
  */
 import { decode, type Decoded } from '../../lib/shape.ts'
 import { Balance, balancePolicies, CircuitLimits, OutlierLimits, type HashPolicy } from '../../mesh/balance/config.ts'
-import { PassiveHealthCheck, UpstreamLimits, type ServiceDefaults, type ServiceResolver } from '../../mesh/config-entry.ts'
+import { PassiveHealthCheck, UpstreamLimits, type ServiceDefaults } from '../../mesh/config-entry.ts'
+import type { LoadBalancer } from '../../mesh/entry-members.ts'
+import type { ServiceResolver } from '../../mesh/routing-entry.ts'
 import type { Upstream } from '../../mesh/service.ts'
 import type { UpstreamResource } from '../../mesh/snapshot.ts'
 
@@ -13,19 +15,19 @@ export interface TrafficSources {
   upstream: Upstream
   /** Of the caller. */
   client: ServiceDefaults | undefined
-  /** Of the name that is dialled, in our own cluster: how a peer balances is not ours to follow. */
-  resolver: ServiceResolver | undefined
+  /** What a resolver of our own cluster says of where it goes. */
+  resolver: Pick<ServiceResolver, 'loadBalancer' | 'connectTimeoutMs' | 'requestTimeoutMs'> | undefined
+  /** It goes to a peer. */
+  peered: boolean
 }
 
 const weak = { weak: true }
 
 type Traffic = Pick<UpstreamResource, 'connectTimeoutMs' | 'requestTimeoutMs' | 'balance' | 'limits' | 'passiveHealthCheck'>
 
-export function trafficOf({ upstream, client, resolver }: TrafficSources): Traffic {
-  const peered = Boolean(upstream.destinationPeer)
-  const traffic: Traffic = { connectTimeoutMs: connectTimeoutMs(upstream, client, peered ? undefined : resolver) }
-  // A peered upstream has no chain that a resolver could begin (spec/data-plane.md 5.5).
-  if (resolver?.requestTimeoutMs && !peered) traffic.requestTimeoutMs = resolver.requestTimeoutMs
+export function trafficOf({ upstream, client, resolver, peered }: TrafficSources): Traffic {
+  const traffic: Traffic = { connectTimeoutMs: connectTimeoutMs(upstream, client, resolver?.connectTimeoutMs) }
+  if (resolver?.requestTimeoutMs) traffic.requestTimeoutMs = resolver.requestTimeoutMs
   const balance = balanceOf(resolver?.loadBalancer, upstream.config)
   if (balance) traffic.balance = balance
   const { config = {} } = upstream
@@ -48,11 +50,11 @@ export function overrideFor(upstream: Upstream, client: ServiceDefaults | undefi
   )
 }
 
-function connectTimeoutMs(upstream: Upstream, client: ServiceDefaults | undefined, resolver: ServiceResolver | undefined): number {
+function connectTimeoutMs(upstream: Upstream, client: ServiceDefaults | undefined, resolverMs: number | undefined): number {
   const config = upstream.config?.['connect_timeout_ms']
   if (typeof config === 'number' && config > 0) return config
   const configured = overrideFor(upstream, client)?.connectTimeoutMs || client?.upstreamConfig?.defaults?.connectTimeoutMs
-  return configured || resolver?.connectTimeoutMs || 5000
+  return configured || resolverMs || 5000
 }
 
 /** A part of the registration's opaque Config, spelt as Consul takes it. One that cannot be read is as if it were not there. */
@@ -72,8 +74,6 @@ function outlierOf(check: PassiveHealthCheck, peered: boolean): OutlierLimits {
   if (check.baseEjectionTimeMs) given.baseEjectionMs = check.baseEjectionTimeMs
   return OutlierLimits.parse(given)
 }
-
-type LoadBalancer = NonNullable<ServiceResolver['loadBalancer']>
 
 /** `slow_start_ms` in an upstream's Config is isthmus's own: Consul has no word for it. */
 function balanceOf(given: LoadBalancer | undefined, config: Upstream['config']): Balance | undefined {

@@ -5,9 +5,8 @@
 import { aggregateStatus } from '../../mesh/check.ts'
 import type { ServiceDefaults } from '../../mesh/config-entry.ts'
 import type { CheckServiceNode, NodeService, PeerMeta, Upstream } from '../../mesh/service.ts'
-import { internalSni } from '../../mesh/sni.ts'
-import { names } from '../../mesh/snapshot.ts'
-import { serviceId } from '../../mesh/spiffe.ts'
+import { names, type UpstreamResource } from '../../mesh/snapshot.ts'
+import { gatherChain } from './chains.ts'
 import { allDown, isDown, lanEndpoints, wanEndpoints } from './endpoints.ts'
 import { snapshotLimits, type Gathering, type SnapshotContext } from './gathering.ts'
 import { rootsOfPeer } from './roots.ts'
@@ -17,59 +16,51 @@ export function gatherUpstreams(proxy: NodeService, gathering: Gathering, contex
   const client = gathering.read(context.tables.configEntry('service-defaults', proxy.proxy.destinationServiceName ?? ''))
   for (const upstream of (proxy.proxy.upstreams ?? []).slice(0, snapshotLimits.maxUpstreams)) {
     if (upstream.destinationType !== 'service' || (upstream.datacenter && upstream.datacenter !== context.datacenter)) continue
-    if (upstream.destinationPeer) gatherPeered(upstream, upstream.destinationPeer, proxy, client, gathering, context)
-    else gatherLocal(upstream, client, gathering, context)
+    const dialled = { upstream, proxy, client }
+    if (upstream.destinationPeer) gatherPeered(dialled, gathering, context)
+    else gatherChain(dialled, gathering, context)
   }
 }
 
-function gatherLocal(upstream: Upstream, client: ServiceDefaults | undefined, gathering: Gathering, context: SnapshotContext): void {
-  const service = upstream.destinationName
-  const { datacenter, tables } = context
-  const { trustDomain } = context.ca
-  const name = names.upstream(service, '')
-  const override = upstream.config?.['protocol']
-  gathering.add('upstream', name, {
-    service,
-    peer: '',
-    protocol: typeof override === 'string' && override !== '' ? override.toLowerCase() : gathering.read(tables.protocol(service)),
-    listen: listenOf(upstream),
-    sni: internalSni(service, datacenter, trustDomain),
-    spiffeIds: [serviceId(trustDomain, datacenter, service)],
-    endpoints: name,
-    ...trafficOf({ upstream, client, resolver: gathering.read(tables.configEntry('service-resolver', service)) }),
-  })
-  gathering.add('endpoints', name, lanEndpoints(gathering.read(tables.connectInstances(service))))
+/** Where an upstream of a proxy leads, and by whose settings. */
+export interface Dialled {
+  upstream: Upstream
+  proxy: NodeService
+  /** The caller's own service-defaults. */
+  client: ServiceDefaults | undefined
 }
 
-function gatherPeered(
-  upstream: Upstream,
+function gatherPeered(dialled: Dialled, gathering: Gathering, context: SnapshotContext): void {
+  const { upstream, client } = dialled
+  const { destinationName: service, destinationPeer: peer = '' } = upstream
+  const found = peerTarget(service, peer, dialled, gathering, context)
+  if (found === undefined) return
+  // A peered upstream has no chain that a resolver could begin (spec/data-plane.md 5.5); only the balancing of its name counts.
+  const loadBalancer = gathering.read(context.tables.configEntry('service-resolver', service))?.loadBalancer
+  const resolver = loadBalancer && { loadBalancer }
+  const name = names.upstream(service, peer)
+  gathering.add('upstream', name, { ...found, listen: listenOf(upstream), ...trafficOf({ upstream, client, resolver, peered: true }) })
+}
+
+/** Where a service of a peer is reached, with its endpoints; undefined while that is not known. */
+export function peerTarget(
+  service: string,
   peer: string,
-  proxy: NodeService,
-  client: ServiceDefaults | undefined,
+  { upstream, proxy, client }: Dialled,
   gathering: Gathering,
   context: SnapshotContext,
-): void {
-  const service = upstream.destinationName
+): Pick<UpstreamResource, 'service' | 'peer' | 'protocol' | 'sni' | 'spiffeIds' | 'endpoints'> | undefined {
   const instances = gathering.read(context.tables.connectInstances(service, peer))
   const meta = peerMetaOf(instances)
-  if (meta === undefined || !rootsOfPeer(peer, gathering, context)) return
+  if (meta === undefined || !rootsOfPeer(peer, gathering, context)) return undefined
   const name = names.upstream(service, peer)
-  gathering.add('upstream', name, {
-    service,
-    peer,
-    protocol: meta.protocol,
-    listen: listenOf(upstream),
-    sni: meta.sni[0]!,
-    spiffeIds: meta.spiffeId,
-    endpoints: name,
-    ...trafficOf({ upstream, client, resolver: gathering.read(context.tables.configEntry('service-resolver', service)) }),
-  })
   const global = gathering.read(context.tables.configEntry('proxy-defaults', 'global'))
   // Else the peer's gateways, as the synthetic proxies that it sent carry them: their WAN addresses and their health.
   const local = gatewayMode(upstream, proxy, client, global?.meshGateway.mode) === 'local'
   const endpoints = local ? lanEndpoints(gathering.read(context.tables.gateways())) : wanEndpoints(instances)
   if (hasNoInstance(service, peer, gathering, context)) gathering.add('endpoints', name, allDown(endpoints))
   else gathering.add('endpoints', name, { ...endpoints, instances: healthyInstances(service, peer, gathering, context) })
+  return { service, peer, protocol: meta.protocol, sni: meta.sni[0]!, spiffeIds: meta.spiffeId, endpoints: name }
 }
 
 /** What the peer says of the name; undefined while it says nothing usable. */
@@ -94,7 +85,7 @@ function healthyInstances(service: string, peer: string, gathering: Gathering, c
   return gathering.read(context.tables.instances(service, peer)).filter(({ checks }) => !isDown(aggregateStatus(checks))).length
 }
 
-function listenOf(upstream: Upstream): { address: string; port: number; socketPath?: string; socketMode?: string } {
+export function listenOf(upstream: Upstream): { address: string; port: number; socketPath?: string; socketMode?: string } {
   const address = upstream.localBindAddress || '127.0.0.1'
   const port = upstream.localBindPort ?? 0
   if (!upstream.localBindSocketPath) return { address, port }

@@ -94,6 +94,12 @@ export class Outlier {
     return this.#unreachable.size > 0 && this.#unreachable.has(addressOf(endpoint))
   }
 
+  /** One of these at least may be dialled without a doubt. */
+  reaches(endpoints: readonly Endpoint[]): boolean {
+    if (this.#unreachable.size === 0) return true
+    return endpoints.some(endpoint => endpoint.healthy && endpoint.weight > 0 && !this.doubts(endpoint))
+  }
+
   /** A request was answered well. */
   answered(endpoint: Endpoint): void {
     if (this.#suspects.size === 0) return

@@ -67,6 +67,14 @@ export class RequestHead extends Fields {
     return `${this.method} ${this.target} HTTP/1.1\r\n${this.tail(this.fieldsAt, more)}`
   }
 
+  /** Asks for another path, with its query. */
+  retarget(target: string): void {
+    this.target = target
+    const query = target.indexOf('?')
+    this.path = query < 0 ? target : target.slice(0, query)
+    this.plainStart = false
+  }
+
   /** The bytes that came are exactly what `forwarded` would make. */
   get verbatim(): boolean {
     return this.plainStart && this.upgrade === '' && this.untouched

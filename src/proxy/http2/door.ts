@@ -3,6 +3,7 @@
  * connection; its requests overlap, so each has an object of its own. What a refusal, a failed connect and an outcome are is the
  * same as in HTTP/1.1.
  */
+import type { EditableHead } from '../../mesh/header-edit.ts'
 import type { Outcome, Refused } from '../http1/door.ts'
 import type { Channels } from './channels.ts'
 import type { RequestFields } from './fields.ts'
@@ -26,6 +27,12 @@ export interface DoorRequest {
    * request has ended; a `grpc-timeout` is between the caller and the app, and passes.
    */
   readonly timeoutMs: number | undefined
+  /** Instead of the door's own. */
+  readonly channels?: Channels
+  /** Where it may go instead when nothing there could be reached; nothing was sent. */
+  elsewhere?(): Channels | undefined
+  /** The final response head before it is forwarded. */
+  responding?(head: EditableHead): void
   /** Asked again when the plan changed. */
   stillAllowed(): boolean
   /** Once. `outcome` is not used any more by the caller. */

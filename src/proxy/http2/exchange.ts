@@ -11,9 +11,10 @@ import {
   type OutgoingHttpHeaders,
   type ServerHttp2Stream,
 } from 'node:http2'
+import type { EditableHead } from '../../mesh/header-edit.ts'
 import type { ConnectFailure, Outcome, Refused } from '../http1/door.ts'
 import { resetText } from '../http1/writer.ts'
-import { Channel } from './channels.ts'
+import { Channel, type Channels } from './channels.ts'
 import type { DoorRequest, Http2Door } from './door.ts'
 import { responseHeaders, trailersOf, type RequestFields } from './fields.ts'
 import type { Http2Limits } from './limits.ts'
@@ -58,6 +59,7 @@ export class Exchange {
     retried: false,
   }
   private request: DoorRequest = brokenRequest
+  private channels: Channels
   private channel: Channel | undefined
   private upstream: ClientHttp2Stream | undefined
   /** Since when it waits for a stream. */
@@ -84,6 +86,7 @@ export class Exchange {
   constructor(host: Host, door: Http2Door, limits: Http2Limits, client: ServerHttp2Stream, fields: RequestFields, hasBody: boolean) {
     this.host = host
     this.door = door
+    this.channels = door.channels
     this.limits = limits
     this.client = client
     this.fields = fields
@@ -101,9 +104,10 @@ export class Exchange {
     } catch (error) {
       this.door.threw(error)
     }
-    const { refused } = this.request
+    const { refused, channels } = this.request
+    if (channels) this.channels = channels
     if (refused) {
-      this.respond(refused.status, refused.body, 'internal', refused.reason)
+      this.respond(refused.status, refused.body, 'internal', refused.reason, refused.headers)
       return
     }
     if (!this.hasBody) {
@@ -117,6 +121,8 @@ export class Exchange {
       if (!this.settled) this.connect()
     })
   }
+
+  private readonly editing = (head: EditableHead): void => this.request.responding?.(head)
 
   /** The plan changed: what is no longer allowed ends. */
   reauthorize(): void {
@@ -140,7 +146,7 @@ export class Exchange {
     }
     if (this.settled) {
       if (nowMs - this.movedAt >= this.limits.bodyIdleTimeoutMs) this.client.close(NGHTTP2_CANCEL)
-    } else if (this.upstream === undefined && nowMs - this.connectingAt >= this.door.channels.waitMs) {
+    } else if (this.upstream === undefined && nowMs - this.connectingAt >= this.channels.waitMs) {
       this.fail(503, resetText('overflow'), 'upstream', 'overflow', NGHTTP2_CANCEL)
     } else if ((this.deadline > 0 && nowMs >= this.deadline) || nowMs - this.movedAt >= this.limits.bodyIdleTimeoutMs) {
       this.channel?.suspect()
@@ -155,7 +161,7 @@ export class Exchange {
   }
 
   private connect(): void {
-    const got = this.door.channels.acquire(() => !this.settled)
+    const got = this.channels.acquire(() => !this.settled)
     if (!(got instanceof Promise)) {
       this.start(got)
       return
@@ -169,7 +175,12 @@ export class Exchange {
   /** The stream is reserved: the request goes out, or once more. */
   private start(got: Channel | ConnectFailure): void {
     if (!(got instanceof Channel)) {
-      if (!this.settled) this.fail(got.status ?? 503, got.body ?? resetText(got.reset), 'upstream', got.reset, NGHTTP2_CANCEL)
+      if (this.settled) return
+      const other = got.reset === 'overflow' ? undefined : this.request.elsewhere?.()
+      if (other !== undefined) {
+        this.channels = other
+        this.connect()
+      } else this.fail(got.status ?? 503, got.body ?? resetText(got.reset), 'upstream', got.reset, NGHTTP2_CANCEL)
       return
     }
     if (this.settled) {
@@ -291,7 +302,11 @@ export class Exchange {
     this.outcome.status = status
     const bodiless = this.fields.method === 'HEAD' || status === 204 || status === 304
     const complete = bodiless || (flags & endStreamFlag) !== 0
-    client.respond(responseHeaders(raw, headers), { endStream: complete, waitForTrailers: !complete, sendDate: false } as object)
+    client.respond(responseHeaders(raw, headers, this.editing), {
+      endStream: complete,
+      waitForTrailers: !complete,
+      sendDate: false,
+    } as object)
     if (complete) {
       upstream.resume()
       this.responded()
@@ -389,12 +404,12 @@ export class Exchange {
     this.client.close(code)
   }
 
-  private respond(status: number, body: string, source: Outcome['source'], reason: string): void {
+  private respond(status: number, body: string, source: Outcome['source'], reason: string, headers?: readonly string[]): void {
     const { outcome, client } = this
     outcome.source = source
     outcome.reason = reason
     outcome.responseBytes = body.length
-    if (!client.destroyed && !client.closed) outcome.status = reply(client, status, body, this.fields.grpc)
+    if (!client.destroyed && !client.closed) outcome.status = reply(client, status, body, this.fields.grpc, headers)
     this.settle()
     this.dropUpstream(NGHTTP2_CANCEL)
     if (!this.requestEnded) this.stopRequest()

@@ -4,6 +4,7 @@
  * Invariant: what is shown (`headers`) is what `outgoing` sends.
  */
 import { sensitiveHeaders, type IncomingHttpHeaders, type OutgoingHttpHeaders } from 'node:http2'
+import type { EditableHead } from '../../mesh/header-edit.ts'
 import { methodByte, targetByte } from '../http1/chars.ts'
 import { validHost } from '../http1/head.ts'
 import { bad } from '../http1/refusals.ts'
@@ -86,15 +87,23 @@ export class RequestFields {
 
   /** Drops every field of that name (lower case), also where it is spelt with `_` for `-`, which some applications read as the same. */
   remove(name: string): void {
-    const { headers } = this
-    for (let i = headers.length - 2; i >= 0; i -= 2) {
-      const other = headers[i]!
-      if (other.length === name.length && (other === name || other.replaceAll('_', '-') === name)) headers.splice(i, 2)
-    }
+    removeField(this.headers, name)
   }
 
   append(name: string, value: string): void {
     this.headers.push(name, value)
+  }
+
+  /** Asks for another path, with its query. */
+  retarget(target: string): void {
+    this.target = target
+    const query = target.indexOf('?')
+    this.path = query < 0 ? target : target.slice(0, query)
+  }
+
+  /** The value of the first field of that name (lower case). */
+  get(name: string): string | undefined {
+    return valueOf(this.headers, name)
   }
 
   /** Sending it twice has the same effect as once (RFC 9110 9.2.2). */
@@ -152,10 +161,22 @@ export class RequestFields {
 
 const idempotent = new Set(['GET', 'HEAD', 'PUT', 'DELETE', 'OPTIONS', 'TRACE'])
 
-/** A response as the client gets it. */
-export function responseHeaders(raw: readonly string[], incoming: IncomingHttpHeaders): OutgoingHttpHeaders {
+function removeField(headers: string[], name: string): void {
+  for (let i = headers.length - 2; i >= 0; i -= 2) {
+    const other = headers[i]!
+    if (other.length === name.length && (other === name || other.replaceAll('_', '-') === name)) headers.splice(i, 2)
+  }
+}
+
+/** A response as the client gets it. `edit` may change its fields, flat. */
+export function responseHeaders(
+  raw: readonly string[],
+  incoming: IncomingHttpHeaders,
+  edit?: (head: EditableHead) => void,
+): OutgoingHttpHeaders {
   const flat: string[] = []
   for (let i = 0; i + 1 < raw.length; i += 2) if (raw[i]!.charCodeAt(0) !== 58) add(flat, raw[i]!, raw[i + 1]!, special.get(raw[i]!))
+  edit?.({ remove: name => removeField(flat, name), append: (name, value) => void flat.push(name, value) })
   const out = outgoingOf(flat, sensitiveOf(incoming))
   out[':status'] = Number(incoming[':status'])
   return out

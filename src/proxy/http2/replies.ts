@@ -25,17 +25,19 @@ function grpcStatus(status: number): number {
   }
 }
 
-/** Sends it and answers the HTTP status that was sent. The stream is open and nothing was sent on it. */
-export function reply(stream: ServerHttp2Stream, status: number, body: string, grpc: boolean): number {
+/** Sends it, with more fields (flat), and answers the HTTP status that was sent. The stream is open and nothing was sent on it. */
+export function reply(stream: ServerHttp2Stream, status: number, body: string, grpc: boolean, headers: readonly string[] = []): number {
+  const more: Record<string, string> = {}
+  for (let i = 0; i + 1 < headers.length; i += 2) more[headers[i]!] = headers[i + 1]!
   if (grpc) {
     const message = encodeURI(body)
     stream.respond(
-      { ':status': 200, 'content-type': 'application/grpc', 'grpc-status': String(grpcStatus(status)), 'grpc-message': message },
+      { ...more, ':status': 200, 'content-type': 'application/grpc', 'grpc-status': String(grpcStatus(status)), 'grpc-message': message },
       { endStream: true },
     )
     return 200
   }
-  stream.respond({ ':status': status, 'content-type': 'text/plain', 'content-length': Buffer.byteLength(body) })
+  stream.respond({ ...more, ':status': status, 'content-type': 'text/plain', 'content-length': Buffer.byteLength(body) })
   // After a HEAD, node has ended its side already.
   if (!stream.writableEnded) stream.end(body)
   return status

@@ -5,6 +5,7 @@ import { fromWire } from '../../../src/agent/peering/replica.ts'
 import { PeeringServerAddresses, PeeringTrustBundle } from '../../../src/wire/gen/peering.ts'
 import { ExportedService, ExportedServiceList } from '../../../src/wire/gen/peerstream.ts'
 import { recordedMessages } from '../../wire/recordings.ts'
+import { entryOf } from '../../support/chain-entries.ts'
 import { Cluster } from './cluster.ts'
 
 /** Every ExportedService of a recording, the last of each id. */
@@ -98,7 +99,7 @@ void t.test('the recorded catalog is exported as real Consul exported it', async
       proxy: { destinationServiceName: 'websvc', destinationServiceId: 'websvc-1', mode: '', meshGateway: {}, expose: {} },
     },
   })
-  await cluster.configEntries.write({ kind: 'service-defaults', name: 'websvc', protocol: 'http' } as never)
+  await cluster.configEntries.write(entryOf({ Kind: 'service-defaults', Name: 'websvc', Protocol: 'http' }))
   await cluster.export({ legacy: ['shape'], websvc: ['shape'], extdb: ['shape'], other: ['somebody-else'] })
   const { services, offer } = read()
   t.same(offer.names, ['extdb', 'legacy', 'websvc'])
@@ -170,6 +171,23 @@ void t.test('the bundle names our trust domain and all roots, and leaves the nam
   t.same(PeeringServerAddresses.decode(Buffer.from(offer.addresses!.value)).Addresses, ['127.0.0.1:8503'])
 })
 
+void t.test('a name that has a chain only is exported as one of the mesh, with the identity of whom its callers are passed on to', async t => {
+  const { cluster, read } = await scene(t)
+  await cluster.register('g', 'gw', 'mesh-gateway', 'passing', { kind: 'mesh-gateway' })
+  await cluster.register('n', 'api-1', 'api', 'passing', { connect: { native: true } })
+  await cluster.configEntries.write(entryOf({ Kind: 'service-resolver', Name: 'shop', Redirect: { Service: 'api' } }))
+  await cluster.configEntries.write(entryOf({ Kind: 'service-resolver', Name: 'far', Redirect: { Service: 'api', Peer: 'shape' } }))
+  await cluster.export({ '*': ['shape'] })
+  const { services, offer } = read()
+  t.same(offer.names, ['api', 'far', 'shop'])
+  const spiffeIds = (id: string) => services.get(id)?.Nodes[0]?.Service?.Connect?.PeerMeta?.SpiffeID
+  const idOf = (name: string) => `spiffe://${cluster.ca.trustDomain}/ns/default/dc/dc1/svc/${name}`
+  const gateway = `spiffe://${cluster.ca.trustDomain}/gateway/mesh/dc/dc1`
+  t.same(spiffeIds('shop-sidecar-proxy'), [idOf('shop'), gateway, idOf('api')])
+  t.same(spiffeIds('api-sidecar-proxy'), [idOf('api'), gateway])
+  t.same(spiffeIds('far-sidecar-proxy'), [idOf('far'), gateway], 'no peer is led on to a peer')
+})
+
 void t.test('the topics of a reading cover every change of what it read', async t => {
   const { cluster, exporter } = await scene(t)
   await cluster.export({ web: ['shape'] })
@@ -182,7 +200,7 @@ void t.test('the topics of a reading cover every change of what it read', async 
   t.equal(await changes(() => cluster.register('n', 'web-1', 'web')), true)
   t.equal(await changes(() => cluster.register('n', 'web-1', 'web', 'warning')), true)
   t.equal(await changes(() => cluster.register('n', 'web-1', 'web', 'warning', { connect: { native: true } })), true)
-  t.equal(await changes(() => cluster.configEntries.write({ kind: 'service-defaults', name: 'web', protocol: 'grpc' } as never)), true)
+  t.equal(await changes(() => cluster.configEntries.write(entryOf({ Kind: 'service-defaults', Name: 'web', Protocol: 'grpc' }))), true)
   t.equal(await changes(() => cluster.register('g', 'gw', 'mesh-gateway', 'passing', { kind: 'mesh-gateway' })), true)
   t.equal(await changes(() => cluster.ca.rotate()), true)
   t.equal(await changes(() => cluster.export({ web: ['shape'], api: ['shape'] })), true)

@@ -140,13 +140,17 @@ t.test('it is told every intention for its service or for all, by precedence', a
   })
 })
 
-t.test('an entry that wants a JWT of every caller lets nobody in', async t => {
+t.test('what an entry wants of every caller goes with each source, and the providers that it names come with it', async t => {
   await world.meshService('web')
-  const sources = [{ name: 'app', permissions: [{ action: 'allow' }], type: 'consul', precedence: 9 }]
-  await world.entry({ kind: 'service-intentions', name: 'web', sources, jwt: { providers: [{ name: 'okta' }] } })
-  t.same(valuesOf(resources(), 'intentions')['web']!.sources, [
-    { name: 'app', action: 'deny', type: 'consul', precedence: 9, destination: 'web' },
-  ])
+  const sources = [{ name: 'app', action: 'allow', type: 'consul', precedence: 9 }]
+  const jwt = { providers: [{ name: 'okta' }, { name: 'absent' }] }
+  await world.entry({ kind: 'service-intentions', name: 'web', sources, jwt, meta: { 'isthmus-audit': 'true' } })
+  await world.entry({ kind: 'jwt-provider', name: 'okta', issuer: 'me', jsonWebKeySet: { local: { jwks: 'e30=' } } })
+  await world.entry({ kind: 'jwt-provider', name: 'other', issuer: 'you' })
+  t.same(valuesOf(resources(), 'intentions')['web']!.sources, [{ ...sources[0], destination: 'web', jwt, audit: true }])
+  t.same(valuesOf(resources(), 'jwt-provider'), {
+    okta: { issuer: 'me', audiences: [], locations: [], clockSkewSeconds: 30, jwks: 'e30=' },
+  })
 })
 
 t.test('callers of a peer come in when the service is exported to it and its bundle is known', async t => {

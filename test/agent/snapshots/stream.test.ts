@@ -45,7 +45,7 @@ t.test('there is no stream and no snapshot for a proxy that is not registered', 
 
 t.test('the whole set comes first, at once, with the revision that it shows', t => {
   const sets = start()
-  t.same(sets.map(said), [['roots/@local', 'self/web-sidecar-proxy', 'intentions/web', 'upstream/api', 'endpoints/api', 'sync']])
+  t.same(sets.map(said), [['roots/@local', 'self/web-sidecar-proxy', 'intentions/web', 'endpoints/api', 'upstream/api', 'sync']])
   t.same(sets[0]!.at(-1), { kind: 'sync', revision: world.tables.revision })
   t.same(sets[0]!.slice(0, -1), snapshots.snapshot('web-sidecar-proxy')!.value)
   t.end()
@@ -77,7 +77,7 @@ t.test('what is not there any more is said to be gone', async t => {
   await world.meshService('web')
   await settle()
   await clock.advance(coalesceMs)
-  t.same(sets.slice(1).map(said), [['-upstream/api', '-endpoints/api', 'sync']])
+  t.same(sets.slice(1).map(said), [['-endpoints/api', '-upstream/api', 'sync']])
 })
 
 t.test('changes that come close together leave as one set after the first', async t => {

@@ -1,0 +1,134 @@
+/**
+ * JSON web tokens, as far as they can be judged without a key: the parts of a token, where a request carries it, what a provider and an
+ * intention ask of its claims (spec/data-plane.md 7.7). A token that is not exactly what RFC 7515 and 7519 say is none; signatures are the
+ * proxy's to check.
+ */
+import type { JwtRequirement } from './config-entry.ts'
+import { queryParameter } from './query-match.ts'
+import type { JwtProviderResource } from './snapshot.ts'
+
+export type Claims = Readonly<Record<string, unknown>>
+
+/** What a request shows. */
+export interface TokenFacts {
+  /** Flat: lower-case name, value, … */
+  readonly headers: readonly string[]
+  /** The path with its query. */
+  readonly target?: string
+}
+
+/** The claims of a valid token that a request carries for a provider; undefined where it carries none. */
+export interface TokenReader {
+  claims(provider: string, request: TokenFacts): Claims | undefined
+}
+
+export interface Token {
+  header: Claims
+  claims: Claims
+  /** What is signed. */
+  signed: string
+  signature: Uint8Array
+}
+
+export const tokenLimits = { length: 8192 } as const
+
+export function parseToken(text: string): Token | undefined {
+  if (text.length > tokenLimits.length) return undefined
+  const parts = text.split('.')
+  if (parts.length !== 3) return undefined
+  const [head, body, signature] = parts.map(bytesOf)
+  const header = head && objectOf(head)
+  const claims = body && objectOf(body)
+  if (header === undefined || claims === undefined || signature === undefined) return undefined
+  // An extension that must be understood is one that is not (RFC 7515 4.1.11).
+  if (header['crit'] !== undefined) return undefined
+  return { header, claims, signed: `${parts[0]}.${parts[1]}`, signature }
+}
+
+function bytesOf(base64url: string): Uint8Array | undefined {
+  if (!/^[A-Za-z0-9_-]*$/.test(base64url) || base64url.length % 4 === 1) return undefined
+  const binary = atob(base64url.replaceAll('-', '+').replaceAll('_', '/'))
+  return Uint8Array.from(binary, character => character.charCodeAt(0))
+}
+
+function objectOf(bytes: Uint8Array): Claims | undefined {
+  try {
+    const value: unknown = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
+    return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Claims) : undefined
+  } catch {
+    return undefined
+  }
+}
+
+type Checked = Pick<JwtProviderResource, 'issuer' | 'audiences' | 'clockSkewSeconds'>
+
+/** Whether a token of these claims is valid for a provider now. */
+export function claimsHold(claims: Claims, { issuer, audiences, clockSkewSeconds }: Checked, nowSeconds: number): boolean {
+  const { exp, nbf, iss, aud } = claims
+  if (exp !== undefined && !(typeof exp === 'number' && nowSeconds < exp + clockSkewSeconds)) return false
+  if (nbf !== undefined && !(typeof nbf === 'number' && nowSeconds >= nbf - clockSkewSeconds)) return false
+  if (issuer !== '' && iss !== issuer) return false
+  if (audiences.length === 0) return true
+  const named: unknown[] = Array.isArray(aud) ? aud : [aud]
+  return named.some(each => typeof each === 'string' && audiences.includes(each))
+}
+
+/** One of the providers vouches for the caller, with every claim that is asked for. */
+export function requirementHolds({ providers }: JwtRequirement, request: TokenFacts, tokens: TokenReader | undefined): boolean {
+  if (tokens === undefined) return false
+  for (const { name, verifyClaims = [] } of providers) {
+    const claims = tokens.claims(name, request)
+    if (claims !== undefined && verifyClaims.every(({ path, value }) => claimIs(claims, path, value))) return true
+  }
+  return false
+}
+
+/** A claim has a value when it is that value, or a list with it in. */
+function claimIs(claims: Claims, path: readonly string[], value: string): boolean {
+  let found: unknown = claims
+  for (const key of path) {
+    if (typeof found !== 'object' || found === null || !Object.hasOwn(found, key)) return false
+    found = (found as Claims)[key]
+  }
+  return Array.isArray(found) ? found.some(each => isText(each, value)) : isText(found, value)
+}
+
+function isText(found: unknown, value: string): boolean {
+  if (typeof found === 'string') return found === value
+  return (typeof found === 'number' || typeof found === 'boolean') && String(found) === value
+}
+
+/** The texts that may be a provider's token, in the order of its locations. */
+export function tokensOf({ locations }: Pick<JwtProviderResource, 'locations'>, request: TokenFacts): string[] {
+  const found: string[] = []
+  const add = (text: string | undefined) => {
+    if (text) found.push(text)
+  }
+  if (locations.length === 0) {
+    for (const value of valuesOf(request, 'authorization')) add(/^Bearer +(\S+)$/i.exec(value)?.[1])
+    add(queryParameter(request.target ?? '', 'access_token'))
+  }
+  for (const { header, queryParam, cookie } of locations) {
+    if (header) {
+      const prefix = header.valuePrefix ?? ''
+      for (const value of valuesOf(request, header.name.toLowerCase())) if (value.startsWith(prefix)) add(value.slice(prefix.length).trim())
+    }
+    if (queryParam) add(queryParameter(request.target ?? '', queryParam.name))
+    if (cookie) for (const value of valuesOf(request, 'cookie')) add(cookieOf(value, cookie.name))
+  }
+  return found
+}
+
+function valuesOf({ headers }: TokenFacts, name: string): string[] {
+  const values: string[] = []
+  for (let i = 0; i + 1 < headers.length; i += 2) if (headers[i] === name) values.push(headers[i + 1]!.trim())
+  return values
+}
+
+function cookieOf(cookies: string, name: string): string | undefined {
+  for (const pair of cookies.split(';')) {
+    const at = pair.indexOf('=')
+    if (at > 0 && pair.slice(0, at).trim() === name) return pair.slice(at + 1).trim()
+  }
+  return undefined
+}

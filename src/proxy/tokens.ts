@@ -1,0 +1,152 @@
+/**
+ * The signatures of JSON web tokens, checked with the keys of the plan's providers. A token is checked once and remembered until it ends; the
+ * algorithm is the key's own, whatever the token says of it. A provider without keys of its own (a URI, a file) vouches for nobody.
+ */
+import {
+  createPublicKey,
+  createSecretKey,
+  constants,
+  createHmac,
+  timingSafeEqual,
+  verify,
+  type JsonWebKey,
+  type KeyObject,
+} from 'node:crypto'
+import { LRUCache } from 'lru-cache'
+import { claimsHold, parseToken, tokensOf, type Claims, type Token, type TokenFacts, type TokenReader } from '../mesh/jwt.ts'
+import type { JwtProviderResource } from '../mesh/snapshot.ts'
+
+export const verifierLimits = { keys: 64, remembered: 1024, tokensPerRequest: 4 } as const
+
+interface Key {
+  kid: string | undefined
+  /** What it may sign with. */
+  algorithms: readonly string[]
+  key: KeyObject
+}
+
+export class Tokens implements TokenReader {
+  readonly #providers: ReadonlyMap<string, Provider>
+
+  constructor(providers: ReadonlyMap<string, JwtProviderResource>) {
+    this.#providers = new Map([...providers].map(([name, resource]) => [name, providerOf(resource)]))
+  }
+
+  claims(provider: string, request: TokenFacts): Claims | undefined {
+    return this.#providers.get(provider)?.claims(request)
+  }
+}
+
+/** By the resource, so that what was checked is remembered from plan to plan. */
+const providers = new WeakMap<JwtProviderResource, Provider>()
+
+function providerOf(resource: JwtProviderResource): Provider {
+  let provider = providers.get(resource)
+  if (provider === undefined) providers.set(resource, (provider = new Provider(resource)))
+  return provider
+}
+
+class Provider {
+  readonly #resource: JwtProviderResource
+  readonly #keys: readonly Key[]
+  /** Claims by the token's text; false for one that no key signed. */
+  readonly #seen = new LRUCache<string, Claims | false>({ max: verifierLimits.remembered })
+
+  constructor(resource: JwtProviderResource) {
+    this.#resource = resource
+    this.#keys = keysOf(resource.jwks)
+  }
+
+  claims(request: TokenFacts): Claims | undefined {
+    if (this.#keys.length === 0) return undefined
+    for (const text of tokensOf(this.#resource, request).slice(0, verifierLimits.tokensPerRequest)) {
+      const claims = this.#signed(text)
+      if (claims !== false && claimsHold(claims, this.#resource, Date.now() / 1000)) return claims
+    }
+    return undefined
+  }
+
+  #signed(text: string): Claims | false {
+    let claims = this.#seen.get(text)
+    if (claims === undefined) {
+      const token = parseToken(text)
+      claims = token !== undefined && this.#keys.some(key => isSignedBy(token, key)) && token.claims
+      this.#seen.set(text, claims)
+    }
+    return claims
+  }
+}
+
+function isSignedBy({ header, signed, signature }: Token, { kid, algorithms, key }: Key): boolean {
+  const { alg } = header
+  if (typeof alg !== 'string' || !algorithms.includes(alg)) return false
+  if (header['kid'] !== undefined && kid !== undefined && header['kid'] !== kid) return false
+  const data = Buffer.from(signed)
+  const hash = `sha${alg.slice(2)}`
+  try {
+    switch (alg.slice(0, 2)) {
+      case 'HS': {
+        const wanted = createHmac(hash, key).update(data).digest()
+        return wanted.length === signature.length && timingSafeEqual(wanted, signature)
+      }
+      case 'RS':
+        return verify(hash, data, key, signature)
+      case 'PS':
+        return verify(
+          hash,
+          data,
+          { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_DIGEST },
+          signature,
+        )
+      case 'ES':
+        return verify(hash, data, { key, dsaEncoding: 'ieee-p1363' }, signature)
+      default:
+        return verify(null, data, key, signature)
+    }
+  } catch {
+    return false
+  }
+}
+
+const curves: Record<string, string> = { 'P-256': 'ES256', 'P-384': 'ES384', 'P-521': 'ES512' }
+const rsaBits = 2048
+
+/** The keys of a JWKS (base64) that can be used; a set that cannot be read has none. */
+function keysOf(jwks: string): Key[] {
+  try {
+    const set = JSON.parse(Buffer.from(jwks, 'base64').toString('utf8')) as { keys?: unknown }
+    const list = Array.isArray(set.keys) ? (set.keys as unknown[]) : []
+    return list.slice(0, verifierLimits.keys).flatMap(each => keyOf(each as JsonWebKey) ?? [])
+  } catch {
+    return []
+  }
+}
+
+function keyOf(jwk: JsonWebKey): Key | undefined {
+  try {
+    if (jwk['use'] !== undefined && jwk['use'] !== 'sig') return undefined
+    const possible = algorithmsOf(jwk)
+    const algorithms = jwk['alg'] === undefined ? possible : possible.filter(each => each === jwk['alg'])
+    if (algorithms.length === 0) return undefined
+    const key = jwk.kty === 'oct' ? createSecretKey(Buffer.from(String(jwk.k), 'base64url')) : createPublicKey({ key: jwk, format: 'jwk' })
+    if (jwk.kty === 'RSA' && (key.asymmetricKeyDetails?.modulusLength ?? 0) < rsaBits) return undefined
+    return { kid: typeof jwk['kid'] === 'string' ? jwk['kid'] : undefined, algorithms, key }
+  } catch {
+    return undefined
+  }
+}
+
+function algorithmsOf({ kty, crv = '' }: JsonWebKey): string[] {
+  switch (kty) {
+    case 'RSA':
+      return ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512']
+    case 'EC':
+      return curves[crv] === undefined ? [] : [curves[crv]]
+    case 'OKP':
+      return crv === 'Ed25519' ? ['EdDSA'] : []
+    case 'oct':
+      return ['HS256', 'HS384', 'HS512']
+    default:
+      return []
+  }
+}

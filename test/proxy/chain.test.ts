@@ -1,0 +1,247 @@
+/**
+ * Requests through a chain, in real processes' terms: `shop` in east, whose versions are behind sidecars of their own, and `api` of the peer
+ * west behind its gateway. What routes, splits and resolvers say is done, and a target that is lost costs no request.
+ */
+import { Agent, createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import t, { type Test } from 'tap'
+import { silentLogger } from '../../src/lib/log.ts'
+import { failoverLimits } from '../../src/mesh/failover.ts'
+import { internalSni } from '../../src/mesh/sni.ts'
+import { names } from '../../src/mesh/snapshot.ts'
+import { serviceId } from '../../src/mesh/spiffe.ts'
+import { startSidecar, type RunningSidecar } from '../../src/proxy/sidecar.ts'
+import { chainOf } from '../support/chain-entries.ts'
+import {
+  apiId,
+  apiSni,
+  call,
+  converse,
+  dbId,
+  dbSni,
+  eastDomain,
+  endpointAt,
+  Load,
+  metricOf,
+  sidecarSelf,
+  source,
+  startScene,
+  until,
+  upstreamOf,
+  type Scene,
+} from '../support/proxy-scene.ts'
+
+const http = { Kind: 'proxy-defaults', Config: { protocol: 'http' } }
+const subsets = { v1: { Filter: 'Service.Meta.v == 1' }, v2: { Filter: 'Service.Meta.v == 2' } }
+const shopId = serviceId(eastDomain, 'east', 'shop')
+const inWest = 'api.default.default.external.west'
+const target = (subset: string) => `${subset}.shop.default.default.east`
+
+interface World {
+  scene: Scene
+  /** By version: the requests that its app saw. */
+  seen: Record<string, { url: string; headers: Record<string, unknown> }[]>
+  sidecars: Record<string, RunningSidecar>
+  /** What web's sidecar is told of the chain of `shop`. */
+  tell(entries: object[], protocol?: string): void
+  health(of: Record<string, boolean>): void
+  port(): number
+}
+
+async function start(t: Test): Promise<World> {
+  const scene = await startScene()
+  t.teardown(() => scene.close())
+  const seen: World['seen'] = { v1: [], v2: [] }
+  const sidecars: World['sidecars'] = {}
+  for (const version of ['v1', 'v2']) {
+    const app = createServer((request, response) => {
+      seen[version]!.push({ url: request.url!, headers: request.headers })
+      response.writeHead(200, { 'x-app': version, 'x-drop': '1' }).end(version)
+    })
+    await new Promise<void>(resolve => app.listen(0, '127.0.0.1', resolve))
+    t.teardown(() => app.close())
+    const proxyId = `shop-${version}`
+    scene.east.tell(proxyId, [
+      ['self', proxyId, sidecarSelf('east', 'shop', 'http', (app.address() as AddressInfo).port, { proxyId })],
+      ['roots', names.localRoots, { trustDomain: eastDomain, peer: '', exportedPartition: '', pems: [scene.eastRoot.certPem] }],
+      ['intentions', 'shop', { sources: [source('web', 'allow', undefined, 'shop')] }],
+    ])
+    const options = { proxyId, agent: { url: scene.east.url }, admin: { host: '127.0.0.1', port: 0 }, logger: silentLogger() }
+    const sidecar = (sidecars[version] = await startSidecar(options))
+    t.teardown(() => sidecar.close())
+    await sidecar.ready()
+  }
+  const local = (subset: string) => ({
+    service: 'shop',
+    peer: '',
+    protocol: 'http',
+    sni: `${subset}.${internalSni('shop', 'east', eastDomain)}`,
+    spiffeIds: [shopId],
+    connectTimeoutMs: 2000,
+    endpoints: `shop#${subset}`,
+  })
+  const { listen: _, ...peered } = upstreamOf('api', 'http', apiSni, apiId)
+  const health: World['health'] = of => {
+    for (const [version, healthy] of Object.entries(of)) {
+      const endpoints = { endpoints: [endpointAt(sidecars[version]!.port('public')!, healthy)] }
+      scene.east.tell('web-sidecar-proxy', [['endpoints', `shop#${version}`, endpoints]])
+    }
+  }
+  const tell: World['tell'] = entries => {
+    const chain = chainOf('shop', 'east', eastDomain, [http, ...entries])
+    const targets = Object.fromEntries(Object.keys(chain.targets).map(id => [id, names.target('shop', id)]))
+    scene.east.tell('web-sidecar-proxy', [
+      ['upstream', names.target('shop', target('v1')), local('v1')],
+      ['upstream', names.target('shop', target('v2')), local('v2')],
+      ['upstream', names.target('shop', inWest), peered],
+      ['chain', 'shop', { protocol: 'http', listen: { address: '127.0.0.1', port: 0 }, chain, targets }],
+    ])
+  }
+  health({ v1: true, v2: true })
+  return { scene, seen, sidecars, tell, health, port: () => scene.web.port('shop')! }
+}
+
+const listening = ({ scene }: World) => until(() => scene.web.port('shop') !== undefined)
+
+t.test('routes, splits and what they do to a request and its answer', async t => {
+  const world = await start(t)
+  world.tell([
+    { Kind: 'service-resolver', Name: 'shop', DefaultSubset: 'v1', Subsets: subsets },
+    {
+      Kind: 'service-router',
+      Name: 'shop',
+      Routes: [
+        {
+          Match: { HTTP: { PathPrefix: '/two', Methods: ['GET'] } },
+          Destination: {
+            ServiceSubset: 'v2',
+            PrefixRewrite: '/',
+            RequestHeaders: { Set: { 'x-set': 'b' }, Add: { 'x-add': '1' }, Remove: ['x-secret'] },
+            ResponseHeaders: { Set: { 'x-app': 'edited' }, Remove: ['x-drop'] },
+          },
+        },
+        { Match: { HTTP: { Header: [{ Name: 'x-go', Exact: 'west' }] } }, Destination: { Service: 'api', Peer: 'west' } },
+      ],
+    },
+    {
+      Kind: 'service-splitter',
+      Name: 'shop',
+      Splits: [
+        { Weight: 50, ServiceSubset: 'v1' },
+        { Weight: 50, ServiceSubset: 'v2' },
+      ],
+    },
+  ])
+  await listening(world)
+  const headers = { 'x-set': 'a', 'x-secret': 's', 'x-kept': 'k', 'x-forwarded-client-cert': 'By=x;URI=spiffe://forged' }
+  const routed = await call(world.port(), '/two/a?b=/c', { headers })
+  t.match(routed, { status: 200, body: 'v2', headers: { 'x-app': 'edited' } })
+  t.notOk('x-drop' in routed.headers)
+  const [got] = world.seen['v2']!
+  t.match(got, { url: '/a?b=/c', headers: { 'x-set': 'b', 'x-add': '1', 'x-kept': 'k' } })
+  t.notOk('x-secret' in got!.headers)
+  t.notMatch(got!.headers['x-forwarded-client-cert'], /forged/)
+  t.match(await call(world.port(), '/any', { headers: { 'x-go': 'west' } }), { status: 200, body: 'api GET /any' })
+  const bodies: string[] = []
+  for (let i = 0; i < 60; i += 1) bodies.push((await call(world.port(), '/other')).body)
+  const share = bodies.filter(body => body === 'v1').length
+  t.ok(share > 10 && share < 50 && bodies.every(body => body === 'v1' || body === 'v2'), `${share} of 60 to v1`)
+  t.match(await call(world.port(), '/two/x', { method: 'POST' }), { status: 200 }, 'another method is not that route')
+  t.equal((await call(world.port(), '*', { method: 'OPTIONS' })).status, 404, 'what no route takes')
+})
+
+t.test('a name becomes a chain and changes again under the requests of one connection', async t => {
+  const world = await start(t)
+  const { scene } = world
+  const resolver = (DefaultSubset: string) => ({
+    Kind: 'service-resolver',
+    Name: 'shop',
+    DefaultSubset,
+    Subsets: subsets,
+    Failover: { '*': { Service: 'other' } },
+  })
+  world.tell([resolver('v1')])
+  await listening(world)
+  const port = world.port()
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+  t.teardown(() => agent.destroy())
+  let connections = 0
+  agent.on('free', () => {})
+  const ask = async () => {
+    const { body, headers } = await call(port, '/', { agent })
+    connections = Object.values(agent.freeSockets).flat().length
+    return headers['connection'] === 'close' ? 'closed' : body
+  }
+  t.equal(await ask(), 'v1')
+  world.tell([resolver('v2')])
+  await until(async () => (await ask()) === 'v2')
+  const plain = upstreamOf('shop', 'http', internalSni('shop', 'east', eastDomain), shopId)
+  scene.east.tell('web-sidecar-proxy', [
+    ['upstream', 'shop', { ...plain, peer: '', spiffeIds: [shopId], endpoints: 'shop#v1' }],
+    ['chain', 'shop', null],
+  ])
+  await until(async () => (await ask()) === 'v1')
+  t.equal(world.port(), port, 'its listener stays')
+  t.equal(connections, 1)
+})
+
+t.test('a resolver goes on to a peer when its own are unhealthy, and comes back after a while', async t => {
+  const limits = failoverLimits as { failBackMs: number }
+  const { failBackMs } = limits
+  limits.failBackMs = 400
+  t.teardown(() => (limits.failBackMs = failBackMs))
+  const world = await start(t)
+  const Failover = { '*': { Targets: [{ Service: 'api', Peer: 'west' }] } }
+  world.tell([{ Kind: 'service-resolver', Name: 'shop', DefaultSubset: 'v1', Subsets: subsets, Failover }])
+  await listening(world)
+  t.equal((await call(world.port(), '/')).body, 'v1')
+  const load = new Load(() => world.port(), 4)
+  t.teardown(() => load.stop())
+  const now = async () => (await call(world.port(), '/x')).body
+  world.health({ v1: false })
+  await until(async () => (await now()) === 'api GET /x')
+  t.equal(await metricOf(world.scene.web, 'isthmus_proxy_failover_target'), 1)
+  world.health({ v1: true })
+  const backSinceMs = performance.now()
+  await until(async () => (await now()) === 'v1')
+  t.ok(performance.now() - backSinceMs >= 350, 'not at once')
+  t.equal(await metricOf(world.scene.web, 'isthmus_proxy_failover_target'), 0)
+  await load.stop()
+  t.strictSame(load.statuses, { 200: load.answers.length }, 'nobody noticed')
+})
+
+t.test('a target that cannot be reached costs no request, whatever the catalog says of it', async t => {
+  const world = await start(t)
+  const Failover = { '*': { Targets: [{ ServiceSubset: 'v2' }, { Service: 'api', Peer: 'west' }] } }
+  world.tell([{ Kind: 'service-resolver', Name: 'shop', DefaultSubset: 'v1', Subsets: subsets, Failover }])
+  await listening(world)
+  t.equal((await call(world.port(), '/')).body, 'v1')
+  await world.sidecars['v1']!.close()
+  for (let i = 0; i < 5; i += 1) t.match(await call(world.port(), '/'), { status: 200, body: 'v2' })
+  await world.sidecars['v2']!.close()
+  for (let i = 0; i < 5; i += 1) t.match(await call(world.port(), '/y'), { status: 200, body: 'api GET /y' })
+  await world.scene.gateway.close()
+  t.equal((await call(world.port(), '/')).status, 503, 'until nobody is left')
+})
+
+t.test('bytes go on to a peer as well', async t => {
+  const scene = await startScene()
+  t.teardown(() => scene.close())
+  const failover = { Kind: 'service-resolver', Name: 'db', Failover: { '*': { Targets: [{ Peer: 'west' }] } } }
+  const chain = chainOf('db', 'east', eastDomain, [failover])
+  const { listen: _, ...peered } = upstreamOf('db', 'tcp', dbSni, dbId)
+  const [mine, theirs] = ['db.default.default.east', 'db.default.default.external.west']
+  const nobody = { ...peered, peer: '', sni: 'x', spiffeIds: [serviceId(eastDomain, 'east', 'db')], endpoints: 'gone' }
+  scene.east.tell('web-sidecar-proxy', [
+    ['upstream', 'db/mine', nobody],
+    ['upstream', 'db/theirs', peered],
+    ['endpoints', 'gone', { endpoints: [endpointAt(1)] }],
+    [
+      'chain',
+      'db',
+      { protocol: 'tcp', listen: { address: '127.0.0.1', port: 0 }, chain, targets: { [mine]: 'db/mine', [theirs]: 'db/theirs' } },
+    ],
+  ])
+  await until(() => scene.web.port('db') !== undefined)
+  for (let i = 0; i < 2; i += 1) t.same(await converse(scene.web.port('db')!, 'ping'), { heard: 'hello from db\nping', error: '' })
+})

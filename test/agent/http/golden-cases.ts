@@ -330,6 +330,7 @@ const beforePeering: Record<string, Step[]> = {
   '24-read-dialer-active': [
     ['UNTIL', 'beta:/v1/peering/alpha', '"ACTIVE"'],
     ['UNTIL', '/v1/peering/beta', '"ACTIVE"'],
+    ['UNTIL', '/v1/peering/beta', '"PeerCAPems"'],
   ],
   '40-exported-services-put': [
     ...registered('billing', {

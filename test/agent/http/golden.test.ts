@@ -10,6 +10,8 @@ import { agentWithHttp, type HttpTestAgent } from '../../support/agent-parts.ts'
 import { recording, Replay, type Stand } from '../../support/golden-http.ts'
 import { areas, orders, reasonOf, replayed, type Step } from './golden-cases.ts'
 
+t.setTimeout(120_000)
+
 function standOf({ url, door, grpcTlsPort }: HttpTestAgent): Stand {
   return { url, ports: [door.port, ...(grpcTlsPort === undefined ? [] : [grpcTlsPort])] }
 }

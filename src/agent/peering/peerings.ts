@@ -269,10 +269,10 @@ export class Peerings {
   read(name: string): Reading<Peering | undefined> {
     const reading = this.#options.tables.peering(name)
     if (!reading.value) return reading
-    const { id, name, state } = reading.value
+    const peering = reading.value
     // What has ended is not expected to bring anything.
-    const ended = state === 'TERMINATED' || state === 'DELETING'
-    const warnings = ended ? [] : warningsOf(this.#live.get(id)?.status, name, this.#options.tables)
+    const ended = peering.state === 'TERMINATED' || peering.state === 'DELETING'
+    const warnings = ended ? [] : warningsOf(this.#live.get(peering.id)?.status, peering.name, this.#options.tables)
     return { ...reading, value: { ...this.#seen(reading.value), warnings } }
   }
 

@@ -70,8 +70,10 @@ export async function startAgent(sources: ConfigSources, options: AgentOptions =
     const { dns, http } = config.doors
     let dnsPort: number | undefined
     if (dns) {
-      const { tables, metrics } = parts
-      const door = await startDnsDoor({ address: dns.host, port: dns.port, tables, config, datacenter: config.datacenter, logger, metrics })
+      const { tables, metrics, peerings } = parts
+      const freshness = (peer: string, service: string) => peerings.freshness(peer, service)
+      const { datacenter } = config
+      const door = await startDnsDoor({ address: dns.host, port: dns.port, tables, config, datacenter, freshness, logger, metrics })
       dnsPort = closing.keep(door, each => each.close()).port
       parts.config.ports.dns = dnsPort
     }
@@ -239,13 +241,14 @@ function resolvable(): { promise: Promise<void>; resolve: () => void } {
 /** The peerings and the door that other clusters come in by. They know the port that others dial only once it is open. */
 async function openPeering(
   config: AgentConfig,
-  parts: Omit<PeeringsOptions, 'addresses' | 'enabled' | 'allowPlaintext' | 'ca'> & { ca: CertificateAuthority },
+  parts: Omit<PeeringsOptions, 'addresses' | 'locality' | 'enabled' | 'allowPlaintext' | 'ca'> & { ca: CertificateAuthority },
   closing: Closing,
 ): Promise<{ peerings: Peerings; grpcTlsPort: number | undefined }> {
   let grpcTlsPort: number | undefined
   const { grpc: plaintext, grpcTls } = config.doors
   const peerings = new Peerings({
     ...parts,
+    locality: config.locality,
     addresses: () => (grpcTlsPort === undefined ? [] : [hostPort(config.advertiseAddrWan, grpcTlsPort)]),
     enabled: { peering: config.peering.enabled, connect: config.connect.enabled, grpcTls: grpcTls !== undefined },
     allowPlaintext: config.peering.allowPlaintext,
@@ -297,6 +300,7 @@ function ownNode(config: AgentConfig, tables: Tables): Node {
       ...(wan.includes(':') ? { wan_ipv6: wan } : { wan_ipv4: wan }),
     },
     meta: { 'consul-network-segment': '', 'consul-version': consulVersion, ...config.nodeMeta },
+    ...(config.locality && { locality: config.locality }),
     createIndex: 0,
     modifyIndex: 0,
   }

@@ -61,6 +61,11 @@ const FileConfig = z.object({
   clientAddr: address.default('127.0.0.1'),
   advertiseAddr: address.optional(),
   advertiseAddrWan: address.optional(),
+  /** Told to peers, with this server's node and with each token and stream (peering-wire.md 1, 5.1). */
+  locality: z
+    .object({ region: z.string().default(''), zone: z.string().default('') })
+    .refine(({ region, zone }) => region !== '' || zone === '', 'zone cannot be set without region')
+    .optional(),
   addresses: z
     .object({
       http: z.union([address, z.string().startsWith('unix:///', 'must be an IP address or unix:///path')]).optional(),

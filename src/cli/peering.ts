@@ -14,6 +14,16 @@ import {
 } from './command.ts'
 import { CliError, type CliContext } from './context.ts'
 import type { AgentClient } from './client.ts'
+import { describeFreshness, freshnessStates, type Freshness } from '../mesh/freshness.ts'
+
+interface FreshnessView {
+  State: Freshness['state']
+  AgeMs: number | null
+  Evidence: Freshness['evidence']
+}
+
+/** Services whose age `peering read` prints; the worst first. All of them are in --format json. */
+const maxPrintedAges = 20
 
 /** What the commands read of GET /v1/peering (spec/http-api.md 6). */
 interface PeeringView {
@@ -32,6 +42,8 @@ interface PeeringView {
     LastHeartbeat: string | null
     LastSend: string | null
     LastReceive: string | null
+    Freshness?: FreshnessView & { Repairs: number }
+    ImportedFreshness?: (FreshnessView & { Service: string })[] | null
   }
   CreateIndex: number
   ModifyIndex: number
@@ -125,8 +137,10 @@ async function list({ client, flags, context }: { client: AgentClient; flags: { 
       String(each.StreamStatus.ImportedServices?.length ?? 0),
       String(each.StreamStatus.ExportedServices?.length ?? 0),
       pairs(each.Meta).join(','),
+      each.StreamStatus.Freshness ? freshness(each.StreamStatus.Freshness) : '',
     ])
-  say(context, table([['Name', 'State', 'Imported Svcs', 'Exported Svcs', 'Meta'], ...rows]))
+  // The last column is isthmus's own.
+  say(context, table([['Name', 'State', 'Imported Svcs', 'Exported Svcs', 'Meta', 'Freshness'], ...rows]))
 }
 
 async function read(call: { client: AgentClient; flags: { name?: string; format: string }; context: CliContext }): Promise<void> {
@@ -164,10 +178,35 @@ function describe(peering: PeeringView): string {
     `Last Send:         ${date(stream.LastSend)}`,
     `Last Receive:      ${date(stream.LastReceive)}`,
     '',
+    ...ages(stream),
     `Create Index: ${peering.CreateIndex}`,
     `Modify Index: ${peering.ModifyIndex}`,
     ...(peering.Warnings ? ['', 'Warnings:', ...indented(peering.Warnings)] : []),
   ].join('\n')
+}
+
+/** isthmus's own part of the block: how old what the peer exports to us may be, and by what evidence. */
+function ages({ Freshness: whole, ImportedFreshness: imported }: PeeringView['StreamStatus']): string[] {
+  if (!whole) return []
+  const worst = (imported ?? []).toSorted(
+    (a, b) =>
+      freshnessStates.indexOf(b.State) - freshnessStates.indexOf(a.State) ||
+      (b.AgeMs ?? Infinity) - (a.AgeMs ?? Infinity) ||
+      (a.Service < b.Service ? -1 : 1),
+  )
+  const printed = worst.slice(0, maxPrintedAges)
+  const rows = printed.length === 0 ? [] : table(printed.map(each => [each.Service, freshness(each)])).split('\n')
+  const more = worst.length > printed.length ? [`and ${worst.length - printed.length} more; -format=json shows all`] : []
+  return [
+    `Freshness:         ${freshness(whole)}`,
+    `Repairs:           ${whole.Repairs}`,
+    ...[...rows, ...more].map(line => `    ${line}`),
+    '',
+  ]
+}
+
+function freshness({ State: state, AgeMs: ageMs, Evidence: evidence }: FreshnessView): string {
+  return describeFreshness({ state, ageMs, evidence })
 }
 
 function nameOf(flags: { name?: string }): string {

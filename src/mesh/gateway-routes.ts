@@ -4,7 +4,7 @@
  */
 import type { Memo } from './memo.ts'
 import type { EndpointsPlan, GatewayRoute } from './plan.ts'
-import { internalSni, isExternalSniOf, peeringServerName } from './sni.ts'
+import { internalSni, isExternalSniOf, isPeeringServerName, peeringServerName } from './sni.ts'
 import type { Self, SniRoute } from './snapshot.ts'
 
 export interface RouteRow {
@@ -17,6 +17,8 @@ interface RouteContext {
   self: Self
   /** By peer; our own under ''. */
   trustDomains: ReadonlyMap<string, string>
+  /** Names of what requests may go on by. */
+  ways: ReadonlySet<string>
   memo: Memo
   endpoints(name: string): EndpointsPlan
   endpointsVersion(name: string): string
@@ -44,7 +46,8 @@ export function compileRoutes(rows: readonly RouteRow[], context: RouteContext):
     }
     const route = memo.part(`${scope}/${sni}`, `${version}/${context.endpointsVersion(value.endpoints)}`, (): GatewayRoute => {
       const { endpoints, picker } = context.endpoints(value.endpoints)
-      return { sni, service: value.service, peer: value.peer, scope, endpoints, picker }
+      const { service, peer, upstream } = value
+      return { sni, service, peer, scope, endpoints, picker, ...(upstream === undefined ? {} : { upstream }) }
     })
     lan.set(sni, route)
     if (scope === 'exported' || scope === 'server' || self.lanNamesOnWan) wan.set(sni, route)
@@ -57,9 +60,15 @@ function hasOwnLan({ listen, wan }: Self): boolean {
   return wan !== undefined && (wan.address !== listen.address || wan.port !== listen.port)
 }
 
-function rowProblem(scope: GatewayRoute['scope'], row: SniRoute, { self, trustDomains }: RouteContext): string | undefined {
+function rowProblem(scope: GatewayRoute['scope'], row: SniRoute, { self, trustDomains, ways }: RouteContext): string | undefined {
   const { datacenter, trustDomain } = self
+  // Passed through instead, its requests would escape what was to be done with them.
+  if (row.upstream !== undefined && (scope !== 'exported' || !ways.has(row.upstream))) return `no upstream ${row.upstream} for its requests`
   if (scope === 'server') return sameName(row.sni, peeringServerName(datacenter, trustDomain)) ? undefined : 'not our peering server'
+  if (scope === 'peer-server') {
+    const own = sameName(row.sni, peeringServerName(datacenter, trustDomain))
+    return isPeeringServerName(row.sni) && !own ? undefined : "not the name of another cluster's peering server"
+  }
   if (scope === 'internal') {
     return sameName(row.sni, internalSni(row.service, datacenter, trustDomain)) ? undefined : `not the internal name of ${row.service}`
   }

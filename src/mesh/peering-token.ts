@@ -2,6 +2,7 @@
  * The peering token: base64 of one line of JSON that carries everything a dialer needs (spec/peering-wire.md 1). Encoding prints
  * Consul's keys in Consul's order; decoding takes what a real Consul takes and refuses with its texts, because clients match them.
  */
+import { splitHostPort } from '../lib/address.ts'
 import type { Locality } from './node.ts'
 
 export interface PeeringToken {
@@ -84,9 +85,7 @@ function checkToken(token: PeeringToken): string | undefined {
 
 /** `host:port`, an IPv6 host in brackets, the port in 1..65535. */
 export function isHostPort(address: string): boolean {
-  const match = /^(?:\[[0-9A-Fa-f:.%a-z]+\]|[^:[\]\s/@]*):(\d{1,5})$/.exec(address)
-  const port = Number(match?.[1])
-  return match !== null && port >= 1 && port <= 65_535
+  return splitHostPort(address) !== undefined
 }
 
 type Fields = Record<string, unknown>

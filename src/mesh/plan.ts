@@ -110,7 +110,9 @@ export interface GatewayRoute extends EndpointsPlan {
   sni: string
   service: string
   peer: string
-  scope: 'exported' | 'server' | 'internal' | 'imported'
+  scope: 'exported' | 'server' | 'internal' | 'imported' | 'peer-server'
+  /** TLS ends here, and requests go on by this upstream or chain of the plan. */
+  upstream?: string | undefined
 }
 
 export interface GatewayPlan {
@@ -121,6 +123,11 @@ export interface GatewayPlan {
   wan: ReadonlyMap<string, GatewayRoute>
   /** At the listening address. The same as `wan` where there is only one address. */
   lan: ReadonlyMap<string, GatewayRoute>
+  /** By trust domain: our own, and those of the peers that it has to do with. */
+  roots: ReadonlyMap<string, RootsPlan>
+  /** Where requests go that end here, by name. */
+  upstreams: ReadonlyMap<string, UpstreamPlan>
+  chains: ReadonlyMap<string, ChainPlan>
   problems: readonly string[]
   memo: Memo
 }
@@ -192,19 +199,23 @@ class Compiler {
 
   gateway(revision: number): GatewayPlan {
     const self = this.#self
-    const rows = (['exported', 'server', 'internal', 'imported'] as const).flatMap(scope =>
+    const rows = (['exported', 'server', 'internal', 'imported', 'peer-server'] as const).flatMap(scope =>
       allOf(this.#resources, scope).map(({ version, value }) => ({ scope, version, value })),
     )
-    const trustDomains = new Map([...this.#roots().values()].map(({ peer, trustDomain }) => [peer, trustDomain]))
+    const roots = this.#roots()
+    const upstreams = this.#upstreams(roots)
+    const chains = this.#chains()
+    const trustDomains = new Map([...roots.values()].map(({ peer, trustDomain }) => [peer, trustDomain]))
     const { wan, lan, problems } = compileRoutes(rows, {
       self,
       trustDomains,
+      ways: new Set([...upstreams.keys(), ...chains.keys()]),
       memo: this.#memo,
       endpoints: name => this.#endpoints(name),
       endpointsVersion: name => this.#version('endpoints', name),
     })
     this.#problems.push(...problems)
-    return { kind: 'gateway', revision, self, wan, lan, problems: this.#problems, memo: this.#memo }
+    return { kind: 'gateway', revision, self, wan, lan, roots, upstreams, chains, problems: this.#problems, memo: this.#memo }
   }
 
   #version(kind: ResourceKind, name: string): string {

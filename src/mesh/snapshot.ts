@@ -81,7 +81,7 @@ export const UpstreamResource = z.object({
   /** Local name of the peer; empty for our own cluster. */
   peer: z.string(),
   protocol: z.string(),
-  /** Absent where it is reached through a chain only. */
+  /** Absent where no app dials it itself: a target of a chain, and whatever a gateway has. */
   listen: listen.optional(),
   sni: z.string(),
   /** Accepted server identities, compared byte for byte. */
@@ -102,7 +102,8 @@ export type UpstreamResource = z.infer<typeof UpstreamResource>
 /** A name that requests are routed by: its listener and where they go. Resource name: the service that the app dials. */
 export const ChainResource = z.object({
   protocol: z.string(),
-  listen,
+  /** Absent at a gateway. */
+  listen: listen.optional(),
   chain: DiscoveryChain,
   /** By the id of a target: the name of its `upstream` resource. One that cannot be reached now is not there. */
   targets: z.record(z.string(), z.string()),
@@ -148,13 +149,15 @@ export const SniRoute = z.object({
   service: z.string(),
   peer: z.string(),
   endpoints: z.string(),
+  /** `exported`: the gateway ends TLS here, and requests go on by the upstream or chain of this name. Without it bytes pass through. */
+  upstream: z.string().optional(),
 })
 export type SniRoute = z.infer<typeof SniRoute>
 
 /**
  * `exported`: own services under their external names, served on the WAN address (and the LAN one). `server`: the peering servers,
  * likewise. `internal`: own services under internal names, LAN only. `imported`: services of peers (mode local), LAN only; each in
- * its own peer's trust domain.
+ * its own peer's trust domain. `peer-server`: the peering servers of clusters that ours dials, LAN only.
  */
 const kinds = {
   self: Self,
@@ -168,6 +171,7 @@ const kinds = {
   server: SniRoute,
   internal: SniRoute,
   imported: SniRoute,
+  'peer-server': SniRoute,
 } as const
 export const resourceKinds = kinds
 export type ResourceKind = keyof typeof kinds

@@ -15,6 +15,11 @@ export function peeringServerName(datacenter: string, trustDomain: string): stri
   return `server.${datacenter}.peering.${trustDomain}`
 }
 
+/** True when `sni` has the form of a peering server's name, whosever it is. */
+export function isPeeringServerName(sni: string): boolean {
+  return /^server\.[a-z0-9_-]+\.peering\.[a-z0-9-]+(?:\.[a-z0-9-]+)*$/.test(sni.toLowerCase())
+}
+
 /** True when `sni` has the external form in exactly this trust domain: five labels, then `external`, then the domain. */
 export function isExternalSniOf(sni: string, trustDomain: string): boolean {
   const lower = sni.toLowerCase()

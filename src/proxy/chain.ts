@@ -29,6 +29,9 @@ export interface Way {
 const straight: ResolverPlan = { kind: 'resolver', entry: '', name: '', targets: [] }
 const straightOn: Routed = { route: plainRoute(straight), leg: undefined, resolver: straight }
 
+/** For a name that is not there any more, as long as somebody still asks for it. */
+export const nowhere: Way = { route: () => straightOn, target: () => undefined, other: () => undefined }
+
 /** One upstream and nothing to decide. */
 export class Direct implements Way {
   readonly #upstream: Upstream

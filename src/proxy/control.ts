@@ -23,14 +23,14 @@ export interface ControlOptions {
   metrics: ProxyMetrics
   /** Edits what the agent says before it is compiled (a gateway's own options). */
   adapt?: (self: Self) => Self
-  /** A new plan or a new leaf. A sidecar's identity is undefined until its first leaf; a gateway has none. */
+  /** A new plan or a new leaf. The identity is undefined until the first leaf, and of a gateway at which nothing ends. */
   onChange: (plan: Plan, identity: ProxyIdentity | undefined) => void
 }
 
 export class Control {
   readonly #options: ControlOptions
   readonly #client: SnapshotClient
-  readonly #leaf: Leaf | undefined
+  readonly #leaf: Leaf
   readonly #cache: ProxyCache | undefined
   #plan: Plan | undefined
   #problems = ''
@@ -43,11 +43,10 @@ export class Control {
     const agent = new AgentClient(options.agent)
     this.#cache = options.cacheDir === undefined ? undefined : new ProxyCache(options.cacheDir, proxyId, logger)
     this.#client = new SnapshotClient({ agent, proxyId, logger, onSet: (resources, revision) => this.#take(resources, revision, true) })
-    // A gateway passes TLS through: it proves nothing, so it holds no key.
-    if (options.kind === 'sidecar') this.#leaf = new Leaf({ agent, proxyId, logger, onLeaf: identity => this.#renewed(identity) })
+    this.#leaf = new Leaf({ agent, proxyId, logger, onLeaf: identity => this.#renewed(identity) })
     metrics.gauges.snapshotAgeSeconds = () => this.ageSeconds
     metrics.gauges.agentConnected = () => (this.#client.connected ? 1 : 0)
-    metrics.gauges.leafExpirySeconds = () => (this.#leaf?.identity ? (this.#leaf.identity.validBeforeMs - Date.now()) / 1000 : 0)
+    metrics.gauges.leafExpirySeconds = () => (this.#leaf.identity ? (this.#leaf.identity.validBeforeMs - Date.now()) / 1000 : 0)
   }
 
   get plan(): Plan | undefined {
@@ -55,7 +54,7 @@ export class Control {
   }
 
   get identity(): ProxyIdentity | undefined {
-    return this.#leaf?.identity
+    return this.#leaf.identity
   }
 
   get connected(): boolean {
@@ -76,7 +75,7 @@ export class Control {
 
   start(): void {
     const leaf = this.#cache?.loadLeaf()
-    if (leaf && this.#leaf) this.#leaf.adopt(leaf)
+    if (leaf) this.#leaf.adopt(leaf)
     const saved = this.#cache?.loadResources()
     if (saved) {
       this.#savedAtMs = saved.savedAtMs
@@ -91,7 +90,7 @@ export class Control {
 
   close(): void {
     this.#client.close()
-    this.#leaf?.close()
+    this.#leaf.close()
   }
 
   #take(received: ReadonlyMap<string, Resource>, revision: number, fromAgent: boolean): void {
@@ -120,7 +119,8 @@ export class Control {
     if (problems !== this.#problems && problems !== '') logger.warn({ problems: plan.problems }, 'parts of the snapshot were refused')
     this.#problems = problems
     const local = resources.get(resourceKey({ kind: 'roots', name: names.localRoots }))?.value as Roots | undefined
-    this.#leaf?.want(plan.self.spiffeId, local?.pems ?? [])
+    // A gateway that only passes TLS through proves nothing to anyone, so it holds no key.
+    if (plan.kind === 'sidecar' || plan.upstreams.size > 0) this.#leaf.want(plan.self.spiffeId, local?.pems ?? [])
     onChange(plan, this.#usableIdentity(plan))
   }
 
@@ -131,7 +131,7 @@ export class Control {
 
   /** A leaf for another id (the proxy was registered for another service since) is no identity. */
   #usableIdentity(plan: Plan): ProxyIdentity | undefined {
-    const identity = this.#leaf?.identity
+    const identity = this.#leaf.identity
     return identity?.uri === plan.self.spiffeId ? identity : undefined
   }
 }

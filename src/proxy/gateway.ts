@@ -1,6 +1,6 @@
 /**
  * The mesh gateway: reads the server name of a ClientHello, looks it up in the table of the address that was dialled and passes the
- * bytes on, untouched, so that identity is end to end. Whatever is in no table gets a TCP reset before a single TLS byte, exactly
+ * bytes on, untouched, so that identity is end to end; where requests are wanted, TLS ends here (terminator.ts). Whatever is in no table gets a TCP reset before a single TLS byte, exactly
  * like a name that does not exist: nothing can be learnt here about what is not exported (data-plane.md 1.3, 5.4).
  */
 import type { Socket } from 'node:net'
@@ -14,6 +14,8 @@ import { Listener } from './listener.ts'
 import type { ListeningSockets } from './listening-sockets.ts'
 import type { ProxyMetrics, RefusalReason, Tally } from './metrics.ts'
 import { maxHelloBytes, peekServerName } from './sni-peek.ts'
+import { Terminator } from './terminator.ts'
+import type { ProxyIdentity } from './tls.ts'
 import { openTunnel, type Tunnel } from './tunnel.ts'
 
 export interface GatewayLimits {
@@ -28,6 +30,8 @@ export interface GatewayLimits {
   /** A tunnel to an endpoint that is gone: until it is quiet, and at most. */
   drainQuietMs: number
   drainLimitMs: number
+  /** A tunnel whose requests are wanted from now on: new connections end here, and those of one of us grow no older than this. */
+  changeLimitMs: number
 }
 export const gatewayLimits: GatewayLimits = {
   peekMs: 5000,
@@ -37,6 +41,7 @@ export const gatewayLimits: GatewayLimits = {
   maxConnections: 16_384,
   drainQuietMs: 1000,
   drainLimitMs: 10_000,
+  changeLimitMs: 300_000,
 }
 
 /** Which table answers at an address. */
@@ -69,6 +74,7 @@ export class Gateway {
   readonly #loads = new Map<string, number>()
   readonly #listeners = new Map<Table, { shape: string; listener: Listener }>()
   readonly #accepted: Tally
+  readonly #terminator: Terminator
   readonly #dials = new Map<string, { ok: Tally; failed: Tally; ejected: Tally }>()
   #plan: GatewayPlan | undefined
   /** An advertised WAN address that is not one of this machine (NAT). Strangers then arrive at the LAN address, so it serves theirs only. */
@@ -78,6 +84,7 @@ export class Gateway {
     this.#options = options
     this.#limits = { ...gatewayLimits, ...options.limits }
     this.#accepted = options.metrics.connections('gateway')
+    this.#terminator = new Terminator({ metrics: options.metrics, logger: options.logger })
     options.metrics.gauges.open.set('gateway', () => this.#sockets.size)
     options.metrics.gauges.ejected.set('', () => this.#outlier.ejected)
   }
@@ -90,9 +97,20 @@ export class Gateway {
     return [...this.#listeners.values()].every(({ listener }) => listener.listening)
   }
 
+  /** It has a leaf, if anything ends here. */
+  get proven(): boolean {
+    return this.#terminator.ready
+  }
+
+  /** Says go-away to whoever can hear it. */
+  drain(): void {
+    this.#terminator.drain()
+  }
+
   /** Takes over a new plan: listeners, then tunnels whose way is no longer in it. `onListening` hears of every address that is bound, late ones too. */
-  async update(plan: GatewayPlan, onListening: () => void): Promise<void> {
+  async update(plan: GatewayPlan, onListening: () => void, identity?: ProxyIdentity): Promise<void> {
     this.#plan = plan
+    this.#terminator.update(plan, identity)
     const rows = [...plan.wan.values(), ...plan.lan.values()]
     this.#outlier.update(undefined, new Set(rows.flatMap(row => row.endpoints.map(addressOf))))
     const { listen, wan } = plan.self
@@ -105,6 +123,7 @@ export class Gateway {
       const route = this.#table(passage.table).get(passage.sni)
       if (!route && passage.scope === 'server') this.#dismiss(passage)
       else if (!route) passage.tunnel.destroy()
+      else if (route.upstream !== undefined) passage.tunnel.drain(this.#limits.drainQuietMs, this.#limits.changeLimitMs)
       else if (!route.endpoints.some(endpoint => addressOf(endpoint) === addressOf(passage.endpoint))) this.#drainPassage(passage)
     }
     await Promise.all(tried)
@@ -114,6 +133,7 @@ export class Gateway {
     for (const table of ['lan', 'wan'] as const) this.#stop(table)
     for (const socket of this.#sockets) socket.destroy()
     for (const { tunnel } of this.#passages) tunnel.destroy()
+    this.#terminator.close()
   }
 
   async #listenAt(table: Table, at: { address: string; port: number }, onListening: () => void): Promise<void> {
@@ -210,6 +230,7 @@ export class Gateway {
   async #pass(socket: Socket, table: Table, hello: Buffer, sni: string): Promise<void> {
     const route = this.#table(table).get(sni)
     if (!route) return this.#refuse(socket, 'unknown-server-name')
+    if (route.upstream !== undefined) return this.#end(socket, hello)
     const reached = await this.#reach(route)
     if (reached) this.#releaseWith(socket, reached)
     if (socket.destroyed) return void reached?.stream.destroy()
@@ -226,6 +247,13 @@ export class Gateway {
     const passage: Passage = { table, sni, scope: now.scope, endpoint: reached.endpoint, tunnel, dismissed: false }
     this.#passages.add(passage)
     if (tunnel.closed) onClose()
+  }
+
+  /** 4b. Requests are wanted here: the handshake begins with the hello that was read. */
+  #end(socket: Socket, hello: Buffer): void {
+    if (!this.#terminator.ready) return this.#refuse(socket, 'not-ready')
+    socket.unshift(hello)
+    this.#terminator.accept(socket)
   }
 
   async #reach(route: GatewayRoute): Promise<{ stream: Socket; endpoint: Endpoint } | undefined> {

@@ -21,8 +21,7 @@ import { InboundHttp } from './inbound-http.ts'
 import { appChannels, InboundHttp2 } from './inbound-http2.ts'
 import { InboundJudge, nobody } from './inbound-judge.ts'
 import { type DecisionLabel, type ProxyMetrics, type RefusalReason, type RequestTallies, type Tally } from './metrics.ts'
-import { MuxSession } from './mux/session.ts'
-import type { MuxStream } from './mux/stream.ts'
+import { serveMux, type Served } from './mux-connection.ts'
 import { permitOf, presentedChain, type Permit } from './permit.ts'
 import { StreamPool } from './pool.ts'
 import { readShared } from './socket-reads.ts'
@@ -50,12 +49,6 @@ interface Connection {
   /** How it is served; when the service's protocol changes, it is served no longer. */
   protocol: string
   served: Served
-}
-
-interface Served {
-  /** Judge again what is already open. */
-  reauthorize(): void
-  drain(): void
 }
 
 export interface InboundOptions {
@@ -219,39 +212,25 @@ export class Inbound {
     return serveHttp1(stream, new InboundHttp({ ...this.#doorOf(permit), app: this.#app }), this.#limits)
   }
 
-  /** Many streams, each of which is served as a connection of its own and counts as one. */
+  /** Each stream counts as a connection. */
   #serveMux(socket: TLSSocket, permit: Permit): Served {
-    const streams = new Map<MuxStream, Served>()
-    const session = new MuxSession(socket, {
-      role: 'server',
-      onStream: stream => {
+    this.#sessions += 1
+    return serveMux(socket, {
+      serve: stream => {
         const { maxInboundConnections } = this.#options.binding()!.plan.self
         if (maxInboundConnections > 0 && this.#sockets.size + this.#streams >= maxInboundConnections) {
           this.#refused('limit')
-          return void stream.destroy()
+          return undefined
         }
         this.#streams += 1
-        streams.set(stream, this.#serveHttp(stream, permit))
-        stream.once('close', () => {
-          this.#streams -= 1
-          streams.delete(stream)
-        })
+        stream.once('close', () => (this.#streams -= 1))
+        return this.#serveHttp(stream, permit)
       },
-      onClose: () => {
+      closed: fault => {
         this.#sessions -= 1
-        if (session.fault !== '') this.#options.logger.warn({ fault: session.fault, caller: permit.uri }, 'a multiplexed session was ended')
+        if (fault !== '') this.#options.logger.warn({ fault, caller: permit.uri }, 'a multiplexed session was ended')
       },
     })
-    this.#sessions += 1
-    return {
-      reauthorize: () => {
-        for (const served of streams.values()) served.reauthorize()
-      },
-      drain: () => {
-        session.goAway()
-        for (const served of streams.values()) served.drain()
-      },
-    }
   }
 
   #serveHttp2(socket: TLSSocket, permit: Permit): Served {

@@ -1,8 +1,9 @@
-/** A mesh gateway: control, the SNI router and the admin door, wired together. It holds no key: TLS passes through it. */
+/** A mesh gateway: control, the SNI router and the admin door, wired together. It holds a key only where requests end at it. */
 import type { GatewayPlan } from '../mesh/plan.ts'
 import type { Self } from '../mesh/snapshot.ts'
 import { Gateway, type GatewayLimits } from './gateway.ts'
 import { ProxyBase, type ProxyOptions, type RunningProxy } from './running-proxy.ts'
+import type { ProxyIdentity } from './tls.ts'
 import { gatewayView } from './views.ts'
 
 export interface GatewayProxyOptions extends ProxyOptions {
@@ -41,17 +42,20 @@ class MeshGateway extends ProxyBase implements RunningGateway {
   }
 
   protected missing(): string[] {
-    return this.#gateway.listening ? [] : ['an address is not bound']
+    if (!this.#gateway.listening) return ['an address is not bound']
+    return this.#gateway.proven ? [] : ['no leaf certificate from the agent yet']
   }
 
-  /** Nobody can be told: what passes through is not read here. Tunnels end with their callers, or with the time. */
-  protected goAway(): void {}
+  /** Whoever only passes through cannot be told: it is not read here. Tunnels end with their callers, or with the time. */
+  protected goAway(): void {
+    this.#gateway.drain()
+  }
 
   protected closeDoors(): void {
     this.#gateway.close()
   }
 
-  protected apply(plan: GatewayPlan): Promise<void> {
-    return this.#gateway.update(plan, () => this.lookReady())
+  protected apply(plan: GatewayPlan, identity: ProxyIdentity | undefined): Promise<void> {
+    return this.#gateway.update(plan, () => this.lookReady(), identity)
   }
 }

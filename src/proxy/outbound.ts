@@ -50,7 +50,7 @@ interface Entry {
 interface Dialled {
   name: string
   way: Way
-  listen: ChainResource['listen']
+  listen: NonNullable<ChainResource['listen']>
   protocol: string
 }
 

@@ -14,11 +14,6 @@ import { readBuffer, type Borrower } from '../lib/read-buffer.ts'
  */
 export const socketOptions = { allowHalfOpen: true, noDelay: true, highWaterMark: 2 * readBuffer.length } as const
 
-interface Reading {
-  buffer(): Buffer
-  callback(length: number): boolean
-}
-
 /** Where Node keeps the options of `onread`. */
 const slots = slotsOf(new Socket({ onread: { buffer: () => readBuffer, callback: () => true } } as SocketConstructorOpts))
 
@@ -26,25 +21,18 @@ const slots = slotsOf(new Socket({ onread: { buffer: () => readBuffer, callback:
 export function readShared<S extends Socket>(socket: S): S {
   const { _handle: handle } = socket as unknown as { _handle?: { useUserBuffer?: (buffer: Buffer) => void } | null }
   if (slots === undefined || typeof handle?.useUserBuffer !== 'function') return socket
-  const { buffer, callback } = reading
-  Object.assign(socket, { [slots.kBuffer]: true, [slots.kBufferGen]: buffer, [slots.kBufferCb]: callback })
+  Object.assign(socket, { [slots.kBuffer]: true, [slots.kBufferGen]: () => readBuffer, [slots.kBufferCb]: cameIn })
   handle.useUserBuffer(readBuffer)
   return socket
 }
 
-const reading: Reading = {
-  buffer: () => readBuffer,
-  callback(this: Socket, length: number): boolean {
-    const bytes = readBuffer.subarray(0, length)
-    if (
-      this.readableLength === 0 &&
-      !this.isPaused() &&
-      this.emit('data', (this as Borrower).borrows === true ? bytes : Buffer.from(bytes))
-    )
-      return true
-    // Nobody listens yet, or what came before still waits for them: kept in order for whoever does.
-    return this.push(Buffer.from(bytes))
-  },
+/** So many bytes are in the buffer; false stops the reading. */
+function cameIn(this: Socket, length: number): boolean {
+  const bytes = readBuffer.subarray(0, length)
+  if (this.readableLength === 0 && !this.isPaused() && this.emit('data', (this as Borrower).borrows === true ? bytes : Buffer.from(bytes)))
+    return true
+  // Nobody listens yet, or what came before still waits for them: kept in order for whoever does.
+  return this.push(Buffer.from(bytes))
 }
 
 function slotsOf(socket: Socket): { kBuffer: symbol; kBufferGen: symbol; kBufferCb: symbol } | undefined {

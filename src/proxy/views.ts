@@ -44,14 +44,14 @@ export function gatewayView(control: Control): object {
   const { plan } = control
   if (plan?.kind !== 'gateway') return head(control)
   const rows = (table: ReadonlyMap<string, GatewayRoute>) =>
-    [...table.values()].map(({ sni, service, peer, scope, endpoints }) => ({ sni, service, peer, scope, endpoints }))
+    [...table.values()].map(({ sni, service, peer, scope, endpoints, upstream }) => ({ sni, service, peer, scope, endpoints, upstream }))
   return { ...head(control), wan: rows(plan.wan), lan: plan.lan === plan.wan ? 'the same as wan' : rows(plan.lan) }
 }
 
 export function certsView(control: Control): object {
   const { identity, plan } = control
   const leaf = identity && new X509Certificate(identity.certPem)
-  const roots = plan?.kind === 'sidecar' ? [...plan.roots.values()] : []
+  const roots = plan ? [...plan.roots.values()] : []
   return {
     leaf: leaf && {
       uri: identity.uri,

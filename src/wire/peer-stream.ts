@@ -29,8 +29,11 @@ export const resourceIds = { list: 'exported-service-list', bundle: 'roots', add
 /** The name under which the virtual destination of a mesh service is exported (7.4). */
 export const sidecarSuffix = '-sidecar-proxy'
 
-/** Bytes of a message that a real dialer sends and receives at most, and that a real acceptor receives (5.6). */
-export const messageLimits = { dialer: 8 * 1024 * 1024, acceptor: 50 * 1024 * 1024 } as const
+/**
+ * Bytes of a message. A real dialer takes no more than `sent`, so nobody is sent more; a real acceptor takes `received`, and so do we
+ * in both roles: a peer that sends more than a real dialer would take shall not make the stream flap (5.6).
+ */
+export const messageLimits = { sent: 8 * 1024 * 1024, received: 50 * 1024 * 1024 } as const
 
 export const grpcCodes = {
   ok: 0,

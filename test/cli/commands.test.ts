@@ -27,8 +27,11 @@ void t.test('peering: a token of one cluster joins the other, is listed, read an
   const established = await east.run(['peering', 'establish', '-name=west', '-meta', 'env=prod', '-peering-token', '-'], `${token}\n`)
   t.same(established, ok('Successfully established peering connection with west\n'))
   const list = async () => (await east.run(['peering', 'list'])).stdout
-  for (let i = 0; i < 200 && !(await list()).includes('ACTIVE'); i++) await new Promise(resolve => setTimeout(resolve, 25))
-  t.equal(await list(), 'Name  State   Imported Svcs  Exported Svcs  Meta\nwest  ACTIVE  0              0              env=prod\n')
+  for (let i = 0; i < 200 && !/ACTIVE.*FRESH/.test(await list()); i++) await new Promise(resolve => setTimeout(resolve, 25))
+  t.match(
+    await list(),
+    /^Name {2}State {3}Imported Svcs {2}Exported Svcs {2}Meta {6}Freshness\nwest {2}ACTIVE {2}0 {14}0 {14}env=prod {2}FRESH \d+\.\ds \(\w+\)\n$/,
+  )
 
   const read = await east.run(['peering', 'read', '-name', 'west'])
   t.match(
@@ -53,6 +56,9 @@ void t.test('peering: a token of one cluster joins the other, is listed, read an
         'Last Heartbeat:    (?:never|\\S+ \\S+ \\+0000 UTC)',
         'Last Send:         (?:never|\\S+ \\S+ \\+0000 UTC)',
         'Last Receive:      (?:never|\\S+ \\S+ \\+0000 UTC)',
+        '',
+        'Freshness:         FRESH \\d+\\.\\ds \\((?:digest|resync)\\)',
+        'Repairs:           0',
         '',
         'Create Index: \\d+',
         'Modify Index: \\d+\n$',

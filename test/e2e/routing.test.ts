@@ -7,6 +7,8 @@ import { freePorts } from '../support/free-ports.ts'
 import { call, until } from '../support/processes.ts'
 import { startTwoClusters, westName, type Seen } from '../support/two-clusters.ts'
 
+t.setTimeout(120_000)
+
 t.test('names lead to services of a peer, and on inside it', async t => {
   const scene = await startTwoClusters()
   t.teardown(() => scene.stop())
@@ -64,6 +66,20 @@ t.test('names lead to services of a peer, and on inside it', async t => {
   await put(west, entry('service-resolver', 'front', { Redirect: { Service: 'api' } }))
   await scene.export(['api', 'db', 'front'])
   await reaches(front, '/through', '/through')
+
+  // Requests that must be looked at end at the gateway; who called is known all the same.
+  await west.api('DELETE', '/v1/config/service-resolver/front')
+  await put(
+    west,
+    entry('service-router', 'front', {
+      Routes: [{ Match: { HTTP: { PathPrefix: '/v3' } }, Destination: { Service: 'api', PrefixRewrite: '/', RequestHeaders } }],
+    }),
+  )
+  await reaches(front, '/v3/inside', '/inside')
+  const inside = (await seen(front, '/v3/x')) as Seen
+  t.match(inside, { url: '/x', headers: { 'x-routed': 'yes' } })
+  t.match(inside.headers['x-forwarded-client-cert'], /^By=[^,]*\/gateway\/mesh\/dc\/west;[^,]*URI=spiffe:\/\/[^,]*\/dc\/east\/svc\/web,/)
+  t.equal(await seen(front, '/elsewhere'), 503, 'of front itself there is no instance')
   await scene.intentions('api', [{ Name: 'web', Peer: 'partner-east', Action: 'deny' }])
-  await until('the intentions of where it leads decide', async () => (await seen(front, '/').catch(() => 0)) === 403)
+  await until('the intentions of where it leads decide', async () => (await seen(front, '/v3/').catch(() => 0)) === 403)
 })

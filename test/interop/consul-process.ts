@@ -41,7 +41,8 @@ export class ConsulProcess {
 
   static async start(datacenter: string): Promise<ConsulProcess> {
     const directory = await mkdtemp(join(tmpdir(), `consul-${datacenter}-`))
-    const [http, dns, grpc, grpcTls, server, serfLan, serfWan] = (await freePorts(7)) as [
+    const [http, dns, grpc, grpcTls, server, serfLan, serfWan, sidecar] = (await freePorts(8)) as [
+      number,
       number,
       number,
       number,
@@ -62,7 +63,18 @@ export class ConsulProcess {
       serf_lan: loopback,
       serf_wan: loopback,
       addresses: { http: loopback, https: loopback, dns: loopback, grpc: loopback, grpc_tls: loopback },
-      ports: { http, https: -1, dns, grpc, grpc_tls: grpcTls, server, serf_lan: serfLan, serf_wan: serfWan },
+      ports: {
+        http,
+        https: -1,
+        dns,
+        grpc,
+        grpc_tls: grpcTls,
+        server,
+        serf_lan: serfLan,
+        serf_wan: serfWan,
+        sidecar_min_port: sidecar,
+        sidecar_max_port: sidecar + 50,
+      },
       connect: { enabled: true },
       peering: { enabled: true },
       performance: { raft_multiplier: 1 },

@@ -3,7 +3,8 @@
  * clusters register the same things, so what one imports must equal what the other imports, names and indexes apart.
  */
 import t, { type Test } from 'tap'
-import { ClusterProcess, until } from '../support/processes.ts'
+import { freePorts } from '../support/free-ports.ts'
+import { call, ClusterProcess, until } from '../support/processes.ts'
 import { consulBin, consulCli, ConsulProcess } from './consul-process.ts'
 
 const skip = consulBin === undefined && 'CONSUL_BIN is not set: nothing was tested against a real Consul'
@@ -103,7 +104,10 @@ const arrives = (importer: Side, kind: 'service' | 'connect', service: string, s
 /** What may differ between two clusters that imported the same: names, the trust domain, indexes, virtual addresses. */
 function neutral(instances: Instance[]): unknown {
   return JSON.parse(
-    JSON.stringify(instances, (key, value: unknown) => (['CreateIndex', 'ModifyIndex'].includes(key) ? 0 : value))
+    // The age is isthmus's own.
+    JSON.stringify(instances, (key, value: unknown) =>
+      key === 'Freshness' ? undefined : ['CreateIndex', 'ModifyIndex'].includes(key) ? 0 : value,
+    )
       .replaceAll(/the-(?:consul|isthmus)/g, 'PEER')
       .replaceAll(/alpha|omega/g, 'DC')
       .replaceAll(/[0-9a-f-]{36}\.consul/g, 'TRUST-DOMAIN')
@@ -137,6 +141,8 @@ async function exportsArrive(t: Test, scene: Scene): Promise<void> {
     const names = ['absent', 'api', 'db', 'plain']
     t.match(StreamStatus, { ImportedServices: names, ExportedServices: names })
   }
+  const { StreamStatus } = (await peeringOf(scene.isthmus)) as { StreamStatus: { Freshness: { Evidence: string } } }
+  t.match(StreamStatus.Freshness.Evidence, /^(?:resync|received)$/, 'a real Consul confirms nothing')
 }
 
 async function changesArrive(scene: Scene): Promise<void> {
@@ -226,6 +232,49 @@ async function deletionsArrive(t: Test, scene: Scene): Promise<void> {
   }
 }
 
+/** Connections that our gateway has passed on to the servers of one side. */
+async function passed({ cluster }: Scene['isthmus'], name: string): Promise<number> {
+  const metrics = (await call(cluster.adminPort('gateway'), '/metrics')).text.split('\n')
+  const line = metrics.find(each => each.startsWith('isthmus_proxy_dials_total{') && each.includes(`"${name}"`) && each.includes('"ok"'))
+  return Number(line?.split(' ').at(-1) ?? 0)
+}
+
+/** Our gateway before our servers, and between them and Consul's (11). A real Consul finds its way in by the address in the token. */
+async function gatewaysCarry(t: Test, scene: Scene): Promise<void> {
+  const { isthmus, consul, acceptor, dialer } = scene
+  for (const { cluster } of [isthmus, consul]) {
+    await cluster.api('PUT', '/v1/catalog/deregister', { Node: 'app-1', ServiceID: 'mesh-gateway' })
+  }
+  const [lan, wanPort] = (await freePorts(2)) as [number, number]
+  await isthmus.cluster.proxy('gateway', 'gateway', '--address', `127.0.0.1:${lan}`, '--wan-address', `127.0.0.1:${wanPort}`)
+  await isthmus.cluster.api('PUT', '/v1/config', { Kind: 'mesh', Peering: { PeerThroughMeshGateways: true } })
+  if (acceptor === isthmus) {
+    await eventually('Consul is told the gateway', async () => {
+      const { PeerServerAddresses } = (await peeringOf(consul)) as { PeerServerAddresses?: string[] }
+      return PeerServerAddresses?.join() === `127.0.0.1:${wanPort}`
+    })
+  }
+  await dialer.cluster.api('DELETE', `/v1/peering/${dialer.peer}`)
+  await state(acceptor, 'TERMINATED')
+  await acceptor.cluster.api('DELETE', `/v1/peering/${acceptor.peer}`)
+  for (const side of [isthmus, consul]) await eventually('gone', async () => (await peeringOf(side)).State === undefined)
+  await peer(scene)
+  await flows(scene)
+  const name = acceptor === isthmus ? 'consul' : `consul?peer=${isthmus.peer}`
+  t.ok((await passed(isthmus, name)) >= 2, 'the secret and the stream passed our gateway')
+}
+
+/** Consul deletes while we are away: nobody is there to be told, and its servers know nothing of us when we come back (9.1). */
+async function forgottenIsTold(t: Test, { isthmus, consul }: Scene): Promise<void> {
+  await isthmus.cluster.agent.stop()
+  await consul.cluster.api('DELETE', `/v1/peering/${consul.peer}`)
+  await eventually('the peering is gone', async () => (await peeringOf(consul)).State === undefined)
+  await isthmus.cluster.restartAgent()
+  await state(isthmus, 'FAILING')
+  const { Warnings } = (await peeringOf(isthmus)) as { Warnings?: string[] }
+  t.match(Warnings?.join('\n'), /unknown PeerID: \S+; it was deleted there: delete it here/)
+}
+
 for (const dialer of ['Consul', 'isthmus'] as const) {
   t.test(`${dialer} dials`, { skip, timeout: 600_000 }, async t => {
     const scene = await start(dialer)
@@ -236,5 +285,7 @@ for (const dialer of ['Consul', 'isthmus'] as const) {
     await t.test('a rotated root arrives both ways', t => rotatedRootsArrive(t, scene))
     await t.test('each side may stop or be killed', t => breaksHeal(t, scene))
     await t.test('each side may delete, and both peer again', t => deletionsArrive(t, scene))
+    await t.test('peering passes our mesh gateway', t => gatewaysCarry(t, scene))
+    if (dialer === 'isthmus') await t.test('who was forgotten while away is told so', t => forgottenIsTold(t, scene))
   })
 }

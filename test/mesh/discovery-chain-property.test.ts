@@ -29,16 +29,16 @@ const splitter = fc
     maxLength: 4,
   })
   .map(splits => ({ kind: 'service-splitter', splits, ...indexes }))
-const router = fc
-  .array(fc.record({ path: fc.constantFrom('/', '/a', '/ab'), destination }), { maxLength: 4 })
-  .map(routes => ({
-    kind: 'service-router',
-    routes: routes.map(each => ({ match: { http: { pathPrefix: each.path } }, destination: each.destination })),
-    ...indexes,
-  }))
+const router = fc.array(fc.record({ path: fc.constantFrom('/', '/a', '/ab'), destination }), { maxLength: 4 }).map(routes => ({
+  kind: 'service-router',
+  routes: routes.map(each => ({ match: { http: { pathPrefix: each.path } }, destination: each.destination })),
+  ...indexes,
+}))
 
 const byName = <T>(entry: fc.Arbitrary<T>) =>
-  fc.array(fc.tuple(name, entry), { maxLength: 5 }).map(list => new Map(list.map(([key, value]) => [key, { name: key, ...value }])))
+  fc
+    .array(fc.tuple(name, entry), { maxLength: 5 })
+    .map(list => new Map<string, T & { name: string }>(list.map(([key, value]) => [key, { name: key, ...value }])))
 
 const entriesOf = fc
   .record({

@@ -225,6 +225,9 @@ const gatewaySelf = (change: Partial<Self> = {}) =>
   })
 const row = (kind: 'exported' | 'server' | 'internal' | 'imported', sni: string, peer = '', name = sni) =>
   make(kind, name, { sni, service: 'api', peer, endpoints: 'e' })
+/** At which requests end. */
+const ending = (kind: 'exported' | 'internal', sni: string, peer: string) =>
+  make(kind, sni, { sni, service: 'api', peer, endpoints: 'e', upstream: 'api' })
 
 t.test('a gateway serves each name where it belongs', t => {
   const exported = externalSni('api', 'them', own)
@@ -266,6 +269,8 @@ t.test('a gateway refuses names that do not belong to their cluster, and those w
     ['an export in another trust domain', [row('exported', imported, 'east')], 1],
     ['an export under an internal name', [row('exported', internalSni('api', 'dc1', own), 'east')], 1],
     ['an internal name of another service', [row('internal', internalSni('db', 'dc1', own))], 1],
+    ['an export whose requests have nowhere to go', [ending('exported', externalSni('api', 'them', own), 'east')], 1],
+    ['an internal name at which requests end', [ending('internal', internalSni('api', 'dc1', own), ''), upstream('', own)], 1],
     ['a server of another datacenter', [row('server', peeringServerName('dc2', own))], 1],
   ]
   for (const [name, rows, problems] of cases) {
@@ -273,6 +278,20 @@ t.test('a gateway refuses names that do not belong to their cluster, and those w
     t.equal(plan.lan.size + plan.wan.size, 0, name)
     t.equal(plan.problems.length, problems, name)
   }
+  t.end()
+})
+
+t.test('requests that end at a gateway go on by an upstream of its own', t => {
+  const exported = externalSni('api', 'them', own)
+  const rows = [ending('exported', exported, 'east'), upstream('', own), endpoints('api', 6)]
+  const plan = gateway(compile(set(gatewaySelf(), localRoots, roots('east', east), endpoints('e', 5), ...rows)))
+  t.match([plan.problems, plan.wan.get(exported)?.upstream], [[], 'api'])
+  t.equal(plan.upstreams.get('api')!.picker.pick()?.port, 6)
+  t.same(
+    [...plan.roots.values()].map(each => each.peer),
+    ['', 'east'],
+    'it knows whom its callers are believed by',
+  )
   t.end()
 })
 

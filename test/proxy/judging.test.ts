@@ -25,11 +25,11 @@ type Source = ReturnType<typeof source> & { audit?: boolean; jwt?: { providers: 
 interface World {
   scene: Scene
   /** What the sidecar of `api` holds its callers to. */
-  intentions(sources: Partial<Source>[]): void
+  intentions: (sources: Partial<Source>[]) => void
   /** From `shop`, in the cluster of `api`. */
-  near(path: string, headers?: Record<string, string>): ReturnType<typeof call>
+  near: (path: string, headers?: Record<string, string>) => ReturnType<typeof call>
   /** From `web`, in the peer. */
-  far(path: string, headers?: Record<string, string>): ReturnType<typeof call>
+  far: (path: string, headers?: Record<string, string>) => ReturnType<typeof call>
 }
 
 async function start(t: Test): Promise<World> {

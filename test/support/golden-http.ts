@@ -170,6 +170,8 @@ export class Replay {
 
   #learn(agent: string, recorded: unknown, ours: unknown): void {
     if (typeof recorded !== 'object' || recorded === null || typeof ours !== 'object' || ours === null) return
+    // The order of random ids says nothing about which is which.
+    if (Array.isArray(recorded) && recorded.length > 1 && isRandom(recorded)) return
     for (const [key, value] of Object.entries(recorded)) {
       const other = (ours as Record<string, unknown>)[key]
       if (key === 'ModifyIndex' || key === 'ID') this.#pair(agent, value, other)
@@ -225,10 +227,17 @@ const volatileKeys = new Set([
   'ValidBefore',
   'SerialNumber',
 ])
-/** A config entry's Hash is a 64-bit number that clients ignore (spec/http-api.md 7); the recorded agents had a plaintext gRPC port, too. */
-const leftOut = new Set(['Hash', 'grpc_port'])
+/** A config entry's Hash is a 64-bit number that clients ignore (spec/http-api.md 7); the recorded agents had a plaintext gRPC port, too;
+ * how fresh what a peer told us is, and what its operator should know, is isthmus's own. */
+const leftOut = new Set(['Hash', 'grpc_port', 'Freshness', 'ImportedFreshness', 'Warnings'])
 const uuid = /[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}/g
 const isUuid = new RegExp(`^${uuid.source}$`)
+
+/** A list of things that have random ids, and no other order. */
+function isRandom(list: readonly unknown[]): boolean {
+  return list.every(each => typeof each === 'object' && each !== null && isUuid.test((each as { ID?: string }).ID ?? ''))
+}
+
 /** Consul's own ports stand for each agent's. */
 const recordedPort = /^23[0-2]\d\d$/
 const defaultPorts = ['8300', '8301', '8302']
@@ -259,8 +268,7 @@ class Settler {
   /** A list in the order of its random ids has none. */
   #list(value: unknown[]): unknown[] {
     const settled = value.map(each => this.settle(each))
-    const random = value.every(each => typeof each === 'object' && each !== null && isUuid.test((each as { ID?: string }).ID ?? ''))
-    if (!random) return settled
+    if (!isRandom(value)) return settled
     return settled
       .map(each => [JSON.stringify(each), each] as const)
       .sort((a, b) => (a[0] < b[0] ? -1 : 1))

@@ -92,8 +92,8 @@ export class Catalog {
     })
   }
 
-  /** Puts a set in the place of what was known of this service of the peer; an empty set deletes it. */
-  replaceImported(peer: string, service: string, instances: CheckServiceNode[], receivedAtMs: number): Promise<void> {
+  /** Puts a set in the place of what was known of this service of the peer, and answers its digest; an empty set deletes it. */
+  replaceImported(peer: string, service: string, instances: CheckServiceNode[], receivedAtMs: number): Promise<string | undefined> {
     return this.#imports.replace(peer, service, instances, receivedAtMs)
   }
 

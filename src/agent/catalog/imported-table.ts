@@ -11,6 +11,8 @@ import { compareText } from '../../lib/order.ts'
 interface ImportedSet {
   record: ImportedService
   instances: CheckServiceNode[]
+  /** Every chunk that the record counts is there. */
+  whole: boolean
 }
 
 export class ImportedTable {
@@ -32,6 +34,9 @@ export class ImportedTable {
   /** Chunks of a revision are applied before its records. */
   applyChunk(change: Change): void {
     const [peer, service, generation, chunk] = change.path as [string, string, string, string]
+    // The chunks of the generation that counts never change but by somebody else's hand.
+    const current = this.#sets.get(peer)?.get(service)
+    if (current?.record.generation === generation) current.whole = false
     if (change.value !== undefined) {
       const ofPeer = inner(this.#chunks, peer)
       inner(inner(ofPeer, service), generation).set(chunk, change.value as CheckServiceNode[])
@@ -52,13 +57,13 @@ export class ImportedTable {
     const before = sets.get(service)
     const record = change.value as ImportedService | undefined
     if (record && before?.record.generation === record.generation) {
-      sets.set(service, { record, instances: before.instances })
+      sets.set(service, { ...before, record })
       this.#topics.touch(`imported/${peer}`)
       return
     }
     if (record) {
-      const instances = this.#assemble(record, service).map(instance => withIndexes(instance, change))
-      sets.set(service, { record, instances })
+      const { instances, whole } = this.#assemble(record, service)
+      sets.set(service, { record, instances: instances.map(instance => withIndexes(instance, change)), whole })
     } else {
       sets.delete(service)
     }
@@ -91,6 +96,14 @@ export class ImportedTable {
     return this.#sets.get(peer)?.get(fold(service))?.record
   }
 
+  sets(peer: string): Iterable<{ record: ImportedService; whole: boolean }> {
+    return this.#sets.get(peer)?.values() ?? []
+  }
+
+  isWhole(peer: string, service: string): boolean {
+    return this.#sets.get(peer)?.get(fold(service))?.whole ?? false
+  }
+
   peers(): Iterable<string> {
     return new Set([...this.#sets.keys(), ...this.#chunks.keys()])
   }
@@ -106,10 +119,11 @@ export class ImportedTable {
     })
   }
 
-  #assemble(record: ImportedService, service: string): CheckServiceNode[] {
+  #assemble(record: ImportedService, service: string): { instances: CheckServiceNode[]; whole: boolean } {
     const chunks = this.#chunks.get(record.peer)?.get(service)?.get(record.generation)
     const all = [...(chunks ?? [])].sort((a, b) => compareText(a[0], b[0])).flatMap(pair => pair[1])
-    return all.sort((a, b) => compareText(fold(a.node.node), fold(b.node.node)) || compareText(a.service.id, b.service.id))
+    all.sort((a, b) => compareText(fold(a.node.node), fold(b.node.node)) || compareText(a.service.id, b.service.id))
+    return { instances: all, whole: chunks?.size === record.chunks }
   }
 }
 

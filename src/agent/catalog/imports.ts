@@ -37,11 +37,14 @@ export class Imports {
     this.#virtualIps = options.virtualIps
   }
 
-  async replace(peer: string, service: string, instances: CheckServiceNode[], receivedAtMs: number): Promise<void> {
+  /** Answers the digest of the set as its record has it; undefined for an empty one. */
+  async replace(peer: string, service: string, instances: CheckServiceNode[], receivedAtMs: number): Promise<string | undefined> {
     checkPeer(peer)
-    await this.#turns.run(turnOf(peer, service), () =>
-      instances.length === 0 ? this.#remove(peer, [service]) : this.#replace(peer, service, instances, receivedAtMs),
-    )
+    return this.#turns.run(turnOf(peer, service), async () => {
+      if (instances.length > 0) return this.#replace(peer, service, instances, receivedAtMs)
+      await this.#remove(peer, [service])
+      return undefined
+    })
   }
 
   async sweep(peer: string, keep: (service: string) => boolean): Promise<void> {
@@ -66,13 +69,13 @@ export class Imports {
     for (const peer of this.#tables.importedPeers()) await this.#collect(peer)
   }
 
-  async #replace(peer: string, service: string, given: CheckServiceNode[], receivedAtMs: number): Promise<void> {
+  async #replace(peer: string, service: string, given: CheckServiceNode[], receivedAtMs: number): Promise<string> {
     const virtual = this.#claimVirtualIp(peer, service, given)
     const instances = given.map(instance => normalise(instance, peer, virtual?.address)).sort(byNodeAndId)
     const json = instances.map(instance => JSON.stringify(instance))
     const digest = createHash('sha256').update(json.join('\n')).digest('base64')
     const current = this.#tables.importedService(peer, service)
-    if (current?.digest === digest && current.service === service) return
+    if (current?.digest === digest && current.service === service && this.#tables.isWhole(peer, service)) return digest
     const generation = randomBytes(9).toString('base64url')
     const chunks = chunksOf(json, `${peer}/${service}`)
     const puts = chunks.map((value, i): Op => ({ op: 'put', key: keys.importedChunk(peer, service, generation, i), value }))
@@ -94,7 +97,7 @@ export class Imports {
     })
     await this.#tables.reached(revision)
     // Somebody else has claimed the virtual address meanwhile: once more, with the one that counts or the next.
-    if (!ok) await this.#replace(peer, service, given, receivedAtMs)
+    return ok ? digest : this.#replace(peer, service, given, receivedAtMs)
   }
 
   #claimVirtualIp(peer: string, service: string, instances: CheckServiceNode[]): ReturnType<VirtualIps['claim']> | undefined {

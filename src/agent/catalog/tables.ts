@@ -6,7 +6,7 @@
 import type { ConfigEntry, ConfigEntryKind, EntryOf } from '../../mesh/config-entry.ts'
 import type { HealthCheck } from '../../mesh/check.ts'
 import type { Node } from '../../mesh/node.ts'
-import type { Peering, TrustBundle } from '../../mesh/peering.ts'
+import type { StoredPeering, TrustBundle } from '../../mesh/peering.ts'
 import type { PreparedQuery } from '../../mesh/prepared-query.ts'
 import type { CheckServiceNode, NodeService } from '../../mesh/service.ts'
 import type { Session } from '../../mesh/session.ts'
@@ -37,7 +37,7 @@ export class Tables {
   readonly #config = new RecordTable<ConfigEntry>(this.#topics, 'config', { grouped: true })
   readonly #sessions = new RecordTable<Session>(this.#topics, 'session')
   readonly #queries = new RecordTable<PreparedQuery>(this.#topics, 'query')
-  readonly #peerings = new RecordTable<Peering>(this.#topics, 'peering')
+  readonly #peerings = new RecordTable<StoredPeering>(this.#topics, 'peering')
   readonly #trustBundles = new RecordTable<TrustBundle>(this.#topics, 'trust-bundle')
   readonly #virtualIps = new RecordTable<{ address: string }>(this.#topics, 'virtual-ip')
   /** Who holds each virtual address. */
@@ -83,6 +83,11 @@ export class Tables {
   reached(revision: number): Promise<void> {
     if (revision <= this.#revision || this.#closed) return Promise.resolve()
     return new Promise(resolve => this.#awaited.push({ revision, resolve }))
+  }
+
+  /** Resolves when the tables show what the store holds now. */
+  current(): Promise<void> {
+    return this.reached(this.#store.revision)
   }
 
   /** Resolves true when a topic changed after `index`, false at the timeout or an abort. */
@@ -177,15 +182,15 @@ export class Tables {
     return this.#topics.read(value, ...own.topics, ...global.topics)
   }
 
-  peerings(): Reading<Peering[]> {
+  peerings(): Reading<StoredPeering[]> {
     return this.#peerings.list()
   }
 
-  peering(name: string): Reading<Peering | undefined> {
+  peering(name: string): Reading<StoredPeering | undefined> {
     return this.#peerings.get(name)
   }
 
-  peeringById(id: string): Peering | undefined {
+  peeringById(id: string): StoredPeering | undefined {
     return this.#peerings.find(peering => peering.id === id)
   }
 
@@ -204,6 +209,16 @@ export class Tables {
   /** One of them as it stands, for its writer. */
   importedService(peer: string, service: string): ImportedService | undefined {
     return this.#imported.record(peer, service)
+  }
+
+  /** False where chunks of an imported set are missing, or were changed after it was written. */
+  isWhole(peer: string, service: string): boolean {
+    return this.#imported.isWhole(peer, service)
+  }
+
+  /** Every imported set of a peer as it stands, unsorted, for whoever checks them. */
+  importedSets(peer: string): Iterable<{ record: ImportedService; whole: boolean }> {
+    return this.#imported.sets(peer)
   }
 
   /** Peers of which anything imported is left, generations that no longer count included. */

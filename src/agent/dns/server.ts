@@ -6,6 +6,7 @@ import { createSocket, type Socket } from 'node:dgram'
 import { isIP } from 'node:net'
 import { systemClock, type Clock } from '../../lib/clock.ts'
 import { MeshError, messageOf } from '../../lib/errors.ts'
+import type { Freshness } from '../../mesh/freshness.ts'
 import type { Logger } from '../../lib/log.ts'
 import type { Registry } from '../../lib/metrics.ts'
 import type { Tables } from '../catalog/tables.ts'
@@ -25,6 +26,8 @@ export interface DnsDoorOptions {
   tables: Tables
   config: Pick<AgentConfig, 'domain' | 'altDomain' | 'recursors' | 'dnsConfig'>
   datacenter: string
+  /** How old what we hold of a peer's service may be. */
+  freshness: (peer: string, service: string) => Freshness
   logger: Logger
   metrics: Registry
   clock?: Clock
@@ -66,6 +69,7 @@ export async function startDnsDoor(options: DnsDoorOptions): Promise<DnsDoor> {
     datacenter: options.datacenter,
     lookup,
     nowMs: () => clock.nowMs(),
+    freshness: options.freshness,
   })
   const responder = new Responder({ zone, config, recursors, logger })
 

@@ -3,6 +3,7 @@
  * answer points at are left as `chase` for whoever may ask a recursor. Work is bounded by the room that the reply has.
  */
 import { isIP, isIPv4 } from 'node:net'
+import { describeFreshness, type Freshness } from '../../mesh/freshness.ts'
 import type { Node } from '../../mesh/node.ts'
 import type { DnsRecord, SoaRecord } from '../../wire/dns/records.ts'
 import { rcodes, rrTypes, type Rcode } from '../../wire/dns/records.ts'
@@ -50,20 +51,31 @@ interface Budget {
   inner: number
 }
 
+export interface ZoneOptions {
+  config: DnsConfig
+  zones: Zones
+  datacenter: string
+  lookup: Lookup
+  nowMs: () => number
+  freshness: (peer: string, service: string) => Freshness
+}
+
 export class Zone {
   readonly #config: DnsConfig
   readonly #datacenter: string
   readonly #lookup: Lookup
   readonly #nowMs: () => number
+  readonly #freshness: (peer: string, service: string) => Freshness
   readonly #ttls: Map<string, number>
   readonly #ttlPrefixes: [string, number][]
   readonly zones: Zones
 
-  constructor(options: { config: DnsConfig; zones: Zones; datacenter: string; lookup: Lookup; nowMs: () => number }) {
+  constructor(options: ZoneOptions) {
     this.#config = options.config
     this.#datacenter = options.datacenter
     this.#lookup = options.lookup
     this.#nowMs = options.nowMs
+    this.#freshness = options.freshness
     this.zones = options.zones
     const ttls = Object.entries(options.config.serviceTtlMs).map(([name, ms]): [string, number] => [name.toLowerCase(), seconds(ms)])
     this.#ttls = new Map(ttls)
@@ -142,8 +154,15 @@ export class Zone {
     const instances = this.#lookup.instances(form)
     const found = question.type === rrTypes.srv ? this.#srvRecords(instances, context) : this.#hostRecords(instances, context)
     if (!found) return this.nameError(match)
+    if (question.type === rrTypes.txt && context.peer !== '') this.#addFreshness(form.service, context)
     if (context.out.answer.length === 0) context.out.authority.push(this.#soa(match))
     return context.out
+  }
+
+  /** isthmus's own: a TXT query for an imported service tells its age too, before the addresses and never cached. */
+  #addFreshness(service: string, { question, peer, out }: ServiceContext): void {
+    const text = `isthmus-freshness=${describeFreshness(this.#freshness(peer, service))}`
+    out.answer.unshift({ type: 'TXT', name: question.name, ttl: 0, text })
   }
 
   /** Addresses of instances, each once; an alias only where there is no address, and only one. False when there was no instance at all. */

@@ -47,9 +47,9 @@ const retryMs = 5000
 export async function startGrpcDoor(options: GrpcDoorOptions): Promise<GrpcDoor> {
   const { address, port, plaintext, ca, peerings, logger, clock = systemClock } = options
   const grpc = new Server({
-    'grpc.max_receive_message_length': messageLimits.acceptor,
-    // A real dialer takes no more; sessions check before they send (5.6).
-    'grpc.max_send_message_length': messageLimits.dialer,
+    'grpc.max_receive_message_length': messageLimits.received,
+    // Sessions check before they send.
+    'grpc.max_send_message_length': messageLimits.sent,
     'grpc.max_concurrent_streams': maxStreams,
     'grpc.keepalive_time_ms': 30_000,
     'grpc.keepalive_timeout_ms': 20_000,

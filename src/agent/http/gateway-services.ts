@@ -28,7 +28,13 @@ export interface GatewayService {
 export function gatewayServices(tables: Tables, gateway: string, noting: Noting): GatewayService[] {
   const rows = [...ingressRows(tables, gateway, noting), ...terminatingRows(tables, gateway, noting)]
   const named = new Set(rows.filter(row => row.service !== '*').map(row => row.service))
-  const all = rows.flatMap(row => (row.service === '*' ? ordinary(tables, row, noting).filter(name => !named.has(name)).map(of(row)) : [row]))
+  const all = rows.flatMap(row =>
+    row.service === '*'
+      ? ordinary(tables, row, noting)
+          .filter(name => !named.has(name))
+          .map(of(row))
+      : [row],
+  )
   return all.sort((a, b) => compareText(a.service, b.service) || a.port - b.port)
 }
 

@@ -1,11 +1,13 @@
 /** /v1/health (spec/http-api.md 5): instances with their nodes and checks; with ?peer= those that a peer exports to us, and no others. */
 import { encode } from '../../lib/shape.ts'
 import { HealthCheck } from '../../mesh/check.ts'
+import { Freshness } from '../../mesh/freshness.ts'
 import { CheckServiceNode } from '../../mesh/service.ts'
+import { sidecarSuffix } from '../../wire/peer-stream.ts'
 import type { Reading, Tables } from '../catalog/tables.ts'
 import { hasNodeMeta, hasTags, readHeaders } from './answers.ts'
 import { blockingRead, waitParams } from './blocking.ts'
-import { writeInstances } from './encoding.ts'
+import { encodeInstance, writeInstances } from './encoding.ts'
 import { badRequest } from './errors.ts'
 import { applyFilter } from './filter.ts'
 import { json, metaHeaders, type Reply, written } from './reply.ts'
@@ -28,7 +30,11 @@ function isStreaming(query: Query, cached: boolean): boolean {
   return (waitParams(query).index > 0 || cached) && !query.has('near') && !query.has('merge-central-config')
 }
 
-function instanceList(read: (tables: Tables, name: string, peer: string) => Reading<CheckServiceNode[]>): (call: Call) => Promise<Reply> {
+/** `setOf`: what the instances of a peer are replicated as (spec/peering-wire.md 7.4). */
+function instanceList(
+  read: (tables: Tables, name: string, peer: string) => Reading<CheckServiceNode[]>,
+  setOf: (name: string) => string,
+): (call: Call) => Promise<Reply> {
   return async call => {
     if (call.rest === '') throw badRequest('Missing service name')
     const passing = onlyPassing(call.query)
@@ -48,7 +54,14 @@ function instanceList(read: (tables: Tables, name: string, peer: string) => Read
       backend: streaming ? 'streaming' : 'blocking-query',
       cached: call.read.cached,
     })
-    return written(writeInstances(applyFilter(call.query, CheckServiceNode, selected)), headers)
+    const found = applyFilter(call.query, CheckServiceNode, selected)
+    if (peer === '') return written(writeInstances(found), headers)
+    // isthmus's own: how old what a peer told us may be, as of this answer. Ages wake no blocking query.
+    const freshness = encode(Freshness, call.agent.peerings.freshness(peer, setOf(call.rest)))
+    return json(
+      found.map(each => ({ ...(encodeInstance(each) as object), Freshness: freshness })),
+      headers,
+    )
   }
 }
 
@@ -80,8 +93,10 @@ function isSame(a: string, b: string): boolean {
 }
 
 /** Instances of the ingress gateways that expose a service: of its own cluster, as gateways are. */
-const ingress = instanceList((tables, name, peer) =>
-  noted(noting => (peer === '' ? ingressGateways(tables, name, noting).flatMap(gateway => noting.note(tables.instances(gateway))) : [])),
+const ingress = instanceList(
+  (tables, name, peer) =>
+    noted(noting => (peer === '' ? ingressGateways(tables, name, noting).flatMap(gateway => noting.note(tables.instances(gateway))) : [])),
+  name => name,
 )
 
 export const healthRoutes: Route[] = [
@@ -90,14 +105,20 @@ export const healthRoutes: Route[] = [
     path: '/v1/health/service/*',
     takes: ['index', 'wait', 'peer', 'tag', 'passing', 'near', 'node-meta', 'filter', 'cached'],
     what: 'instances of a service with their checks; ?peer= for those of a peer',
-    handler: instanceList((tables, name, peer) => tables.instances(name, peer)),
+    handler: instanceList(
+      (tables, name, peer) => tables.instances(name, peer),
+      name => name,
+    ),
   },
   {
     method: 'GET',
     path: '/v1/health/connect/*',
     takes: ['index', 'wait', 'peer', 'tag', 'passing', 'near', 'node-meta', 'filter', 'cached'],
     what: 'what reaches a service over the mesh, with checks; ?peer= for the gateways of a peer',
-    handler: instanceList((tables, name, peer) => tables.connectInstances(name, peer)),
+    handler: instanceList(
+      (tables, name, peer) => tables.connectInstances(name, peer),
+      name => `${name}${sidecarSuffix}`,
+    ),
   },
   {
     method: 'GET',

@@ -13,6 +13,7 @@ import type {
   ReplicationMessage,
   ReplicationMessage_Open,
 } from '../../wire/gen/peerstream.ts'
+import { isMarked } from '../../wire/freshness.ts'
 import { grpcCodes, terminated } from '../../wire/peer-stream.ts'
 import type { Link, StreamHandler } from './driver.ts'
 import type { PeeringRecords } from './records.ts'
@@ -127,7 +128,7 @@ export class Acceptor implements PeerStreamHandlers {
     if (state === 'DELETING' || state === 'TERMINATED') stream.close(deleted(peering.id))
     if (stream.finished) return
     const handler = begin(peering, stream, anew)
-    handler.open()
+    handler.open(payload?.$case === 'open' && isMarked(payload.value))
     stream.serve(handler)
   }
 

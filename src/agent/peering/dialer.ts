@@ -1,6 +1,7 @@
 /**
- * The dialling end: one stream, made anew whenever it ends. A new connection for every attempt, the next address each time; the wait grows with failures and starts again after a stream that lived
- * (spec/peering-wire.md 2, 4, 6). No client certificate; the server is verified by the name in the token, whatever the address.
+ * The dialling end: one stream, made anew whenever it ends. A new connection for every attempt, the next address each time; the
+ * wait grows with failures and starts again after a stream that lived (spec/peering-wire.md 2, 4, 6). No client certificate; the
+ * server is verified by the name in the token, whatever the address. An address that takes the call and says nothing holds up nobody.
  */
 import { Client, credentials, Metadata, type ClientDuplexStream } from '@grpc/grpc-js'
 import { Backoff } from '../../lib/backoff.ts'
@@ -25,8 +26,8 @@ export function connect({ address, serverName, caPems }: Target): Client {
   return new Client(address, secure ? credentials.createSsl(Buffer.from(caPems.join('\n'))) : credentials.createInsecure(), {
     ...(secure && { 'grpc.ssl_target_name_override': serverName }),
     ...(serverName !== '' && { 'grpc.default_authority': serverName }),
-    'grpc.max_receive_message_length': messageLimits.dialer,
-    'grpc.max_send_message_length': messageLimits.dialer,
+    'grpc.max_receive_message_length': messageLimits.received,
+    'grpc.max_send_message_length': messageLimits.sent,
     // Servers punish clients that ping more often than every 15 s (2).
     'grpc.keepalive_time_ms': 30_000,
     'grpc.keepalive_timeout_ms': 10_000,
@@ -61,10 +62,15 @@ const waits = {
 } as const
 type WaitKind = keyof typeof waits
 
+/** From dialling to the first message. An acceptor subscribes at once; who is silent is no server, or one that hangs. */
+const answerMs = 10_000
+
 export class Dialer {
   readonly #options: DialerOptions
   readonly #backoffs: Record<WaitKind, Backoff>
   #attempt = 0
+  /** What the attempts went round: with other addresses the first one's turn is next (6.1). */
+  #ring = ''
   #timer: Timer | undefined
   #current: { link: Link; ended: Promise<void> } | undefined
   #stopped = false
@@ -95,6 +101,9 @@ export class Dialer {
 
   #dial(): void {
     const targets = this.#options.targets()
+    const ring = targets.map(each => each.address).join(' ')
+    if (ring !== this.#ring) this.#attempt = 0
+    this.#ring = ring
     const target = targets[this.#attempt % Math.max(1, targets.length)]
     this.#attempt += 1
     if (!target) {
@@ -102,7 +111,8 @@ export class Dialer {
       this.#again('ordinary')
       return
     }
-    const { link, ended } = openStream(target, this.#options.begin, failure => this.#over(target, failure))
+    const { begin, clock } = this.#options
+    const { link, ended } = openStream(target, begin, clock, failure => this.#over(target, failure))
     this.#current = { link, ended }
   }
 
@@ -135,6 +145,7 @@ function waitKind({ code, message }: Status): WaitKind {
 function openStream(
   target: Target,
   begin: (link: Link) => StreamHandler,
+  clock: Clock,
   over: (end: { status: Status; lived: boolean }) => void,
 ): { link: Link; ended: Promise<void> } {
   const client = connect(target)
@@ -147,6 +158,11 @@ function openStream(
   )
   let lived = false
   let finished = false
+  let silent = false
+  const patience = clock.after(answerMs, () => {
+    silent = true
+    call.cancel()
+  })
   const link: Link = {
     send: (message, taken) => {
       if (!finished && !call.writableEnded) call.write(message, () => taken())
@@ -160,14 +176,18 @@ function openStream(
   const ended = new Promise<void>(resolve => {
     call.on('data', (message: ReplicationMessage) => {
       lived = true
+      patience.cancel()
       handler.receive(message)
     })
     // Every call ends with exactly one status; 'error' repeats a bad one and must have a listener.
     call.on('error', () => undefined)
     call.on('status', ({ code, details }) => {
       finished = true
+      patience.cancel()
       client.close()
-      const status: Status = { code, message: details }
+      const status: Status = silent
+        ? { code: grpcCodes.unavailable, message: `no answer within ${answerMs / 1000} s` }
+        : { code, message: details }
       handler.ended(status.code === grpcCodes.ok ? undefined : status)
       resolve()
       over({ status, lived })

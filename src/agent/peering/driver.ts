@@ -7,6 +7,7 @@ import type { Clock, Timer } from '../../lib/clock.ts'
 import { messageOf } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
 import type { ReplicationMessage } from '../../wire/gen/peerstream.ts'
+import { readHeartbeat } from '../../wire/freshness.ts'
 import { grpcCodes } from '../../wire/peer-stream.ts'
 import type { Tables } from '../catalog/tables.ts'
 import type { Exporter } from './exporter.ts'
@@ -26,7 +27,8 @@ export interface Link {
 
 /** What the session's side of a stream takes from the transport. */
 export interface StreamHandler {
-  open(): void
+  /** `marked`: what was accepted is an Open with the mark of wire/freshness.ts. */
+  open(marked?: boolean): void
   receive(message: ReplicationMessage): void
   ended(error: Status | undefined): void
 }
@@ -50,6 +52,8 @@ export interface DriverOptions {
 /** Beyond this many things, or bytes, that wait for the store or for the transport, reading pauses. */
 const maxWaiting = 256
 const maxWaitingBytes = 16 * 1024 * 1024
+/** It looks at everything that was imported. */
+const auditSpacingMs = 500
 /** Lines of the log that one stream may cause in a while: a peer that lies in every message must not fill a disk. */
 const maxNotices = 20
 const noticeWindowMs = 10_000
@@ -65,6 +69,7 @@ export class SessionDriver {
   #untaken = 0
   #paused = false
   #lastHeardMs: number
+  #auditedMs = -Infinity
   #notices = { sinceMs: -Infinity, count: 0 }
 
   constructor(options: DriverOptions) {
@@ -83,8 +88,8 @@ export class SessionDriver {
   }
 
   /** Begins; `link` is up. */
-  open(): void {
-    this.dispatch({ type: 'opened' })
+  open(marked = false): void {
+    this.dispatch({ type: 'opened', marked })
     this.#offer()
     this.#subscription = this.#options.tables.subscribe(
       () => this.#topics,
@@ -94,7 +99,16 @@ export class SessionDriver {
 
   receive(message: ReplicationMessage): void {
     this.#lastHeardMs = this.#options.clock.monotonicMs()
+    if (readHeartbeat(message)?.digest) this.#audit()
     this.dispatch({ type: 'message', message })
+  }
+
+  /** A digest is compared with what is in the store, not with what was put there; of a peer that sends many, now and then. */
+  #audit(): void {
+    const { clock, importer } = this.#options
+    if (clock.monotonicMs() - this.#auditedMs < auditSpacingMs) return
+    this.#auditedMs = clock.monotonicMs()
+    this.dispatch({ type: 'audited', ...importer.audit() })
   }
 
   dispatch(event: Event): void {
@@ -144,6 +158,9 @@ export class SessionDriver {
       case 'store':
         void importer.apply(effect.change).then(error => this.dispatch({ type: 'stored', ticket: effect.ticket, error }))
         break
+      case 'look':
+        this.#look().catch(error => this.#fail(error))
+        break
       case 'terminated':
         this.#options.onTerminated()
         break
@@ -185,6 +202,16 @@ export class SessionDriver {
     } catch (error) {
       this.#fail(error)
     }
+  }
+
+  /** Reads the offer from tables that have caught up with the store. */
+  async #look(): Promise<void> {
+    const { tables, exporter } = this.#options
+    await tables.current()
+    if (this.#state.phase === 'closed') return
+    const { offer, topics } = exporter.read()
+    this.#topics = topics
+    this.dispatch({ type: 'looked', offer })
   }
 
   /** Sets the timer and the tap to what the state asks for. */

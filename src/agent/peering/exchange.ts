@@ -37,9 +37,14 @@ export function readToken(text: string, own: { ownServerName: string; allowPlain
   return token
 }
 
+/** Where a token says that its cluster is dialled. */
+export function dialledAddresses({ manualServerAddresses: manual, serverAddresses }: PeeringToken): string[] {
+  return manual.length > 0 ? manual : serverAddresses
+}
+
 /** The secret of the stream. Goes through our own gateways first where peering passes them, then to the addresses themselves (11). */
 export async function spendToken(token: PeeringToken, gateways: readonly string[], clock: Clock): Promise<string> {
-  const addresses = token.manualServerAddresses.length > 0 ? token.manualServerAddresses : token.serverAddresses
+  const addresses = dialledAddresses(token)
   const targets = (list: readonly string[]): Target[] => list.map(address => ({ address, serverName: token.serverName, caPems: token.ca }))
   let result: Exchange | undefined
   if (gateways.length > 0) result = await exchangeWithRetries(targets(gateways), token, clock)

@@ -38,7 +38,7 @@ interface Row {
   protocol: string
   /** Whom its callers may meet besides itself: the service that its chain passes them on to. */
   others: readonly string[]
-  plain: Offered
+  plain: CheckServiceNode[]
 }
 
 export class Exporter {
@@ -80,15 +80,25 @@ export class Exporter {
     const names = exportedNames(tables, peer, note, name => row(name).ordinary)
     const gatewayReading = tables.gateways()
     const gateways = note(gatewayReading)
+    const sharedIds = sharedIdsOf([...names.map(name => row(name).plain), gateways])
+    /** Those among them that these instances have. */
+    const sharedBy = (instances: readonly CheckServiceNode[]) =>
+      sharedIds.size === 0 ? '' : instances.flatMap(({ node }) => (sharedIds.has(node.id) ? node.id : [])).join()
     const services = new Map<string, Offered>()
     for (const name of names) {
       const { mesh, protocol, others } = row(name)
       if (!mesh) continue
-      const encode = () => encodeNodes(this.#synthetic(name, row(name), gateways))
-      services.set(name + sidecarSuffix, make(`synthetic ${name}`, [gatewayReading.index, protocol, ...others].join(' '), encode))
+      const encode = () => encodeNodes(this.#synthetic(name, row(name), gateways, sharedIds))
+      const version = [gatewayReading.index, protocol, sharedBy(gateways), ...others].join(' ')
+      services.set(name + sidecarSuffix, make(`synthetic ${name}`, version, encode))
     }
     // A service that is really called `x-sidecar-proxy` would contradict the synthetic one; a real exporter lets it (7.2).
-    for (const name of names) if (!services.has(name)) services.set(name, row(name).plain)
+    for (const name of names) {
+      if (services.has(name)) continue
+      const { plain, index } = row(name)
+      const encode = () => encodeNodes(plain.map(each => toWire(each, sharedIds)))
+      services.set(name, make(`plain ${name}`, `${index} ${sharedBy(plain)}`, encode))
+    }
     const rootReading = ca.roots()
     const { roots } = note(rootReading)
     const offer: Offer = {
@@ -119,18 +129,23 @@ export class Exporter {
       mesh: connect.value.length > 0 || (compiled !== undefined && compiled.default !== true),
       protocol: compiled?.protocol ?? 'tcp',
       others: target === undefined || target.service === name ? [] : [target.service],
-      plain: offeredOf(encodeNodes(plain.map(toWire))),
+      plain,
     }
   }
 
   /** One instance for each of our mesh gateways, in their order, with their address and their health (7.4). */
-  #synthetic(name: string, { protocol, others }: Row, gateways: readonly CheckServiceNode[]): WireInstance[] {
+  #synthetic(
+    name: string,
+    { protocol, others }: Row,
+    gateways: readonly CheckServiceNode[],
+    sharedIds: ReadonlySet<string>,
+  ): WireInstance[] {
     const { ca, datacenter, peer } = this.#options
     return gateways.map((gateway, i) => {
       const id = `${name}${sidecarSuffix}-instance-${i}`
       const { node, service } = gateway
       return WireInstance.fromPartial({
-        Node: nodeToWire(gateway),
+        Node: nodeToWire(gateway, sharedIds),
         Service: {
           Kind: 'connect-proxy',
           ID: id,
@@ -159,6 +174,21 @@ export class Exporter {
       })
     })
   }
+}
+
+/** Ids that more than one of the nodes has that the peer is told of. */
+function sharedIdsOf(sets: readonly (readonly CheckServiceNode[])[]): Set<string> {
+  const owners = new Map<string, string>()
+  const shared = new Set<string>()
+  for (const instances of sets) {
+    for (const { node } of instances) {
+      if (node.id === '') continue
+      const owner = owners.get(node.id) ?? node.node
+      owners.set(node.id, owner)
+      if (owner !== node.node) shared.add(node.id)
+    }
+  }
+  return shared
 }
 
 function encodeNodes(nodes: WireInstance[]): Uint8Array {

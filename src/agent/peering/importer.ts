@@ -6,10 +6,10 @@ import { X509Certificate } from 'node:crypto'
 import type { Clock } from '../../lib/clock.ts'
 import { messageOf } from '../../lib/errors.ts'
 import { isHostPort } from '../../mesh/peering-token.ts'
-import { sidecarSuffix } from '../../wire/peer-stream.ts'
 import type { Catalog } from '../catalog/catalog.ts'
 import type { Tables } from '../catalog/tables.ts'
 import { clip, type Change } from './intake.ts'
+import { foldId, keptBy } from './ledger.ts'
 import type { PeeringRecords } from './records.ts'
 import { maxNameLength } from './replica.ts'
 
@@ -42,6 +42,8 @@ export class Importer {
   readonly #held = new Map<string, { instances: number; bytes: number }>()
   #instances = 0
   #bytes = 0
+  /** By folded name: the digest under which each set was stored by this process. */
+  readonly #digests = new Map<string, string>()
   readonly #busy = new Set<Promise<unknown>>()
   #closed = false
   /** Set by a new token: its first bundle is a new pin. */
@@ -63,6 +65,20 @@ export class Importer {
     const error = await work
     this.#busy.delete(work)
     return error
+  }
+
+  /** What lies in the store of this peer, and what of it is not as it was put there. To be asked only while nothing is being stored. */
+  audit(): { altered: string[]; held: string[] } {
+    const held = new Set<string>()
+    const altered: string[] = []
+    for (const { record, whole } of this.#options.tables.importedSets(this.#options.peer)) {
+      const name = foldId(record.service)
+      const digest = this.#digests.get(name)
+      held.add(name)
+      if (digest !== undefined && (digest !== record.digest || !whole)) altered.push(name)
+    }
+    for (const name of this.#digests.keys()) if (!held.has(name)) altered.push(name)
+    return { altered, held: [...held] }
   }
 
   /** From now on nothing is stored; resolves when what was under way is done. */
@@ -92,7 +108,9 @@ export class Importer {
     const before = this.#held.get(name.toLowerCase()) ?? { instances: 0, bytes: 0 }
     this.#hold(name, Math.max(before.instances, instances.length), Math.max(before.bytes, bytes))
     try {
-      await catalog.replaceImported(peer, name, instances, clock.nowMs())
+      const digest = await catalog.replaceImported(peer, name, instances, clock.nowMs())
+      if (digest === undefined) this.#digests.delete(foldId(name))
+      else this.#digests.set(foldId(name), digest)
     } catch (error) {
       this.#hold(name, before.instances, before.bytes)
       throw error
@@ -107,12 +125,9 @@ export class Importer {
       return `${names.length} services are more than the ${this.#limits.services} that a peer may export`
     const long = names.find(name => name.length > maxNameLength)
     if (long !== undefined) return `"${clip(long)}" is longer than the name of a service may be`
-    const listed = new Set(names.map(name => name.toLowerCase()))
-    const keep = (service: string): boolean => {
-      const name = service.toLowerCase()
-      return listed.has(name) || (name.endsWith(sidecarSuffix) && listed.has(name.slice(0, -sidecarSuffix.length)))
-    }
+    const keep = keptBy(names)
     await catalog.sweepImported(peer, keep)
+    for (const name of this.#digests.keys()) if (!keep(name)) this.#digests.delete(name)
     for (const service of this.#held.keys()) if (!keep(service)) this.#hold(service, 0, 0)
     return undefined
   }

@@ -3,6 +3,7 @@
  * then queues what is good until it is stored. An answer leaves only after that. Of one resource the newest waits alone, so the
  * queue is never longer than the peer has resources; a list waits for everything before it, because it sweeps.
  */
+import type { Evidence } from '../../mesh/freshness.ts'
 import type { CheckServiceNode } from '../../mesh/service.ts'
 import { Operation, ExportedService, ExportedServiceList, type ReplicationMessage_Response } from '../../wire/gen/peerstream.ts'
 import { PeeringServerAddresses, PeeringTrustBundle } from '../../wire/gen/peering.ts'
@@ -18,7 +19,7 @@ export type Change =
   | { kind: 'bundle'; trustDomain: string; rootPems: string[]; exportedPartition: string }
   | { kind: 'addresses'; addresses: string[] }
 
-interface Item {
+export interface Item {
   change: Change
   key: string
   url: string
@@ -26,6 +27,16 @@ interface Item {
   /** As it came. */
   bytes: number
   nonces: string[]
+  /** What it is worth as evidence once it is stored. */
+  proof?: Proof
+}
+
+export interface Proof {
+  hash: Buffer
+  takenMs: number
+  evidence: Evidence
+  /** It was asked for, and is not what we held. */
+  repairs: boolean
 }
 
 export interface Intake {
@@ -82,8 +93,7 @@ export function judge(response: ReplicationMessage_Response, role: 'acceptor' | 
     return failed(`failed to unmarshal resource: ${reason}`)
   }
   if (!read.ok) return failed(read.message)
-  const key = read.value.kind === 'service' ? `service ${id.toLowerCase()}` : read.value.kind
-  return { ok: true, item: { change: read.value, key, url, id, bytes: resource.value.length, nonces: [nonce] } }
+  return { ok: true, item: { change: read.value, key: keyOf(read.value), url, id, bytes: resource.value.length, nonces: [nonce] } }
 }
 
 function readResource(url: string, id: string, value: Buffer, role: 'acceptor' | 'dialer', peerName: string): Read<Change> {
@@ -130,7 +140,19 @@ function upsertError(url: string, id: string, message: string): string {
 export function enqueue(intake: Intake, item: Item): void {
   const older = intake.waiting.get(item.key)
   intake.waiting.delete(item.key)
-  intake.waiting.set(item.key, older ? { ...item, nonces: [...older.nonces, ...item.nonces].slice(-owedAnswers) } : item)
+  if (older) item.nonces = [...older.nonces, ...item.nonces].slice(-owedAnswers)
+  if (older?.proof?.repairs && item.proof) item.proof.repairs = true
+  intake.waiting.set(item.key, item)
+}
+
+/** What is held of a name that the peer does not have: to be deleted. Nobody is answered. */
+export function excess(id: string): Item {
+  const change: Change = { kind: 'service', name: id, instances: [], bytes: 0 }
+  return { change, key: keyOf(change), url: typeUrls.service, id, bytes: 0, nonces: [] }
+}
+
+function keyOf(change: Change): string {
+  return change.kind === 'service' ? `service ${change.name.toLowerCase()}` : change.kind
 }
 
 /** Takes from the queue what may be stored now. */
@@ -154,7 +176,7 @@ export function finish(
   intake: Intake,
   ticket: number,
   error: string | undefined,
-): { change: Change; url: string; id: string; answers: ReplicationMessage[] } | undefined {
+): { item: Item; answers: ReplicationMessage[] } | undefined {
   const item = intake.running.get(ticket)
   if (!item) return undefined
   intake.running.delete(ticket)
@@ -163,5 +185,5 @@ export function finish(
       ? acknowledgement(item.url, nonce)
       : refusal(item.url, nonce, grpcCodes.internal, upsertError(item.url, item.id, error)),
   )
-  return { change: item.change, url: item.url, id: item.id, answers }
+  return { item, answers }
 }

@@ -4,6 +4,7 @@
  */
 import type { Clock } from '../../lib/clock.ts'
 import type { Logger } from '../../lib/log.ts'
+import { freshnessLimits } from '../../mesh/freshness.ts'
 import type { Peering, PeeringState, StreamStatus } from '../../mesh/peering.ts'
 import type { Tables } from '../catalog/tables.ts'
 import { Dialer, type Target } from './dialer.ts'
@@ -85,7 +86,7 @@ export class LivePeering {
     })
     this.#driver = driver
     return {
-      open: () => driver.open(),
+      open: marked => driver.open(marked),
       receive: message => driver.receive(message),
       ended: error => driver.dispatch(error ? { type: 'ended', error } : { type: 'ended' }),
     }
@@ -123,11 +124,12 @@ export class LivePeering {
     return this.#driver?.status ?? this.#last
   }
 
-  /** What a reader sees in place of the stored state (9). Hearing nothing is not being active. */
+  /** What a reader sees in place of the stored state (9). Hearing nothing is not being active, from the first moment or any more. */
   stateOf(peering: Peering): PeeringState {
     if (peering.state === 'DELETING' || peering.state === 'TERMINATED' || this.#closed) return peering.state
     const driver = this.#driver
     if (!driver) return this.#last?.error ? 'FAILING' : peering.state
+    if (driver.silentMs > freshnessLimits.silentMs) return 'FAILING'
     const tooSoon = this.#options.clock.monotonicMs() - this.#establishedAtMs < establishingMs
     if (driver.status.alive && !tooSoon) return 'ACTIVE'
     return this.#last?.error && !tooSoon ? 'FAILING' : peering.state

@@ -1,6 +1,11 @@
-/** What the peerings count. The only label is the local name of a peer, which operators choose; nothing a peer says becomes one. */
-import { Gauge, type Registry } from '../../lib/metrics.ts'
-import { peeringStates, type PeeringState } from '../../mesh/peering.ts'
+/**
+ * What the peerings count. The labels are the local name of a peer, which operators choose, and a state out of a closed list;
+ * nothing a peer says becomes one, so that imported services are told of by number and by the oldest among them.
+ */
+import { Counter, Gauge, type Registry } from '../../lib/metrics.ts'
+import { freshnessStates } from '../../mesh/freshness.ts'
+import { peeringStates, type PeeringFreshness, type PeeringState } from '../../mesh/peering.ts'
+import type { ImportedAges } from './ages.ts'
 import type { SessionStatus } from './session.ts'
 
 /** A peering as the metrics see it. */
@@ -9,6 +14,9 @@ export interface PeeringCondition {
   state: PeeringState
   silentMs: number | undefined
   status: SessionStatus | undefined
+  freshness: PeeringFreshness | undefined
+  /** Looks at every imported service. */
+  imported: () => ImportedAges
 }
 
 /** Gauges that are read when somebody scrapes. */
@@ -59,4 +67,56 @@ export function peeringMetrics(registry: Registry, read: () => PeeringCondition[
   gauge('isthmus_peering_last_heartbeat_seconds', 'When the peer last sent a heartbeat, in seconds since the epoch.', seen =>
     seen.status?.lastHeartbeatMs === undefined ? undefined : seen.status.lastHeartbeatMs / 1000,
   )
+  freshnessMetrics(registry, read, gauge)
+}
+
+type OfPeer = (name: string, help: string, value: (seen: PeeringCondition) => number | undefined) => void
+
+/** An age that is not known is +Inf: no alert on an age may miss it. */
+function freshnessMetrics(registry: Registry, read: () => PeeringCondition[], gauge: OfPeer): void {
+  gauge(
+    'isthmus_peering_freshness_state',
+    'Of everything that the peer exports to us: 0 FRESH, 1 STALE, 2 FROZEN.',
+    seen => seen.freshness && freshnessStates.indexOf(seen.freshness.state),
+  )
+  gauge(
+    'isthmus_peering_confirmed_age_seconds',
+    'Time since everything that the peer exports to us was last confirmed; +Inf when it never was in this process.',
+    seen => seen.freshness && (seen.freshness.ageMs ?? Infinity) / 1000,
+  )
+  gauge(
+    'isthmus_peering_imported_oldest_age_seconds',
+    'Time since the imported service that was confirmed longest ago was confirmed; +Inf when one never was in this process.',
+    seen => seen.imported().oldestMs / 1000,
+  )
+  void new Gauge({
+    name: 'isthmus_peering_imported_services_by_freshness',
+    help: 'Imported services by the state of their freshness.',
+    labelNames: ['peer', 'state'] as const,
+    registers: [registry],
+    collect() {
+      this.reset()
+      for (const { name, imported } of read()) {
+        const { count } = imported()
+        for (const state of freshnessStates) this.set({ peer: name, state }, count[state])
+      }
+    },
+  })
+  const counter = (name: string, help: string, value: (freshness: PeeringFreshness) => number) =>
+    new Counter({
+      name,
+      help,
+      labelNames: ['peer'] as const,
+      registers: [registry],
+      collect() {
+        this.reset()
+        for (const seen of read()) this.inc({ peer: seen.name }, seen.freshness ? value(seen.freshness) : 0)
+      },
+    })
+  counter(
+    'isthmus_peering_repairs_total',
+    'Imported resources that were not what the peer exports and were put right.',
+    seen => seen.repairs,
+  )
+  counter('isthmus_peering_disagreements_total', 'Digests of the peer that disagreed with what was held.', seen => seen.disagreements)
 }

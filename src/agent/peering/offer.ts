@@ -3,8 +3,19 @@
  * queue: a resource that changes while the stream is full is sent once, in its latest state, when there is room again; identical
  * content is not sent twice on one stream (spec/peering-wire.md 7.5).
  */
-import { formatNonce, isTypeUrl, resourceIds, sidecarSuffix, typeUrls, upsert, type TypeUrl } from '../../wire/peer-stream.ts'
+import {
+  formatNonce,
+  isTypeUrl,
+  messageLimits,
+  resourceIds,
+  sidecarSuffix,
+  typeUrls,
+  upsert,
+  type TypeUrl,
+} from '../../wire/peer-stream.ts'
 import type { ReplicationMessage } from '../../wire/gen/peerstream.ts'
+import { serviceSlots, slots } from '../../wire/freshness.ts'
+import { applyList, idsIn, keptBy, newLedger, note, type Ledger } from './ledger.ts'
 
 /** One resource, encoded; `digest` stands for its content. */
 export interface Offered {
@@ -36,6 +47,8 @@ export interface Outbox {
   offer: Offer | undefined
   /** Digest of what was last sent, by type and id. */
   sent: Map<string, string>
+  /** What the other side was told, for digests. */
+  ledger: Ledger
   nonce: number
   /** Bytes handed over and not yet taken by the transport. */
   unsentBytes: number
@@ -44,14 +57,13 @@ export interface Outbox {
 
 /** While this much is on its way nothing further is handed over. */
 const highWaterBytes = 1024 * 1024
-/** A real peer sends and receives at most this (5.6), in both roles; what comes after is the room for everything but the value. */
-const maxMessageBytes = 8 * 1024 * 1024
+/** Room in a message for everything but the value. */
 const envelopeBytes = 512
 
 const nothing = new Uint8Array(0)
 
 export function newOutbox(): Outbox {
-  return { subscribed: new Set(), offer: undefined, sent: new Map(), nonce: 0, unsentBytes: 0, oversized: new Map() }
+  return { subscribed: new Set(), offer: undefined, sent: new Map(), ledger: newLedger(), nonce: 0, unsentBytes: 0, oversized: new Map() }
 }
 
 export function oversizedOf(outbox: Outbox): Oversized[] {
@@ -78,13 +90,16 @@ export function subscribe(
   return 'subscribed'
 }
 
-/** Messages that are due now. `listSent` is set when the list of names is among them. */
-export function flush(outbox: Outbox): { messages: ReplicationMessage[]; listSent: boolean } {
+/**
+ * Messages that are due now. `listSent` is set when the list of names is among them, `complete` when with them the other side has
+ * been sent everything that it may know.
+ */
+export function flush(outbox: Outbox): { messages: ReplicationMessage[]; listSent: boolean; complete: boolean } {
   const messages: ReplicationMessage[] = []
   const { offer, subscribed } = outbox
   const put = (url: TypeUrl, id: string, offered: Offered): boolean => {
     const key = `${url} ${id}`
-    const fits = offered.value.length + 2 * url.length + id.length + envelopeBytes <= maxMessageBytes
+    const fits = offered.value.length + 2 * url.length + id.length + envelopeBytes <= messageLimits.sent
     const digest = fits ? offered.digest : `oversized ${offered.digest}`
     if (outbox.sent.get(key) === digest) return true
     if (outbox.unsentBytes >= highWaterBytes) return false
@@ -97,23 +112,41 @@ export function flush(outbox: Outbox): { messages: ReplicationMessage[]; listSen
     outbox.nonce += 1
     outbox.unsentBytes += value.length + 2 * url.length + id.length
     messages.push(upsert(url, id, formatNonce(outbox.nonce), value))
+    note(outbox.ledger, url, id, value)
+    if (url === typeUrls.list) applyList(outbox.ledger, keptBy(offer!.names))
     return true
   }
   let listSent = false
-  if (!offer) return { messages, listSent }
-  if (subscribed.has(typeUrls.bundle) && offer.bundle) put(typeUrls.bundle, resourceIds.bundle, offer.bundle)
-  if (subscribed.has(typeUrls.addresses) && offer.addresses) put(typeUrls.addresses, resourceIds.addresses, offer.addresses)
+  let complete = false
+  if (!offer) return { messages, listSent, complete }
+  const others =
+    (!subscribed.has(typeUrls.bundle) || !offer.bundle || put(typeUrls.bundle, resourceIds.bundle, offer.bundle)) &&
+    (!subscribed.has(typeUrls.addresses) || !offer.addresses || put(typeUrls.addresses, resourceIds.addresses, offer.addresses))
   if (subscribed.has(typeUrls.service)) {
     const before = outbox.sent.get(`${typeUrls.list} ${resourceIds.list}`)
     // What goes away goes before the list says so (7.5).
-    const complete =
+    complete =
       retract(outbox, offer, put) &&
       put(typeUrls.list, resourceIds.list, offer.list) &&
       Array.from(offer.services).every(([id, offered]) => put(typeUrls.service, id, offered))
     listSent = outbox.sent.get(`${typeUrls.list} ${resourceIds.list}`) !== before
-    if (!complete) return { messages, listSent }
   }
-  return { messages, listSent }
+  return { messages, listSent, complete: complete && others }
+}
+
+/** The other side holds something else in these slots than it was told: what is in them is sent again, deletions too. */
+export function sendAgain(outbox: Outbox, wanted: readonly number[]): void {
+  for (const slot of wanted) {
+    if (slot === slots.list) outbox.sent.delete(`${typeUrls.list} ${resourceIds.list}`)
+    else if (slot === slots.bundle) outbox.sent.delete(`${typeUrls.bundle} ${resourceIds.bundle}`)
+    else if (slot === slots.addresses) outbox.sent.delete(`${typeUrls.addresses} ${resourceIds.addresses}`)
+    else if (slot < serviceSlots) {
+      for (const id of idsIn(outbox.ledger, slot)) {
+        // Known as sent in a form that it never has, so that what is no longer offered is emptied once more.
+        outbox.sent.set(`${typeUrls.service} ${id}`, 'to be sent again')
+      }
+    }
+  }
 }
 
 /** Empties the virtual proxies that are no longer offered. Plain names need nothing: the list sweeps them (7.5). */

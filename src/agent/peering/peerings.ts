@@ -9,7 +9,9 @@ import { MeshError, messageOf } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
 import type { Registry } from '../../lib/metrics.ts'
 import { Turns } from '../../lib/turns.ts'
-import type { Peering } from '../../mesh/peering.ts'
+import type { Freshness } from '../../mesh/freshness.ts'
+import type { Locality } from '../../mesh/node.ts'
+import { dialledServers, type Peering, type StoredPeering } from '../../mesh/peering.ts'
 import { encodeToken, type PeeringToken } from '../../mesh/peering-token.ts'
 import { peeringServerName } from '../../mesh/sni.ts'
 import type { CertificateAuthority } from '../ca/authority.ts'
@@ -20,11 +22,11 @@ import type { Store } from '../store/store.ts'
 import { Acceptor, type PeerStreamHandlers } from './acceptor.ts'
 import { localGatewayAddresses, serverAddresses } from './addresses.ts'
 import type { Target } from './dialer.ts'
-import { readToken, spendToken } from './exchange.ts'
+import { dialledAddresses, readToken, spendToken } from './exchange.ts'
 import { Exporter } from './exporter.ts'
 import { Importer, type ImportLimits } from './importer.ts'
 import { LivePeering, streamStatusOf } from './live-peering.ts'
-import { peeringMetrics, type PeeringCondition } from './metrics.ts'
+import { peeringMetrics } from './metrics.ts'
 import { PeeringRecords, putSecrets } from './records.ts'
 import {
   checkEnabled,
@@ -38,7 +40,7 @@ import {
 } from './requests.ts'
 import { newSecret, withToken, type DialerSecrets } from './secrets.ts'
 import type { Identity } from './session.ts'
-import { warningsOf } from './warnings.ts'
+import { PeeringView } from './view.ts'
 
 export interface PeeringsOptions {
   store: Store
@@ -46,6 +48,8 @@ export interface PeeringsOptions {
   catalog: Catalog
   ca: Pick<CertificateAuthority, 'trustDomain' | 'roots'>
   datacenter: string
+  /** Of the servers; a region, and perhaps a zone. */
+  locality?: Locality | undefined
   clock: Clock
   logger: Logger
   metrics: Registry
@@ -62,6 +66,7 @@ export class Peerings {
   readonly #records: PeeringRecords
   /** By the peering's id. */
   readonly #live = new Map<string, LivePeering>()
+  readonly #view: PeeringView
   readonly #cleaning = new Set<Promise<void>>()
   /** By name: making, establishing and clearing away never overlap. */
   readonly #turns = new Turns()
@@ -79,14 +84,16 @@ export class Peerings {
       isBusy: id => this.#live.get(id)?.isBusy ?? false,
       begin: (peering, link, anew) => this.#liveOf(peering).begin(this.#identity(peering, ''), link, anew),
     })
-    peeringMetrics(options.metrics, () => this.#conditions())
+    this.#view = new PeeringView({ tables: options.tables, clock: options.clock, live: id => this.#live.get(id) })
+    peeringMetrics(options.metrics, () => this.#view.conditions())
   }
 
   /** Takes up what is stored: dials, and finishes deletions that a stop interrupted. */
   async start(): Promise<void> {
     for (const peering of this.#options.tables.peerings().value) {
       if (peering.state === 'DELETING') this.#clean(peering)
-      else if (peering.state !== 'TERMINATED' && isDialer(peering)) await this.#dial(peering, false)
+      else if (peering.state === 'TERMINATED') this.#work(peering, () => this.#forgetRest(peering.name))
+      else if (isDialer(peering)) await this.#dial(peering, false)
     }
   }
 
@@ -113,7 +120,7 @@ export class Peerings {
   }
 
   async generateToken(request: GenerateTokenRequest): Promise<string> {
-    const { tables, ca, datacenter, addresses } = this.#options
+    const { tables, ca, addresses, datacenter } = this.#options
     checkTokenRequest(request, this.#options.enabled)
     const name = request.peerName
     const roots = ca.roots().value.roots
@@ -132,8 +139,14 @@ export class Peerings {
       serverName: peeringServerName(datacenter, ca.trustDomain),
       peerId: peering.id,
       establishmentSecret: secret,
-      remote: { partition: '', datacenter },
+      remote: this.#own(),
     })
+  }
+
+  /** What a peer is told of where we are. */
+  #own(): { partition: string; datacenter: string; locality?: Locality } {
+    const { datacenter, locality } = this.#options
+    return { partition: '', datacenter, ...(locality?.region && { locality }) }
   }
 
   /** The acceptor's record, new or as it is, with a new establishment secret. One that the peer ended begins anew under a new id. */
@@ -177,25 +190,36 @@ export class Peerings {
     // What a token says is visible even when its secret is refused; a peering that runs is not disturbed by a bad token.
     const fields = { ...fieldsOf(token), meta: meta ?? existing?.meta }
     const id = existing?.id ?? randomUUID()
-    const secrets: DialerSecrets = {
-      role: 'dialer',
-      tokenCa: token.ca.map(withNewline),
-      manualAddresses: token.manualServerAddresses,
-    }
+    const secrets: DialerSecrets = { role: 'dialer', tokenCa: token.ca.map(withNewline) }
     if (!existing) await this.#write(name, { ...newPeering(name, fields.meta), ...fields, id }, secrets)
-    const streamSecret = await spendToken(token, localGatewayAddresses(this.#options.tables), this.#options.clock)
+    const streamSecret = await this.#spend(name, token)
     await this.#live.get(id)?.stop({ cancel: true })
     this.#live.delete(id)
     // The token of another cluster: nothing of the one before stays, its trust domain least of all.
     if (existing && existing.peerServerName !== token.serverName) await this.#forgetImports(name)
     const current = this.#options.tables.peering(name).value
     checkWritable(current)
-    const established: Peering = { ...(current ?? newPeering(name, fields.meta)), ...fields, id, state: 'ESTABLISHING' }
+    const established: StoredPeering = { ...(current ?? newPeering(name, fields.meta)), ...fields, id, state: 'ESTABLISHING' }
     await this.#write(name, established, { ...secrets, stream: streamSecret })
     await this.#dial(established, true)
   }
 
-  async #write(name: string, peering: Peering, secrets: DialerSecrets): Promise<void> {
+  /** Our own gateways, where peering passes them, learn from the record whose name leads where before they are dialled (11). */
+  async #spend(name: string, token: PeeringToken): Promise<string> {
+    const gateways = localGatewayAddresses(this.#options.tables)
+    if (gateways.length === 0) return spendToken(token, gateways, this.#options.clock)
+    const exchanging = { serverName: token.serverName, addresses: dialledAddresses(token) }
+    const mark = (change: { exchanging?: StoredPeering['exchanging'] }) =>
+      this.#records.update(name, current => (current && isDialer(current) ? { ...current, ...change } : undefined))
+    await mark({ exchanging })
+    try {
+      return await spendToken(token, gateways, this.#options.clock)
+    } finally {
+      await mark({ exchanging: undefined })
+    }
+  }
+
+  async #write(name: string, peering: StoredPeering, secrets: DialerSecrets): Promise<void> {
     const stored = await this.#records.update(name, current => (current && current.id !== peering.id ? undefined : peering), [
       putSecrets(peering.id, secrets),
     ])
@@ -217,16 +241,26 @@ export class Peerings {
 
   /** The rest of a deletion: the farewell, what was imported, the record. */
   #clean(peering: Peering): void {
-    const work = this.#turns
-      .run(peering.name, () => this.#cleanNow(peering))
-      .catch((error: unknown) => {
-        this.#options.logger.error(
-          { peer: peering.name, error: messageOf(error) },
-          'deleting a peering failed; it goes on at the next start',
-        )
-      })
+    this.#work(peering, () => this.#cleanNow(peering))
+  }
+
+  /** Clears away in the peering's turn; closing waits for it. */
+  #work(peering: Peering, clear: () => Promise<void>): void {
+    const work = this.#turns.run(peering.name, clear).catch((error: unknown) => {
+      this.#options.logger.error(
+        { peer: peering.name, error: messageOf(error) },
+        'clearing a peering away failed; it goes on at the next start',
+      )
+    })
     this.#cleaning.add(work)
     void work.finally(() => this.#cleaning.delete(work))
+  }
+
+  /** What a stop kept from being forgotten when the peer had ended the peering. */
+  async #forgetRest(name: string): Promise<void> {
+    const { tables } = this.#options
+    if (tables.peering(name).value?.state !== 'TERMINATED') return
+    if (tables.importedServices(name).value.length > 0 || tables.trustBundle(name).value) await this.#forgetImports(name)
   }
 
   async #cleanNow(peering: Peering): Promise<void> {
@@ -267,30 +301,16 @@ export class Peerings {
   }
 
   read(name: string): Reading<Peering | undefined> {
-    const reading = this.#options.tables.peering(name)
-    if (!reading.value) return reading
-    const peering = reading.value
-    // What has ended is not expected to bring anything.
-    const ended = peering.state === 'TERMINATED' || peering.state === 'DELETING'
-    const warnings = ended ? [] : warningsOf(this.#live.get(peering.id)?.status, peering.name, this.#options.tables)
-    return { ...reading, value: { ...this.#seen(reading.value), warnings } }
+    return this.#view.read(name)
   }
 
   list(): Reading<Peering[]> {
-    const reading = this.#options.tables.peerings()
-    return { ...reading, value: reading.value.map(peering => this.#seen(peering)) }
+    return this.#view.list()
   }
 
-  #seen(peering: Peering): Peering {
-    const live = this.#live.get(peering.id)
-    return { ...peering, state: live?.stateOf(peering) ?? peering.state, streamStatus: streamStatusOf(live?.status) }
-  }
-
-  #conditions(): PeeringCondition[] {
-    return this.#options.tables.peerings().value.map(peering => {
-      const live = this.#live.get(peering.id)
-      return { name: peering.name, state: live?.stateOf(peering) ?? peering.state, silentMs: live?.silentMs, status: live?.status }
-    })
+  /** How old what we hold of one set of a peer may be: a service, or with the suffix the proxies by which it is called. */
+  freshness(peer: string, id: string): Freshness {
+    return this.#view.freshness(peer, id)
   }
 
   #liveOf(peering: Peering): LivePeering {
@@ -343,13 +363,12 @@ export class Peerings {
   #targets(peering: Peering, secrets: DialerSecrets): Target[] {
     const current = this.#options.tables.peeringById(peering.id) ?? peering
     const { tables } = this.#options
-    const own = secrets.manualAddresses.length > 0 ? secrets.manualAddresses : (current.peerServerAddresses ?? [])
     // The roots of the trust bundle beside those of the token (7.6). With them also a peering that began in plaintext turns to TLS,
     // as a real dialer does: the addresses that come later are those of TLS.
-    const serverName = current.peerServerName ?? ''
+    const { serverName, addresses } = dialledServers(current)
     const bundle = serverName === '' ? [] : (tables.trustBundle(peering.name).value?.rootPems ?? [])
     const caPems = [...new Set([...secrets.tokenCa, ...bundle])]
-    return [...localGatewayAddresses(tables), ...own].map(address => ({ address, serverName, caPems }))
+    return [...localGatewayAddresses(tables), ...addresses].map(address => ({ address, serverName, caPems }))
   }
 
   #identity(peering: Peering, streamSecret: string): Identity {
@@ -359,7 +378,7 @@ export class Peerings {
       peerId: dialer ? peering.peerId! : peering.id,
       peerName: peering.name,
       streamSecret,
-      remote: { partition: '', datacenter: this.#options.datacenter },
+      remote: this.#own(),
     }
   }
 }
@@ -387,6 +406,7 @@ function fieldsOf(token: PeeringToken) {
     peerCaPems: token.ca.map(withNewline),
     peerServerName: token.serverName,
     peerServerAddresses: token.serverAddresses,
+    manualServerAddresses: token.manualServerAddresses,
     remote: token.remote,
   }
 }

@@ -2,7 +2,7 @@
  * The records of peerings in the store: the peering itself, its secrets beside it, and what the peer said of its CA. Every change
  * of a peering is a compare-and-set on what it was computed from, together with its secrets.
  */
-import type { Peering, TrustBundle } from '../../mesh/peering.ts'
+import type { StoredPeering, TrustBundle } from '../../mesh/peering.ts'
 import { commit, isSameRecord, putRecord, unchanged, type Proposal } from '../catalog/commit.ts'
 import { keys } from '../catalog/keys.ts'
 import type { Tables } from '../catalog/tables.ts'
@@ -19,8 +19,12 @@ export class PeeringRecords {
   }
 
   /** Writes what `change` makes of the peering, or nothing when it answers undefined. Answers what is stored then. */
-  update(name: string, change: (current: Peering | undefined) => Peering | undefined, also: Op[] = []): Promise<Peering | undefined> {
-    return commit(this.#store, this.#tables, (): Proposal<Peering | undefined> => {
+  update(
+    name: string,
+    change: (current: StoredPeering | undefined) => StoredPeering | undefined,
+    also: Op[] = [],
+  ): Promise<StoredPeering | undefined> {
+    return commit(this.#store, this.#tables, (): Proposal<StoredPeering | undefined> => {
       const current = this.#tables.peering(name).value
       const next = change(current)
       if (!next) return { result: current }
@@ -31,7 +35,7 @@ export class PeeringRecords {
   }
 
   /** Puts the record again though nothing in it changed, so that its index moves (http-api.md 6, repeating a token). */
-  async touch(peering: Peering): Promise<void> {
+  async touch(peering: StoredPeering): Promise<void> {
     const key = keys.peering(peering.name)
     const { revision } = await this.#store.txn({ compare: [unchanged(key, peering)], ops: [putRecord(key, stored(peering))] })
     await this.#tables.reached(revision)
@@ -48,7 +52,7 @@ export class PeeringRecords {
     peeringId: string,
     next: PeeringSecrets,
     modRevision: number,
-    change?: { from: Peering; to: Peering },
+    change?: { from: StoredPeering; to: StoredPeering },
   ): Promise<boolean> {
     const compare = [{ key: keys.peeringSecrets(peeringId), modRevision }]
     const ops = [putSecrets(peeringId, next)]
@@ -88,7 +92,7 @@ export function putSecrets(peeringId: string, secrets: PeeringSecrets): Op {
 }
 
 /** Without what is computed on reading. */
-function stored(peering: Peering): object {
+function stored(peering: StoredPeering): object {
   const { streamStatus: _computed, ...rest } = peering
   return rest
 }

@@ -12,10 +12,11 @@ export type Read<T> = { ok: true; value: T } | { ok: false; message: string }
 /** Names and ids become keys of the store, which are at most 1,900 bytes after percent-encoding. */
 export const maxNameLength = 256
 
-export function toWire(instance: CheckServiceNode): wire.CheckServiceNode {
+/** `sharedIds`: node ids that more than one of the exported nodes has. */
+export function toWire(instance: CheckServiceNode, sharedIds: ReadonlySet<string>): wire.CheckServiceNode {
   const { node, service } = instance
   return wire.CheckServiceNode.fromPartial({
-    Node: nodeToWire(instance),
+    Node: nodeToWire(instance, sharedIds),
     Service: {
       ID: service.id,
       Service: service.service,
@@ -35,9 +36,10 @@ export function toWire(instance: CheckServiceNode): wire.CheckServiceNode {
   })
 }
 
-export function nodeToWire({ node }: Pick<CheckServiceNode, 'node'>): wire.Node {
+export function nodeToWire({ node }: Pick<CheckServiceNode, 'node'>, sharedIds: ReadonlySet<string>): wire.Node {
   return wire.Node.fromPartial({
-    ID: node.id,
+    // Of two nodes with one id a real importer forgets the first, and what runs there; without an id it keeps both (8.3).
+    ID: sharedIds.has(node.id) ? '' : node.id,
     Node: node.node,
     Address: node.address,
     Datacenter: node.datacenter,

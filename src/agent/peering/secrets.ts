@@ -23,8 +23,6 @@ export const DialerSecrets = z.object({
   stream: z.string().optional(),
   /** Roots of the token; good beside those of the trust bundle. Empty: plaintext. */
   tokenCa: z.array(z.string()),
-  /** When not empty, only these are dialled. */
-  manualAddresses: z.array(z.string()),
   locality: Locality.optional(),
 })
 export type DialerSecrets = z.infer<typeof DialerSecrets>

@@ -4,9 +4,13 @@
  * (spec/peering-wire.md 5, 7, 8, 9). The state is handed over: after a step only the returned one counts.
  */
 import type { ReplicationMessage, ReplicationMessage_Request, ReplicationMessage_Response } from '../../wire/gen/peerstream.ts'
+import { digestHeartbeat, markedHeartbeat, markOpen, readHeartbeat, resendHeartbeat } from '../../wire/freshness.ts'
 import { grpcCodes, heartbeat, subscription, terminated, typeUrls } from '../../wire/peer-stream.ts'
-import { clip, enqueue, finish, judge, newIntake, startNext, type Change, type Intake } from './intake.ts'
-import { flush, newOutbox, oversizedOf, subscribe, type Offer, type Outbox, type Oversized } from './offer.ts'
+import { audited, compare, idle, newConfirmation, settled, taken, type Confirmation } from './confirmation.ts'
+import { clip, enqueue, excess, finish, intakeSize, judge, newIntake, startNext, type Change, type Intake } from './intake.ts'
+import { digestOf } from './ledger.ts'
+import { flush, newOutbox, oversizedOf, sendAgain, subscribe, type Offer, type Outbox, type Oversized } from './offer.ts'
+import { beginLook, mayResend, newProof, nextLookMs, soon, want, type Proof } from './proof.ts'
 
 export type Role = 'acceptor' | 'dialer'
 
@@ -52,6 +56,8 @@ export interface SessionStatus {
   /** We refused their trust bundle and still do: alertable. */
   refusedBundle: string | undefined
   oversized: Oversized[]
+  /** What is known of the age of what was imported. */
+  confirmation: Confirmation
   /** Why the stream ended; undefined while it runs and when it ended as it should. */
   error: { atMs: number; message: string } | undefined
 }
@@ -61,6 +67,7 @@ export interface SessionState {
   phase: 'new' | 'open' | 'closing' | 'closed'
   outbox: Outbox
   intake: Intake
+  proof: Proof
   status: SessionStatus
   nextHeartbeatMs: number
   silentSinceMs: number
@@ -68,11 +75,18 @@ export interface SessionState {
 }
 
 export type Event =
-  /** The stream is up. For an acceptor: Open was read and judged. */
-  | { type: 'opened' }
+  /** The stream is up. For an acceptor: Open was read and judged, and `marked` if it said that the dialer takes digests. */
+  | { type: 'opened'; marked?: boolean }
   | { type: 'message'; message: ReplicationMessage }
   /** What we offer has changed. */
   | { type: 'offer'; offer: Offer }
+  /** The answer to `look`. */
+  | { type: 'looked'; offer: Offer }
+  /**
+   * What the store holds of this peer, by folded name, and what of it is no longer as it was stored. Said before a message with a
+   * digest; without it digests are compared with what was stored.
+   */
+  | { type: 'audited'; altered: readonly string[]; held: readonly string[] }
   | { type: 'stored'; ticket: number; error?: string }
   /** The transport has taken everything. */
   | { type: 'drained' }
@@ -93,6 +107,8 @@ export type Effect =
   | { type: 'send'; message: ReplicationMessage }
   /** Keep it, then say `stored`. */
   | { type: 'store'; ticket: number; change: Change }
+  /** Look up what we offer as it is now, from tables that are up to date, then say `looked`. While that takes, no digest leaves. */
+  | { type: 'look' }
   /** The peer deleted this peering: mark it and purge what it gave us. */
   | { type: 'terminated' }
   /** Dialer: no more from us (END_STREAM). */
@@ -109,6 +125,7 @@ export function newSession(identity: Identity, now: Now, previous?: SessionStatu
     phase: 'new',
     outbox: newOutbox(),
     intake: newIntake(),
+    proof: newProof(),
     nextHeartbeatMs: now.monoMs + heartbeatMs,
     silentSinceMs: now.monoMs,
     graceEndMs: Infinity,
@@ -123,6 +140,7 @@ export function newSession(identity: Identity, now: Now, previous?: SessionStatu
       connected: false,
       alive: false,
       oversized: [],
+      confirmation: newConfirmation(now, previous?.confirmation),
       // Everything is sent again, and refused again if it is no better.
       lastNack: undefined,
       lastRefusal: undefined,
@@ -133,7 +151,7 @@ export function newSession(identity: Identity, now: Now, previous?: SessionStatu
 
 /** When the next `tick` is due, on the monotonic clock. */
 export function nextTickMs(state: SessionState): number {
-  if (state.phase === 'open') return Math.min(state.nextHeartbeatMs, state.silentSinceMs + silenceMs)
+  if (state.phase === 'open') return Math.min(state.nextHeartbeatMs, state.silentSinceMs + silenceMs, nextLookMs(state.proof))
   return state.phase === 'closing' ? state.graceEndMs : Infinity
 }
 
@@ -142,7 +160,7 @@ export function step(state: SessionState, event: Event, now: Now): [SessionState
   const effects: Effect[] = []
   switch (event.type) {
     case 'opened':
-      open(state, effects, now)
+      open(state, event.marked === true, effects, now)
       break
     case 'message':
       state.status.alive = true
@@ -151,6 +169,12 @@ export function step(state: SessionState, event: Event, now: Now): [SessionState
     case 'offer':
       state.outbox.offer = event.offer
       sendDue(state, effects, now)
+      break
+    case 'looked':
+      prove(state, event.offer, effects, now)
+      break
+    case 'audited':
+      if (!isBusy(state)) audited(state.status.confirmation, event.altered, event.held)
       break
     case 'drained':
       state.outbox.unsentBytes = 0
@@ -175,13 +199,14 @@ export function step(state: SessionState, event: Event, now: Now): [SessionState
   return [state, effects]
 }
 
-function open(state: SessionState, effects: Effect[], now: Now): void {
+function open(state: SessionState, marked: boolean, effects: Effect[], now: Now): void {
   if (state.phase !== 'new') return
   const { role, peerId, streamSecret, remote } = state.identity
   state.phase = 'open'
   state.status.connected = true
   state.nextHeartbeatMs = now.monoMs + heartbeatMs
   state.silentSinceMs = now.monoMs
+  Object.assign(state.status.confirmation, { openedMs: now.monoMs, lastHeartbeatMs: now.monoMs })
   const { locality } = remote
   if (role === 'dialer') {
     const Remote = {
@@ -189,14 +214,25 @@ function open(state: SessionState, effects: Effect[], now: Now): void {
       Datacenter: remote.datacenter,
       Locality: locality?.region ? { Region: locality.region, Zone: locality.zone ?? '' } : undefined,
     }
-    effects.push({
-      type: 'send',
-      message: { Payload: { $case: 'open', value: { PeerID: peerId, StreamSecretID: streamSecret, Remote } } },
-    })
+    const value = markOpen({ PeerID: peerId, StreamSecretID: streamSecret, Remote })
+    effects.push({ type: 'send', message: { Payload: { $case: 'open', value } } })
+  } else if (marked) {
+    effects.push({ type: 'send', message: markedHeartbeat })
+    begin(state, now)
   }
   // In this order, and both services and list: acknowledging a list that nobody subscribed to ends the stream (5.3).
   const wanted = [typeUrls.service, typeUrls.list, typeUrls.bundle, ...(role === 'dialer' ? [typeUrls.addresses] : [])]
   for (const url of wanted) effects.push({ type: 'send', message: subscription(url, role === 'dialer' ? peerId : '') })
+}
+
+/** The other side has shown the mark: digests go both ways. */
+function begin(state: SessionState, now: Now): void {
+  state.status.confirmation.confirms = true
+  want(state.proof, now)
+}
+
+function isBusy(state: SessionState): boolean {
+  return intakeSize(state.intake).items > 0
 }
 
 function receive(state: SessionState, message: ReplicationMessage, effects: Effect[], now: Now): void {
@@ -205,13 +241,42 @@ function receive(state: SessionState, message: ReplicationMessage, effects: Effe
   if (!payload || payload.$case === 'open' || state.phase === 'new') return
   if (payload.$case === 'heartbeat') {
     state.silentSinceMs = now.monoMs
+    state.status.confirmation.lastHeartbeatMs = now.monoMs
     state.status.lastHeartbeatMs = now.wallMs
     state.status.lastReceiveMs = now.wallMs
+    if (state.phase === 'open') receiveFields(state, message, effects, now)
   } else if (payload.$case === 'terminated') {
     receiveTerminated(state, effects, now)
   } else if (state.phase === 'open') {
     if (payload.$case === 'request') receiveRequest(state, payload.value, effects, now)
     else receiveResponse(state, payload.value, effects, now)
+  }
+}
+
+/** What isthmus says on a Heartbeat (DESIGN 5). An acceptor hears it only from a dialer that showed the mark in its Open. */
+function receiveFields(state: SessionState, message: ReplicationMessage, effects: Effect[], now: Now): void {
+  const fields = readHeartbeat(message)
+  if (!fields) return
+  if (fields.marked && state.identity.role === 'dialer') begin(state, now)
+  if (!state.proof.wanted) return
+  const { confirmation } = state.status
+  if (fields.digest) {
+    const { ask, excess: names } = compare(confirmation, fields.digest, now, isBusy(state))
+    if (ask.length > 0) effects.push({ type: 'send', message: resendHeartbeat(ask) })
+    for (const name of names) enqueue(state.intake, excess(name))
+    if (ask.length > 0 || names.length > 0) {
+      effects.push({
+        type: 'notice',
+        message: 'what is imported is not what the peer exports; it is being put right',
+        fields: { slots: ask.length, excess: names.length },
+      })
+    }
+    store(state, effects)
+  }
+  if (fields.resend.length > 0 && mayResend(state.proof, now)) {
+    sendAgain(state.outbox, fields.resend)
+    soon(state.proof, now)
+    sendDue(state, effects, now)
   }
 }
 
@@ -247,6 +312,7 @@ function receiveResponse(state: SessionState, response: ReplicationMessage_Respo
     refused(state, response.ResourceURL, response.ResourceID, judgement.message, effects, now)
     return
   }
+  taken(state.status.confirmation, judgement.item, response.Resource!.value, now)
   enqueue(state.intake, judgement.item)
   store(state, effects)
 }
@@ -258,18 +324,22 @@ function store(state: SessionState, effects: Effect[]): void {
 function stored(state: SessionState, ticket: number, error: string | undefined, effects: Effect[], now: Now): void {
   const done = finish(state.intake, ticket, error)
   if (!done || state.phase !== 'open') return
+  const { item } = done
+  const { confirmation } = state.status
+  settled(confirmation, item, error === undefined, state.intake.waiting.has(item.key))
   for (const message of done.answers) effects.push({ type: 'send', message })
   if (error === undefined) {
     state.status.lastReceiveMs = now.wallMs
-    if (done.change.kind === 'list') state.status.importedServices = done.change.names.toSorted()
-    if (done.change.kind === 'bundle') state.status.refusedBundle = undefined
+    if (item.change.kind === 'list') state.status.importedServices = item.change.names.toSorted()
+    if (item.change.kind === 'bundle') state.status.refusedBundle = undefined
     const { lastRefusal } = state.status
-    if (lastRefusal?.url === done.url && lastRefusal.id === done.id) state.status.lastRefusal = undefined
+    if (lastRefusal?.url === item.url && lastRefusal.id === item.id) state.status.lastRefusal = undefined
   } else {
-    if (done.change.kind === 'bundle') state.status.refusedBundle = error
-    refused(state, done.url, done.id, error, effects, now)
+    if (item.change.kind === 'bundle') state.status.refusedBundle = error
+    refused(state, item.url, item.id, error, effects, now)
   }
   store(state, effects)
+  if (!isBusy(state)) idle(confirmation)
 }
 
 function refused(state: SessionState, url: string, id: string, message: string, effects: Effect[], now: Now): void {
@@ -283,10 +353,21 @@ function refused(state: SessionState, url: string, id: string, message: string, 
   })
 }
 
-function sendDue(state: SessionState, effects: Effect[], now: Now): void {
-  if (state.phase !== 'open') return
+/** What we offer was looked up just now: once all of it has been handed over, its digest may say so. */
+function prove(state: SessionState, offer: Offer, effects: Effect[], now: Now): void {
+  const { outbox, proof } = state
+  proof.looking = false
+  proof.owed = false
+  outbox.offer = offer
+  if (sendDue(state, effects, now)) effects.push({ type: 'send', message: digestHeartbeat(digestOf(outbox.ledger)) })
+  else proof.owed = true
+}
+
+/** Answers whether the other side has been sent everything that it may know. */
+function sendDue(state: SessionState, effects: Effect[], now: Now): boolean {
+  if (state.phase !== 'open') return false
   const before = state.status.oversized.length
-  const { messages, listSent } = flush(state.outbox)
+  const { messages, listSent, complete } = flush(state.outbox)
   for (const message of messages) effects.push({ type: 'send', message })
   if (messages.length > 0) state.status.lastSendMs = now.wallMs
   if (listSent) state.status.exportedServices = [...state.outbox.offer!.names]
@@ -298,6 +379,11 @@ function sendDue(state: SessionState, effects: Effect[], now: Now): void {
       fields: { oversized: state.status.oversized },
     })
   }
+  if (complete && state.proof.owed) {
+    state.proof.owed = false
+    soon(state.proof, now)
+  }
+  return complete
 }
 
 function tick(state: SessionState, effects: Effect[], now: Now): void {
@@ -311,6 +397,7 @@ function tick(state: SessionState, effects: Effect[], now: Now): void {
     // Beats that a sleeping machine missed are not made up for.
     state.nextHeartbeatMs = Math.max(state.nextHeartbeatMs + heartbeatMs, now.monoMs + 1)
   }
+  if (beginLook(state.proof, now)) effects.push({ type: 'look' })
   if (now.monoMs >= state.silentSinceMs + silenceMs) {
     close(state, effects, now, { code: grpcCodes.unknown, message: 'heartbeat timeout' }, 'heartbeat timeout')
   }

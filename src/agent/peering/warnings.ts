@@ -1,4 +1,5 @@
 /** What an operator should know of a peering beyond its state, in words: what is left out, what was refused, and what to do. */
+import type { PeeringFreshness } from '../../mesh/peering.ts'
 import { messageLimits } from '../../wire/peer-stream.ts'
 import type { Tables } from '../catalog/tables.ts'
 import type { SessionStatus } from './session.ts'
@@ -6,12 +7,33 @@ import type { SessionStatus } from './session.ts'
 /** Names that one warning lists. */
 const maxNamed = 10
 
-export function warningsOf(status: SessionStatus | undefined, peer: string, tables: Tables): string[] {
+/** What only an operator can put right (peering-wire.md 5.2, 9.1). */
+function adviceOn(error: string): string {
+  if (/unknown PeerID|marked as deleted/.test(error))
+    return '; it was deleted there: delete it here, or establish it again with a new token'
+  if (/invalid peering stream secret|must be re-established/.test(error)) return '; establish it again with a new token'
+  return ''
+}
+
+export function warningsOf(
+  status: SessionStatus | undefined,
+  peer: string,
+  tables: Tables,
+  freshness: PeeringFreshness | undefined,
+): string[] {
   if (!status) return []
   const warnings: string[] = []
+  if (freshness?.state === 'FROZEN') {
+    const since = freshness.ageMs === null ? 'since this agent started' : `for ${Math.round(freshness.ageMs / 1000)}s`
+    warnings.push(
+      `the peer is connected, yet has not confirmed all that it exports ${since}; what is imported may stand still: look at what is refused here, else its operator at its agent`,
+    )
+  }
+  if (!status.connected && status.error)
+    warnings.push(`the stream to the peer ended: ${status.error.message}${adviceOn(status.error.message)}`)
   for (const { id, bytes } of status.oversized) {
     warnings.push(
-      `${id} is not exported: its definitions take ${bytes} bytes and a message at most ${messageLimits.dialer}; register fewer or smaller instances under this name`,
+      `${id} is not exported: its definitions take ${bytes} bytes and a message at most ${messageLimits.sent}; register fewer or smaller instances under this name`,
     )
   }
   if (status.refusedBundle !== undefined) {

@@ -3,7 +3,7 @@
  * request, it is told as a plain upstream, which costs a proxy least; else as a chain with its targets.
  */
 import type { ChainNode, ChainTarget, DiscoveryChain } from '../../mesh/discovery-chain.ts'
-import { names, type UpstreamResource } from '../../mesh/snapshot.ts'
+import { names, type ChainResource, type UpstreamResource } from '../../mesh/snapshot.ts'
 import { serviceId } from '../../mesh/spiffe.ts'
 import { readChain } from '../catalog/chains.ts'
 import { subsetEndpoints } from './endpoints.ts'
@@ -16,7 +16,8 @@ export function gatherChain(dialled: Dialled, gathering: Gathering, context: Sna
   const service = upstream.destinationName
   const chain = chainOf(dialled, gathering, context)
   const listen = listenOf(upstream)
-  if (chain === undefined) {
+  if (chain !== undefined) gatherWay(chain, listen, dialled, gathering, context)
+  else {
     // Entries that make no chain lead nowhere: the app sees an error, and not another service.
     gathering.add('upstream', service, {
       service,
@@ -28,15 +29,26 @@ export function gatherChain(dialled: Dialled, gathering: Gathering, context: Sna
       connectTimeoutMs: 5000,
       endpoints: '',
     })
-    return
   }
+}
+
+/** What a proxy must know of a chain to send requests by it. Without a listener they come from a peer, at the gateway. */
+export function gatherWay(
+  chain: DiscoveryChain,
+  listen: ChainResource['listen'],
+  dialled: Dialled,
+  gathering: Gathering,
+  context: SnapshotContext,
+): void {
+  const { serviceName: service, protocol } = chain
+  const at = listen === undefined ? {} : { listen }
   const only = onlyResolver(chain)
   if (only !== undefined) {
-    const target = chain.targets[only.resolver!.target]!
-    const told = targetOf(target, only, dialled, gathering, context)
+    const target = chain.targets[only.resolver!.target]
+    const told = target && targetOf(target, only, dialled, gathering, context)
     if (told !== undefined) {
       const requestTimeoutMs = only.resolver!.requestTimeoutMs
-      gathering.add('upstream', service, { ...told, protocol: chain.protocol, listen, ...(requestTimeoutMs ? { requestTimeoutMs } : {}) })
+      gathering.add('upstream', service, { ...told, protocol, ...at, ...(requestTimeoutMs ? { requestTimeoutMs } : {}) })
     }
     // A name that leads to a peer has no listener until it is imported, like an upstream of that peer.
     return
@@ -47,9 +59,9 @@ export function gatherChain(dialled: Dialled, gathering: Gathering, context: Sna
     if (told === undefined) continue
     const name = names.target(service, target.id)
     targets[target.id] = name
-    gathering.add('upstream', name, { ...told, protocol: chain.protocol })
+    gathering.add('upstream', name, { ...told, protocol })
   }
-  gathering.add('chain', service, { protocol: chain.protocol, listen, chain, targets })
+  gathering.add('chain', service, { protocol, ...at, chain, targets })
 }
 
 function chainOf({ upstream }: Dialled, gathering: Gathering, context: SnapshotContext): DiscoveryChain | undefined {
@@ -76,7 +88,7 @@ function targetsOf({ nodes, targets }: DiscoveryChain): [ChainNode, ChainTarget]
   for (const node of resolvers) {
     for (const id of node.resolver!.failover?.targets ?? []) if (!found.has(id)) found.set(id, node)
   }
-  return [...found].map(([id, node]) => [node, targets[id]!])
+  return [...found].flatMap(([id, node]) => (targets[id] ? [[node, targets[id]] as [ChainNode, ChainTarget]] : []))
 }
 
 /** What a proxy must know to dial a target; undefined for one that cannot be reached from here. */

@@ -9,6 +9,7 @@ import { startDnsDoor } from '../../../src/agent/dns/server.ts'
 import { loadConfig } from '../../../src/agent/config.ts'
 import { silentLogger } from '../../../src/lib/log.ts'
 import { Registry } from '../../../src/lib/metrics.ts'
+import { unknownFreshness } from '../../../src/mesh/freshness.ts'
 import { askUdp, dig, digQuery, dug } from './client.ts'
 import { fillAlpha, imported, startScene, type DnsScene } from './golden-catalog.ts'
 import { exampleCom, startRecursor } from './recursor.ts'
@@ -236,10 +237,32 @@ void t.test('a port that is taken is named, with what to do', async t => {
     tables,
     config,
     datacenter: 'dc1',
+    freshness: () => unknownFreshness,
     logger: silentLogger(),
     metrics: new Registry(),
   })
   await t.rejects(again, { code: 'unavailable', message: new RegExp(`cannot open the DNS door on 127.0.0.1:${door.port} .*set ports.dns`) })
+})
+
+void t.test('a TXT query for an imported service tells how old it may be, and nothing of what is not imported', async t => {
+  const made = await startScene('dc1', {}, { state: 'FROZEN', ageMs: 61_200, evidence: 'digest' })
+  t.teardown(() => made.close())
+  const { catalog, door } = made
+  await catalog.register(instance('local', '10.0.0.1'))
+  await catalog.replaceImported('east', 'api', [imported('api', '10.20.0.5', 7000)], 1)
+  const ask = async (name: string, type = 'TXT') => {
+    const { rcode, answer } = await dig(door.port, name, type)
+    return [rcode, ...answer]
+  }
+  t.same(await ask('api.service.east.peer.consul'), [
+    'NOERROR',
+    'api.service.east.peer.consul. 0 A 10.20.0.5',
+    'api.service.east.peer.consul. 0 TXT "isthmus-freshness=FROZEN 61.2s (digest)"',
+  ])
+  t.same(await ask('api.service.east.peer.consul', 'A'), ['NOERROR', 'api.service.east.peer.consul. 0 A 10.20.0.5'])
+  t.same(await ask('local.service.consul'), ['NOERROR', 'local.service.consul. 0 A 10.0.0.1'])
+  t.same(await ask('other.service.east.peer.consul'), ['NXDOMAIN'])
+  t.same(await ask('api.service.west.peer.consul'), ['NXDOMAIN'])
 })
 
 void t.test('messages are counted by transport and rcode', async t => {

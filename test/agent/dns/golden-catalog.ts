@@ -9,6 +9,7 @@ import { openEmbeddedStore } from '../../../src/agent/store/embedded.ts'
 import type { Store } from '../../../src/agent/store/store.ts'
 import { silentLogger } from '../../../src/lib/log.ts'
 import { Registry } from '../../../src/lib/metrics.ts'
+import { unknownFreshness, type Freshness } from '../../../src/mesh/freshness.ts'
 import type { CheckServiceNode, NodeService } from '../../../src/mesh/service.ts'
 
 export interface DnsScene {
@@ -20,15 +21,28 @@ export interface DnsScene {
   close(): Promise<void>
 }
 
-/** A door over an empty catalog of its own. */
-export async function startScene(datacenter: string, flags: Record<string, unknown> = {}): Promise<DnsScene> {
+/** A door over an empty catalog of its own; whatever is imported is as old as `freshness` says. */
+export async function startScene(
+  datacenter: string,
+  flags: Record<string, unknown> = {},
+  freshness: Freshness = unknownFreshness,
+): Promise<DnsScene> {
   const logger = silentLogger()
   const store = await openEmbeddedStore({ dir: undefined, logger })
   const tables = await Tables.open(store)
   const catalog = new Catalog({ store, tables, datacenter })
   const metrics = new Registry()
   const config: AgentConfig = loadConfig({ dev: true, flags: { datacenter, node_name: 'n', ...flags } })
-  const door = await startDnsDoor({ address: '127.0.0.1', port: 0, tables, config, datacenter, logger, metrics })
+  const door = await startDnsDoor({
+    address: '127.0.0.1',
+    port: 0,
+    tables,
+    config,
+    datacenter,
+    freshness: () => freshness,
+    logger,
+    metrics,
+  })
   return {
     door,
     store,

@@ -278,7 +278,10 @@ orders['session'] = replayed('session').filter(name => !early.includes(name) && 
 const uiPages = replayed('config').filter(name => /^75[b-f]-/.test(name))
 const configInOrder = withAsides('config', {
   // The author had run the area once before.
-  '00-list-all-empty-kind': [['DELETE', '/v1/config/service-resolver/billing'], ['PUT', '/v1/config', recording('config/14-put-snake').request.body]],
+  '00-list-all-empty-kind': [
+    ['DELETE', '/v1/config/service-resolver/billing'],
+    ['PUT', '/v1/config', recording('config/14-put-snake').request.body],
+  ],
   '24b-put-cas-wrong-identical-content': [['PUT', '/v1/config', recording('config/24b-put-cas-wrong-identical-content').request.body]],
   '25-delete-cas-wrong': [['DELETE', '/v1/config/service-defaults/castest']],
   // The author had taken away by then what hangs on another datacenter.

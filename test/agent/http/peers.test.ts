@@ -9,6 +9,10 @@ const [west, east] = await Promise.all([
 ])
 t.teardown(() => Promise.all([west.close(), east.close()]))
 
+interface Confirmed {
+  StreamStatus: { Freshness?: { Evidence: string | null }; ImportedFreshness?: object[] }
+}
+
 function json(answer: RawAnswer): unknown {
   return JSON.parse(answer.body.toString())
 }
@@ -64,7 +68,16 @@ t.test('an exported service is seen with ?peer= on every endpoint of catalog and
     Node: { Node: 'beta', Datacenter: 'dc2', PeerName: 'east' },
     Service: { ID: 'billing', Service: 'billing', Port: 7000, Tags: ['v2'], PeerName: 'east' },
     Checks: [{ CheckID: 'billing:overall-check', Status: 'passing', PeerName: 'east' }],
+    Freshness: { State: 'FRESH', AgeMs: Number, Evidence: /^(?:digest|resync|received)$/ },
   })
+  t.notOk('Freshness' in (json(await call(east, 'GET', '/v1/health/service/billing')) as object[])[0]!, 'what is our own has no age')
+  const confirmed = (value: unknown) => (value as Confirmed).StreamStatus.Freshness?.Evidence === 'digest'
+  const { StreamStatus: status } = (await until(west, '/v1/peering/east', confirmed)) as Confirmed
+  t.match(status.Freshness, { State: 'FRESH', AgeMs: Number, Evidence: 'digest', Repairs: 0, Disagreements: 0 })
+  t.match(status.ImportedFreshness, [{ Service: 'billing', State: 'FRESH', AgeMs: Number, Evidence: 'digest' }])
+  const [listed] = json(await call(west, 'GET', '/v1/peerings')) as Confirmed[]
+  t.match(listed!.StreamStatus.Freshness, { State: 'FRESH', Evidence: 'digest' })
+  t.notOk('ImportedFreshness' in listed!.StreamStatus, 'every service only where one peering is read')
   for (const path of [
     '/v1/health/service/billing',
     '/v1/health/checks/billing',

@@ -1,12 +1,14 @@
 /** When a dialer comes back, and where, by the way in which the other side ended the stream (spec/peering-wire.md 6). */
 import { Metadata, Server, ServerCredentials, status, type ServerDuplexStream } from '@grpc/grpc-js'
+import { createServer, type AddressInfo, type Socket } from 'node:net'
 import t, { type Test } from 'tap'
 import { Dialer, type Target } from '../../../src/agent/peering/dialer.ts'
 import type { StreamHandler } from '../../../src/agent/peering/driver.ts'
-import { systemClock } from '../../../src/lib/clock.ts'
+import { systemClock, type Clock } from '../../../src/lib/clock.ts'
 import { silentLogger } from '../../../src/lib/log.ts'
 import type { ReplicationMessage } from '../../../src/wire/gen/peerstream.ts'
 import { heartbeat, peerStreamService, terminated } from '../../../src/wire/peer-stream.ts'
+import { FakeClock } from '../../support/fake-clock.ts'
 import { until } from './cluster.ts'
 
 type Call = ServerDuplexStream<ReplicationMessage, ReplicationMessage>
@@ -37,9 +39,10 @@ function dialer(
   t: Test,
   targets: () => Target[],
   onStream: (link: Parameters<ConstructorParameters<typeof Dialer>[0]['begin']>[0]) => Partial<StreamHandler> = () => ({}),
+  clock: Clock = systemClock,
 ) {
   const made = new Dialer({
-    clock: systemClock,
+    clock,
     logger: silentLogger(),
     peer: 'p',
     targets,
@@ -148,6 +151,51 @@ void t.test('stopping ends the stream and the dialling', async t => {
   t.equal(ended, 1)
   await new Promise(resolve => setTimeout(resolve, 600))
   t.equal(times.length, 1)
+})
+
+void t.test('an address that takes the connection and says nothing is left for the next', async t => {
+  const silent: Socket[] = []
+  const hole = createServer(socket => silent.push(socket.on('error', () => undefined)))
+  await new Promise<void>(resolve => hole.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => {
+    for (const socket of silent) socket.destroy()
+    return new Promise(resolve => hole.close(resolve))
+  })
+  const { target, times } = await acceptor(t, call => call.write(heartbeat))
+  const dead: Target = { ...target, address: `127.0.0.1:${(hole.address() as AddressInfo).port}` }
+  const clock = new FakeClock()
+  const ends: string[] = []
+  dialer(
+    t,
+    () => [dead, target],
+    () => ({ ended: error => void ends.push(error?.message ?? '') }),
+    clock,
+  )
+  await until(() => silent.length === 1)
+  await clock.advance(9000)
+  t.equal(times.length, 0)
+  await clock.advance(1500)
+  await until(() => ends.length === 1)
+  await clock.advance(1000)
+  await until(() => times.length === 1)
+  t.same(ends, ['no answer within 10 s'])
+})
+
+void t.test('with other addresses the first of them is dialled first', async t => {
+  const first = await acceptor(t, call => fail(call, status.FAILED_PRECONDITION))
+  const second = await acceptor(t, call => fail(call, status.FAILED_PRECONDITION))
+  let known = [first.target]
+  dialer(
+    t,
+    () => known,
+    () => {
+      // By the count it would be the turn of the first acceptor again.
+      known = [second.target, first.target]
+      return {}
+    },
+  )
+  await until(() => second.times.length === 1)
+  t.equal(first.times.length, 1)
 })
 
 void t.test('without an address it waits for one', async t => {

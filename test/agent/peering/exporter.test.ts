@@ -145,6 +145,26 @@ void t.test('without a gateway a mesh service is an empty virtual proxy', async 
   t.equal(read().services.get('api')?.Nodes[0]?.Service?.Connect, undefined)
 })
 
+void t.test('an id that two nodes have is not sent: a real importer would forget the first of them', async t => {
+  const { cluster, read } = await scene(t)
+  const id = '11111111-2222-4333-8444-555555555555'
+  const node = async (name: string, given: string) => {
+    await cluster.catalog.register({ node: name, id: given, address: '10.0.0.1', service: { id: `web-${name}`, service: 'web' } })
+  }
+  await cluster.export({ web: ['shape'] })
+  await node('a', id)
+  await node('b', id.replaceAll('1', '9'))
+  const sent = () =>
+    read()
+      .services.get('web')!
+      .Nodes.map(({ Node }) => `${Node!.Node} ${Node!.ID}`)
+  t.same(sent(), [`a ${id}`, `b ${id.replaceAll('1', '9')}`])
+  await node('b', id)
+  t.same(sent(), ['a ', 'b '])
+  await cluster.catalog.deregister({ node: 'b' })
+  t.same(sent(), [`a ${id}`])
+})
+
 void t.test('one change encodes one service anew', async t => {
   const { cluster, read } = await scene(t)
   await cluster.register('n', 'web-1', 'web')
@@ -171,22 +191,25 @@ void t.test('the bundle names our trust domain and all roots, and leaves the nam
   t.same(PeeringServerAddresses.decode(Buffer.from(offer.addresses!.value)).Addresses, ['127.0.0.1:8503'])
 })
 
-void t.test('a name that has a chain only is exported as one of the mesh, with the identity of whom its callers are passed on to', async t => {
-  const { cluster, read } = await scene(t)
-  await cluster.register('g', 'gw', 'mesh-gateway', 'passing', { kind: 'mesh-gateway' })
-  await cluster.register('n', 'api-1', 'api', 'passing', { connect: { native: true } })
-  await cluster.configEntries.write(entryOf({ Kind: 'service-resolver', Name: 'shop', Redirect: { Service: 'api' } }))
-  await cluster.configEntries.write(entryOf({ Kind: 'service-resolver', Name: 'far', Redirect: { Service: 'api', Peer: 'shape' } }))
-  await cluster.export({ '*': ['shape'] })
-  const { services, offer } = read()
-  t.same(offer.names, ['api', 'far', 'shop'])
-  const spiffeIds = (id: string) => services.get(id)?.Nodes[0]?.Service?.Connect?.PeerMeta?.SpiffeID
-  const idOf = (name: string) => `spiffe://${cluster.ca.trustDomain}/ns/default/dc/dc1/svc/${name}`
-  const gateway = `spiffe://${cluster.ca.trustDomain}/gateway/mesh/dc/dc1`
-  t.same(spiffeIds('shop-sidecar-proxy'), [idOf('shop'), gateway, idOf('api')])
-  t.same(spiffeIds('api-sidecar-proxy'), [idOf('api'), gateway])
-  t.same(spiffeIds('far-sidecar-proxy'), [idOf('far'), gateway], 'no peer is led on to a peer')
-})
+void t.test(
+  'a name that has a chain only is exported as one of the mesh, with the identity of whom its callers are passed on to',
+  async t => {
+    const { cluster, read } = await scene(t)
+    await cluster.register('g', 'gw', 'mesh-gateway', 'passing', { kind: 'mesh-gateway' })
+    await cluster.register('n', 'api-1', 'api', 'passing', { connect: { native: true } })
+    await cluster.configEntries.write(entryOf({ Kind: 'service-resolver', Name: 'shop', Redirect: { Service: 'api' } }))
+    await cluster.configEntries.write(entryOf({ Kind: 'service-resolver', Name: 'far', Redirect: { Service: 'api', Peer: 'shape' } }))
+    await cluster.export({ '*': ['shape'] })
+    const { services, offer } = read()
+    t.same(offer.names, ['api', 'far', 'shop'])
+    const spiffeIds = (id: string) => services.get(id)?.Nodes[0]?.Service?.Connect?.PeerMeta?.SpiffeID
+    const idOf = (name: string) => `spiffe://${cluster.ca.trustDomain}/ns/default/dc/dc1/svc/${name}`
+    const gateway = `spiffe://${cluster.ca.trustDomain}/gateway/mesh/dc/dc1`
+    t.same(spiffeIds('shop-sidecar-proxy'), [idOf('shop'), gateway, idOf('api')])
+    t.same(spiffeIds('api-sidecar-proxy'), [idOf('api'), gateway])
+    t.same(spiffeIds('far-sidecar-proxy'), [idOf('far'), gateway], 'no peer is led on to a peer')
+  },
+)
 
 void t.test('the topics of a reading cover every change of what it read', async t => {
   const { cluster, exporter } = await scene(t)

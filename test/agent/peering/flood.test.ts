@@ -67,7 +67,7 @@ async function watched(work: () => Promise<void>): Promise<{ grownBytes: number;
 
 void t.test('a stranger cannot make gigabytes and half a minute out of one message', async t => {
   const { caller } = await scene(t)
-  const bomb = pairs(0x78, messageLimits.acceptor - 1024)
+  const bomb = pairs(0x78, messageLimits.received - 1024)
   const { grownBytes, deafMs } = await watched(async () => {
     const raw = (bytes: Buffer) => bytes
     const unary = new Promise<number | undefined>(resolve => {
@@ -89,7 +89,7 @@ void t.test('a stranger cannot make gigabytes and half a minute out of one messa
 void t.test('a peer neither, with any resource, and its stream goes on', async t => {
   const { cluster, caller } = await scene(t)
   const { stream, refusals } = await opened(cluster, caller)
-  const size = messageLimits.dialer - 1024
+  const size = messageLimits.sent - 1024
   const bombs: [string, Buffer][] = [
     [typeUrls.service, pairs(0x0a, size)],
     [typeUrls.service, lengthDelimited(0x0a, pairs(0x1a, size))],

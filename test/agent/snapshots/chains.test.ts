@@ -134,3 +134,38 @@ t.test("a gateway passes a peer's callers on to where the chain of an exported n
   await write({ Kind: 'service-resolver', Name: 'shop', Redirect: { Service: 'api', Peer: 'east' } })
   t.same([valuesOf(gateway(), 'exported'), sidecar().inboundPeers], [{}, []], 'no peer is led on to a peer')
 })
+
+t.test('where requests must be looked at, they end at the gateway and go on by the chain, inside the cluster only', async t => {
+  await versions()
+  await world.peer('east', east)
+  await world.service({ id: 'gw', service: 'mesh-gateway', kind: 'mesh-gateway', port: 8443 })
+  await world.entry({
+    kind: 'exported-services',
+    name: 'default',
+    services: [{ name: 'shop', consumers: [{ peer: 'east' }, { peer: 'unknown' }] }],
+  })
+  await write({ Kind: 'proxy-defaults', Config: { protocol: 'http' } })
+  await write({ Kind: 'service-resolver', Name: 'api', Subsets, Failover: { '*': { Service: 'other' } } })
+  const Routes = [
+    { Match: { HTTP: { PathPrefix: '/v2' } }, Destination: { Service: 'api', ServiceSubset: 'v2' } },
+    { Match: { HTTP: { PathPrefix: '/back' } }, Destination: { Service: 'theirs', Peer: 'east' } },
+  ]
+  await write({ Kind: 'service-router', Name: 'shop', Routes })
+  const gateway = resourcesFor('gw', world.context).reading.value
+  const sni = externalSni('shop', 'east', own)
+  t.same(valuesOf(gateway, 'exported'), { [sni]: { sni, service: 'shop', peer: 'east', endpoints: 'shop', upstream: 'shop' } })
+  const target = 'v2.api.default.default.dc1'
+  const rest = 'shop.default.default.dc1'
+  t.same(valuesOf(gateway, 'chain')['shop']!.targets, { [target]: `shop/${target}`, [rest]: `shop/${rest}` })
+  t.match(valuesOf(gateway, 'upstream'), {
+    [`shop/${target}`]: { sni: `v2.api.default.dc1.internal.${own}`, endpoints: 'api#v2', listen: undefined },
+  })
+  const plan = compile(new Map(gateway.map(each => [resourceKey(each), each])))
+  t.match(plan, { kind: 'gateway', problems: [] })
+  if (plan?.kind !== 'gateway') return
+  t.same(
+    plan.chains.get('shop')!.routing.resolvers.map(({ targets }) => targets),
+    [[target], ['theirs.default.default.external.east'], [rest]],
+  )
+  t.equal(plan.wan.get(sni)?.upstream, 'shop')
+})

@@ -1,0 +1,175 @@
+/**
+ * The importing half of freshness: when each service was last known to be the peer's own word, and by what (mesh/freshness.ts). A
+ * digest speaks of what was received before it on the same stream, so it is compared at once; it counts for a service when that is
+ * stored. Where it disagrees, the slot is asked for again, and what then arrives otherwise than it was held is a repair.
+ */
+import type { Confirmed, Evidence } from '../../mesh/freshness.ts'
+import { slotCount, slots } from '../../wire/freshness.ts'
+import { typeUrls } from '../../wire/peer-stream.ts'
+import type { Item } from './intake.ts'
+import { applyList, differing, digestOf, entryOf, foldId, forget, keptBy, newLedger, note, slotOf, type Ledger } from './ledger.ts'
+import type { Now } from './session.ts'
+
+/** How long after asking for a slot it is asked for again: doubled each time in vain, for what is refused stays different. */
+const firstAskMs = 10_000
+const maxAskMs = 16 * 60_000
+
+interface SlotState {
+  agreedMs: number
+  disagreedMs: number
+  /** Asked for, and not in agreement since. */
+  asked: boolean
+  nextAskMs: number
+  waitMs: number
+}
+
+export interface Confirmation {
+  /** The peer sends digests on this stream. */
+  confirms: boolean
+  /** What was taken of this stream. */
+  ledger: Ledger
+  slots: SlotState[]
+  /** By folded id: what is known without the digests of this stream. Only what is stored is in here. */
+  services: Map<string, Confirmed>
+  /** Taken, and not yet stored. */
+  pending: Set<string>
+  /** Everything that the peer exports to us, at once. */
+  whole: Confirmed | undefined
+  contradictedMs: number
+  /** A digest agreed, but not all of it was stored yet. */
+  agreedMs: number | undefined
+  openedMs: number
+  lastHeartbeatMs: number
+  /** Since this process began: resources that were put right, and digests that disagreed. */
+  repairs: number
+  disagreements: number
+  /** Services of the peer in the store, as of the message that is judged next. */
+  held: readonly string[] | undefined
+}
+
+/** For a new stream: ages go on, digests begin again. */
+export function newConfirmation(now: Now, before?: Confirmation): Confirmation {
+  const fresh = (): SlotState => ({ agreedMs: -Infinity, disagreedMs: -Infinity, asked: false, nextAskMs: -Infinity, waitMs: firstAskMs })
+  const services = new Map(before?.services)
+  // What digests said of the stream before is kept for each service.
+  for (const id of services.keys()) services.set(id, confirmedOf(before!, id)!)
+  return {
+    confirms: false,
+    ledger: newLedger(),
+    slots: Array.from({ length: slotCount }, fresh),
+    services,
+    pending: new Set(),
+    whole: before?.whole,
+    contradictedMs: before?.contradictedMs ?? -Infinity,
+    agreedMs: undefined,
+    openedMs: now.monoMs,
+    lastHeartbeatMs: now.monoMs,
+    repairs: before?.repairs ?? 0,
+    disagreements: before?.disagreements ?? 0,
+    held: undefined,
+  }
+}
+
+/** The latest moment at which a service, as it is stored, was known to be the peer's. */
+export function confirmedOf(confirmation: Confirmation, id: string): Confirmed | undefined {
+  const known = confirmation.services.get(foldId(id))
+  // What is not yet stored is not what the digest spoke of.
+  if (known === undefined || confirmation.pending.has(foldId(id))) return known
+  const { agreedMs } = confirmation.slots[slotOf(typeUrls.service, id)]!
+  if (agreedMs < known.atMs) return known
+  return entryOf(confirmation.ledger, typeUrls.service, id) ? { atMs: agreedMs, evidence: 'digest' } : known
+}
+
+/** When a digest last disagreed about the slot of a service. */
+export function contradictedMsOf(confirmation: Confirmation, id: string): number {
+  return confirmation.slots[slotOf(typeUrls.service, id)]!.disagreedMs
+}
+
+/** A resource was taken and waits for the store. */
+export function taken(confirmation: Confirmation, item: Item, value: Uint8Array, now: Now): void {
+  const { ledger, services, pending } = confirmation
+  const { change, url, id } = item
+  const slot = confirmation.slots[slotOf(url, id)]!
+  if (change.kind === 'service') {
+    // The digests before spoke of what is stored now, and go on doing so until the new state takes its place.
+    const known = confirmedOf(confirmation, id)
+    if (known) services.set(foldId(id), known)
+    pending.add(foldId(id))
+  }
+  const { before, after } = note(ledger, url, id, value)
+  const evidence: Evidence = before === undefined || slot.asked ? 'resync' : 'received'
+  item.proof = { hash: after.hash, takenMs: now.monoMs, evidence, repairs: slot.asked && before?.hash.equals(after.hash) !== true }
+  if (change.kind !== 'list') return
+  const keep = keptBy(change.names)
+  applyList(ledger, keep)
+  for (const key of services.keys()) if (!keep(key)) services.delete(key)
+}
+
+/** It was stored (what is in excess was deleted), or with `ok` false it was not; `more`: a newer state of the same waits. */
+export function settled(confirmation: Confirmation, { change, url, id, proof }: Item, ok: boolean, more: boolean): void {
+  const { ledger, services, pending } = confirmation
+  if (change.kind === 'service' && !more) pending.delete(foldId(id))
+  if (!proof) {
+    if (ok) confirmation.repairs += 1
+    return
+  }
+  if (!ok) {
+    // The peer must not hear that we hold it.
+    if (entryOf(ledger, url, id)?.hash.equals(proof.hash)) forget(ledger, url, id)
+    confirmation.agreedMs = undefined
+    return
+  }
+  if (proof.repairs) confirmation.repairs += 1
+  const confirmed = { atMs: proof.takenMs, evidence: proof.evidence }
+  // A name that a list has dropped meanwhile is about to be swept.
+  if (change.kind === 'service' && entryOf(ledger, url, id)) services.set(foldId(id), confirmed)
+  // Where digests come, one resource says nothing of the others.
+  if (!confirmation.confirms || confirmation.whole?.evidence !== 'digest') confirmation.whole = confirmed
+}
+
+/** Nothing waits for the store any more. */
+export function idle(confirmation: Confirmation): void {
+  if (confirmation.agreedMs === undefined) return
+  confirmation.whole = { atMs: confirmation.agreedMs, evidence: 'digest' }
+  confirmation.agreedMs = undefined
+}
+
+/** What lies in the store no longer is what was stored of these; `held` is all that lies there. Only while nothing waits for it. */
+export function audited(confirmation: Confirmation, altered: readonly string[], held: readonly string[]): void {
+  for (const id of altered) forget(confirmation.ledger, typeUrls.service, id)
+  confirmation.held = held
+}
+
+/**
+ * Compares the peer's digest of what it sent with what was taken. Answers the slots to ask for again, and the services that are in
+ * the store though the peer has none of that name: what an earlier stream left, or what somebody put there.
+ */
+export function compare(confirmation: Confirmation, theirs: Uint8Array, now: Now, busy: boolean): { ask: number[]; excess: string[] } {
+  const { held } = confirmation
+  confirmation.held = undefined
+  const wrong = new Set(differing(digestOf(confirmation.ledger), theirs))
+  const ask: number[] = []
+  for (const [i, slot] of confirmation.slots.entries()) {
+    if (!wrong.has(i)) {
+      Object.assign(slot, { agreedMs: now.monoMs, asked: false, nextAskMs: -Infinity, waitMs: firstAskMs })
+      continue
+    }
+    slot.disagreedMs = now.monoMs
+    slot.asked = true
+    if (now.monoMs < slot.nextAskMs) continue
+    ask.push(i)
+    slot.nextAskMs = now.monoMs + slot.waitMs
+    slot.waitMs = Math.min(2 * slot.waitMs, maxAskMs)
+  }
+  const excess = busy || wrong.has(slots.list) ? [] : excessOf(confirmation, held ?? [], wrong)
+  if (wrong.size > 0 || excess.length > 0) {
+    confirmation.disagreements += 1
+    confirmation.contradictedMs = now.monoMs
+  } else if (busy) confirmation.agreedMs = now.monoMs
+  else confirmation.whole = { atMs: now.monoMs, evidence: 'digest' }
+  return { ask, excess }
+}
+
+function excessOf({ ledger }: Confirmation, held: readonly string[], wrong: ReadonlySet<number>): string[] {
+  return held.filter(id => entryOf(ledger, typeUrls.service, id)?.empty !== false && !wrong.has(slotOf(typeUrls.service, id)))
+}

@@ -1,0 +1,58 @@
+/**
+ * The exporting half of freshness: when a digest of what the other side was sent may leave. Only after the other side has shown the
+ * mark; only right after what may be exported was looked up anew, so that an exporter whose tables stand still proves nothing; and
+ * only when all of it has been handed over.
+ */
+import { freshnessLimits } from '../../mesh/freshness.ts'
+import type { Now } from './session.ts'
+
+export interface Proof {
+  /** The other side takes digests. */
+  wanted: boolean
+  /** The next look at what may be exported. */
+  nextMs: number
+  /** A look is under way; while it does not end nothing is proven. */
+  looking: boolean
+  /** The last look found more than there was room for, so that no digest left. */
+  owed: boolean
+  lastResendMs: number
+}
+
+/** The first digest, one that had to wait for room, and one after something was sent again, come soon. */
+const soonMs = 1000
+/** Requests to send again are heard this often: each costs a part of everything. */
+const resendSpacingMs = 5000
+
+export function newProof(): Proof {
+  return { wanted: false, nextMs: Infinity, looking: false, owed: false, lastResendMs: -Infinity }
+}
+
+export function want(proof: Proof, now: Now): void {
+  if (proof.wanted) return
+  proof.wanted = true
+  proof.nextMs = now.monoMs + soonMs
+}
+
+/** Starts a look when one is due. */
+export function beginLook(proof: Proof, now: Now): boolean {
+  if (proof.looking || now.monoMs < proof.nextMs) return false
+  proof.looking = true
+  proof.nextMs = now.monoMs + freshnessLimits.digestMs
+  return true
+}
+
+/** When a tick is needed. */
+export function nextLookMs({ looking, nextMs }: Proof): number {
+  return looking ? Infinity : nextMs
+}
+
+/** Everything is handed over that was not before, or something is sent again. */
+export function soon(proof: Proof, now: Now): void {
+  proof.nextMs = Math.min(proof.nextMs, now.monoMs + soonMs)
+}
+
+export function mayResend(proof: Proof, now: Now): boolean {
+  if (!proof.wanted || now.monoMs < proof.lastResendMs + resendSpacingMs) return false
+  proof.lastResendMs = now.monoMs
+  return true
+}

@@ -1,0 +1,429 @@
+/**
+ * isthmus and a real Consul with its Envoys, live on loopback, and a table of what was seen: one token from each side, exports of every
+ * kind, calls, intentions, health, un-exports, CA rotations, gateways replaced and killed, agents restarted and killed, peerings deleted
+ * and made again, each way. Needs CONSUL_BIN and ENVOY_BIN; without them nothing is tested, and that is said.
+ */
+import { setTimeout as pause } from 'node:timers/promises'
+import { tree } from '../../../bench/machine/process.ts'
+import { fullPace, halfPace, PacedTraffic, type Stretch } from '../../support/paced-traffic.ts'
+import { until } from '../../support/processes.ts'
+import { consulBin, consulCli } from '../consul-process.ts'
+import * as calls from './calls.ts'
+import { envoyBin } from './envoy-process.ts'
+import { bothActive, Side, type ServiceName } from './side.ts'
+import { lossesOf, problemsOf, textOf, type Row } from './table.ts'
+import type { Seen } from './apps.ts'
+
+/** The caller's `web` calls the callee's services. */
+interface Way {
+  caller: Side
+  callee: Side
+}
+
+const patienceMs = 60_000
+/** A sidecar of Consul's renews its leaf within half a minute of a new root, and so does ours. */
+const renewalMs = 45_000
+const all: ServiceName[] = ['api', 'wide', 'greeter', 'db']
+const rows: Row[] = []
+
+function say(text: string): void {
+  process.stdout.write(`${text}\n`)
+}
+
+/** Does the same for each way and notes what was seen; one that throws is a failed row, and the next goes on. */
+async function row(ways: Way[], what: string, look: (way: Way) => Promise<string>): Promise<void> {
+  // Of one way only: in its own column.
+  const made: Row = { what, seen: ways.length === 1 && ways[0]!.caller.name === 'Consul' ? ['-'] : [], failed: false }
+  for (const way of ways) {
+    try {
+      made.seen.push(await look(way))
+    } catch (error) {
+      made.failed = true
+      made.seen.push((error as Error).message.slice(0, 200))
+    }
+  }
+  rows.push(made)
+  say(`${made.failed ? 'FAILED' : 'ok'}  ${what}: ${made.seen.join(' | ')}`)
+}
+
+/** Waits until the outcome is the wanted one, and answers it. */
+async function comes(what: string, wanted: string, look: () => Promise<string>): Promise<string> {
+  let last = ''
+  await until(what, async () => (last = await look()) === wanted, patienceMs, 100).catch(() => {
+    throw new Error(`${what}: ${last} instead of ${wanted}`)
+  })
+  return wanted
+}
+
+async function tokenFrom(acceptor: Side, dialer: Side): Promise<string> {
+  const made = await consulCli(acceptor.cluster.ports.http, 'peering', 'generate-token', '-name', acceptor.peer)
+  if (made.code !== 0) throw new Error(made.stderr)
+  const establish = ['peering', 'establish', '-name', dialer.peer, '-peering-token', made.stdout.trim()]
+  const joined = await consulCli(dialer.cluster.ports.http, ...establish)
+  if (joined.code !== 0) throw new Error(joined.stderr)
+  await bothActive(acceptor, dialer)
+  return 'ACTIVE on both sides'
+}
+
+/** One call of every kind. */
+async function callAll({ caller: { upstreams }, callee }: Way): Promise<string> {
+  const { seen, outcome } = await calls.http(upstreams.api, { method: 'POST', path: '/hello?x=1', body: 'text' })
+  if (outcome !== '200' || seen?.app !== callee.name || seen.body !== 'text' || seen.url !== '/hello?x=1')
+    throw new Error(`http: ${outcome}`)
+  const who = /;URI=(spiffe:\/\/[^,]*\/svc\/web)/.exec(String(seen.headers['x-forwarded-client-cert'] ?? ''))?.[1]
+  if (who === undefined) throw new Error(`the app does not see who calls: ${String(seen.headers['x-forwarded-client-cert']).slice(0, 80)}`)
+  const outcomes: string[] = [
+    `http ${outcome}`,
+    `websocket ${await calls.websocket(upstreams.api)}`,
+    `http2 ${await calls.http2(upstreams.wide, { path: '/x', method: 'POST', body: 'text' })}`,
+    `grpc ${await calls.http2(upstreams.greeter, { path: '/test.Greeter/Hello', body: 'x' }, true)}`,
+    `tcp ${await calls.tcp(upstreams.db)}`,
+  ]
+  const text = outcomes.join(', ')
+  if (text !== 'http 200, websocket 101, http2 200, grpc grpc-status 0, tcp echo') throw new Error(text)
+  return text
+}
+
+const callsWork = (way: Way) => until(`calls from ${way.caller.name}`, () => callAll(way), patienceMs, 250)
+
+async function exportsArrive({ caller, callee }: Way): Promise<string> {
+  await callee.export(...all, 'plain')
+  for (const name of [...all, 'plain'])
+    await comes(`${name} as a service`, 'passing', async () => (await caller.imported('service', name)).join())
+  for (const name of all) await comes(`${name} over the mesh`, 'passing', async () => (await caller.imported('connect', name)).join())
+  const none = (await caller.imported('connect', 'plain')).join()
+  if (none !== '') throw new Error(`plain is no mesh service: ${none}`)
+  return 'http, http2, grpc, tcp and non-mesh, all passing'
+}
+
+async function allowAll({ callee }: Way): Promise<string> {
+  for (const name of all) await callee.intentions(name, { Action: 'allow' })
+  return 'written'
+}
+
+/** A sidecar of Consul 1.16 drops the caller of a grpc request before it judges it (data-plane.md 7.5): no rule for peers has an effect. */
+const judgesGrpc = (callee: Side) => callee.name === 'isthmus'
+
+/** Every protocol is denied, and allowed again. */
+async function denyAndAllow(way: Way): Promise<string> {
+  const { caller, callee } = way
+  const { api, wide, greeter, db } = caller.upstreams
+  for (const name of all) await callee.intentions(name, { Action: 'deny' })
+  await comes('http', '403', async () => (await calls.http(api)).outcome)
+  await comes('http2', '403', () => calls.http2(wide, {}))
+  if (judgesGrpc(callee)) await comes('grpc', 'grpc-status 7', () => calls.http2(greeter, { path: '/test.Greeter/Hello' }, true))
+  await comes('tcp', 'closed', async () => (await calls.tcp(db)).replace('ECONNRESET', 'closed'))
+  await allowAll(way)
+  await callsWork(way)
+  return `denied: 403, 403, ${judgesGrpc(callee) ? 'grpc-status 7' : 'grpc not judged'}, closed; then allowed`
+}
+
+async function l7({ caller, callee }: Way): Promise<string> {
+  const Permissions = [
+    { Action: 'allow', HTTP: { PathPrefix: '/public', Methods: ['GET'] } },
+    { Action: 'allow', HTTP: { PathExact: '/test.Greeter/Hello' } },
+    { Action: 'allow', HTTP: { PathPrefix: '/', Header: [{ Name: 'x-key', Exact: 'open' }] } },
+    { Action: 'deny', HTTP: { PathPrefix: '/' } },
+  ]
+  for (const name of ['api', 'wide', 'greeter']) await callee.intentions(name, { Permissions })
+  const { api, wide, greeter } = caller.upstreams
+  await comes('http /private', '403', async () => (await calls.http(api, { path: '/private' })).outcome)
+  await comes('http2 /private', '403', () => calls.http2(wide, { path: '/private' }))
+  if (judgesGrpc(callee)) await comes('grpc Other', 'grpc-status 7', () => calls.http2(greeter, { path: '/test.Greeter/Other' }, true))
+  const seen = [
+    (await calls.http(api, { path: '/public/x' })).outcome,
+    (await calls.http(api, { path: '/public/x', method: 'POST', body: 'x' })).outcome,
+    (await calls.http(api, { path: '/private', headers: { 'x-key': 'open' } })).outcome,
+    await calls.http2(wide, { path: '/public' }),
+    await calls.http2(greeter, { path: '/test.Greeter/Hello' }, true),
+  ].join()
+  if (seen !== '200,403,200,200,grpc-status 0') throw new Error(`seen ${seen}`)
+  return `path, method and header decide, in http and http2${judgesGrpc(callee) ? ' and grpc' : '; grpc not judged'}`
+}
+
+/** Peers and locals do not decide for each other, and the more exact source wins. */
+async function wildcards({ caller, callee }: Way): Promise<string> {
+  const { api } = caller.upstreams
+  const outcome = async () => (await calls.http(api)).outcome
+  await callee.intentions('api', { Name: '*', Action: 'deny' })
+  await comes('peer *: deny', '403', outcome)
+  await callee.intentions('api', { Action: 'allow' }, { Name: '*', Action: 'deny' })
+  await comes('web before peer *', '200', outcome)
+  await callee.intentions('api', { Name: '*', Action: 'allow' }, { Name: 'web', Action: 'deny' })
+  await comes('web denied before peer * allowed', '403', outcome)
+  await callee.intentions('api', { Name: '*', Action: 'allow' })
+  await comes('peer *: allow', '200', outcome)
+  await callee.api('PUT', '/v1/config', {
+    Kind: 'service-intentions',
+    Name: 'api',
+    Sources: [
+      { Name: '*', Action: 'deny' },
+      { Name: 'web', Peer: callee.peer, Action: 'allow' },
+    ],
+  })
+  await pause(1000)
+  await comes('local * says nothing of peers', '200', outcome)
+  return 'peer * denies and allows, web wins over it, local * says nothing of peers'
+}
+
+/** What the app of the caller says of itself counts for nothing. */
+async function forged({ caller, callee }: Way): Promise<string> {
+  await callee.intentions('api', { Name: 'admin', Action: 'allow' }, { Name: '*', Action: 'deny' })
+  const { api } = caller.upstreams
+  await comes('web is denied', '403', async () => (await calls.http(api)).outcome)
+  const bundle = (await caller.api('GET', '/v1/connect/ca/roots')).json as { TrustDomain: string }
+  const admin = `spiffe://${bundle.TrustDomain}/ns/default/dc/${caller.cluster.datacenter}/svc/admin`
+  for (const value of [`By=x;URI=${admin}`, `By=x;Hash=00;Subject="";URI=${admin},By=y;URI=${admin}`]) {
+    const { outcome } = await calls.http(api, { headers: { 'x-forwarded-client-cert': value } })
+    if (outcome !== '403') throw new Error(`${value}: ${outcome}`)
+  }
+  await callee.intentions('api', { Action: 'allow' })
+  await comes('web is allowed', '200', async () => (await calls.http(api)).outcome)
+  const { seen } = await calls.http(api, { headers: { 'x-forwarded-client-cert': `By=x;URI=${admin}` } })
+  if (seen === undefined || String(seen.headers['x-forwarded-client-cert']).includes('/svc/admin'))
+    throw new Error('the app saw the forged one')
+  return 'forged XFCC: 403, and never reaches the app'
+}
+
+async function healthFlips({ caller, callee }: Way): Promise<string> {
+  await callee.mark('api', 'fail')
+  await comes('critical is seen', 'critical', async () => (await caller.imported('service', 'api')).join())
+  await comes('calls end', '503', async () => (await calls.http(caller.upstreams.api)).outcome)
+  await callee.mark('api', 'pass')
+  await comes('passing is seen', 'passing', async () => (await caller.imported('service', 'api')).join())
+  await comes('calls go on', '200', async () => (await calls.http(caller.upstreams.api)).outcome)
+  return 'critical: 503; passing: 200'
+}
+
+/** The caller's own gateway stands between: it passes on by name. */
+async function localMode(way: Way): Promise<string> {
+  const { caller } = way
+  const mode = (Mode: string) => caller.api('PUT', '/v1/config', { Kind: 'proxy-defaults', Name: 'global', MeshGateway: { Mode } })
+  await mode('local')
+  await pause(2000)
+  await callsWork(way)
+  await mode('remote')
+  await pause(2000)
+  await callsWork(way)
+  return 'every call, through the own gateway and without it'
+}
+
+/** The callee's gateway is reached by a name. */
+async function hostName(way: Way): Promise<string> {
+  await replaceGateway(way, 'localhost')
+  await callsWork(way)
+  await replaceGateway(way)
+  await callsWork(way)
+  return 'every call, by a host name and by an address again'
+}
+
+/** Http ends at a gateway of ours as it does at one of Consul's. */
+async function ending(way: Way): Promise<string> {
+  const { caller, callee } = way
+  const callers = async () => {
+    const { seen } = await calls.http(caller.upstreams.api)
+    return String(String(seen?.headers['x-forwarded-client-cert']).split(',').length)
+  }
+  await callee.terminateHttp(true)
+  // What is open passes through until it ends.
+  await callee.export('plain')
+  await pause(2000)
+  await callee.export(...all, 'plain')
+  await callsWork(way)
+  await comes('two callers are named', '2', callers)
+  await callee.intentions('api', { Action: 'deny' })
+  await comes('denied', '403', async () => (await calls.http(caller.upstreams.api)).outcome)
+  await callee.intentions('api', { Action: 'allow' })
+  await callee.terminateHttp(false)
+  await callsWork(way)
+  return 'every call; the caller is the one that is judged'
+}
+
+async function unexport(way: Way): Promise<string> {
+  const { caller, callee } = way
+  await callee.export('wide', 'greeter', 'plain')
+  await comes('http', 'gone', async () => ((await calls.http(caller.upstreams.api)).outcome === '200' ? '200' : 'gone'))
+  await comes('tcp', 'gone', async () => ((await calls.tcp(caller.upstreams.db)) === 'echo' ? 'echo' : 'gone'))
+  for (const name of ['api', 'db']) await comes(`${name} is not imported`, '', async () => (await caller.imported('connect', name)).join())
+  await callee.export(...all, 'plain')
+  await callsWork(way)
+  return 'calls end, and come back with the export'
+}
+
+const isRight = ({ status, json }: { status: number; json: unknown }, body: string) => status === 200 && (json as Seen).body === body
+
+/** Half of the pace each way, at once; all of it each way under ISTHMUS_DEEP=1, for a machine that nobody else uses. */
+const pace = process.env['ISTHMUS_DEEP'] === '1' ? fullPace : halfPace
+
+class BothWays {
+  readonly #traffic: PacedTraffic[]
+
+  constructor(ways: Way[]) {
+    this.#traffic = ways.map(
+      ({ caller: { upstreams } }) => new PacedTraffic({ httpPorts: [upstreams.api], tunnelPort: upstreams.db, isRight, pace }),
+    )
+  }
+
+  async during(what: string, action: () => Promise<void>, afterMs: number): Promise<Stretch[]> {
+    let acting: Promise<void> | undefined
+    return Promise.all(this.#traffic.map(each => each.during(what, () => (acting ??= action()), afterMs)))
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all(this.#traffic.map(each => each.stop()))
+  }
+}
+
+interface UnderTraffic {
+  /** What may fail; nothing where it is not said. */
+  losses?: (stretch: Stretch) => boolean
+  afterMs?: number
+}
+
+async function under(
+  traffic: BothWays,
+  what: string,
+  action: () => Promise<void>,
+  { losses, afterMs = 2000 }: UnderTraffic = {},
+): Promise<void> {
+  const made: Row = { what, seen: [], failed: false }
+  try {
+    for (const stretch of await traffic.during(what, action, afterMs)) {
+      made.seen.push(lossesOf(stretch))
+      const problems = problemsOf(stretch)
+      made.failed ||= !(losses ? losses(stretch) : problems.length === 0)
+      for (const problem of problems.slice(0, 8)) say(`      ${problem}`)
+    }
+  } catch (error) {
+    made.failed = true
+    made.seen.push((error as Error).message.slice(0, 300))
+  }
+  rows.push(made)
+  say(`${made.failed ? 'FAILED' : 'ok'}  ${what}: ${made.seen.join(' | ')}`)
+}
+
+async function rotate(side: Side): Promise<void> {
+  const before = await side.activeRoot()
+  const Config = { LeafCertTTL: '72h', RotationPeriod: '2160h', PrivateKeyType: 'ec', PrivateKeyBits: 384 }
+  await side.api('PUT', '/v1/connect/ca/configuration', { Provider: 'consul', Config })
+  await until('a new root', async () => (await side.activeRoot()) !== before, patienceMs, 100)
+  await pause(renewalMs)
+}
+
+/** A second gateway takes over, the first is taken out of the catalog, drains and ends. */
+async function replaceGateway({ caller, callee }: Way, wanHost?: string): Promise<void> {
+  const known = (count: number) =>
+    until(
+      `${caller.name} knows ${count} gateways`,
+      async () => {
+        const statuses = await caller.imported('connect', 'api')
+        return statuses.length === count && statuses.every(status => status === 'passing')
+      },
+      patienceMs,
+    )
+  const before = await callee.addGateway(wanHost)
+  await known(2)
+  await callee.carrier.endGateway(before, async () => void (await known(1)))
+}
+
+async function killGateway({ caller, callee }: Way): Promise<void> {
+  const before = await callee.addGateway()
+  await until('two gateways', async () => (await caller.imported('connect', 'api')).join() === 'passing,passing', patienceMs)
+  await pause(1000)
+  await callee.carrier.killGateway(before)
+  await pause(2000)
+  // A gateway of ours that vanished is still registered; an operator takes it out.
+  await callee.api('PUT', `/v1/agent/service/deregister/${before}`)
+}
+
+async function upheaval(ways: Way[]): Promise<void> {
+  const traffic = new BothWays(ways)
+  try {
+    await pause(2000)
+    await under(traffic, 'nothing happens', () => pause(5000))
+    for (const { callee } of ways) await under(traffic, `CA rotation of ${callee.name}`, () => rotate(callee))
+    for (const way of ways) {
+      const what = `planned gateway replacement at ${way.callee.name}`
+      // A tunnel is bound to the gateway that it goes through, and ends with it.
+      await under(traffic, what, () => replaceGateway(way), { losses: ({ failed, broken }) => failed.length === 0 && broken.length <= 4 })
+    }
+    for (const signal of ['SIGTERM', 'SIGKILL'] as const)
+      for (const { callee } of ways)
+        await under(traffic, `${signal === 'SIGTERM' ? 'restart' : 'kill -9'} of the agent of ${callee.name}`, async () => {
+          await callee.restartAgent(signal)
+          await pause(3000)
+        })
+    await bothActive(ways[0]!.caller, ways[0]!.callee)
+    for (const way of ways)
+      await under(traffic, `kill -9 of a gateway of ${way.callee.name}: what was under way`, () => killGateway(way), { losses: () => true })
+  } finally {
+    await traffic.stop()
+  }
+}
+
+async function deleteAndPeer(deleting: Side, other: Side, ways: Way[]): Promise<void> {
+  await row([{ caller: deleting, callee: other }], `${deleting.name} deletes the peering`, async () => {
+    await deleting.api('DELETE', `/v1/peering/${deleting.peer}`)
+    await comes(`${other.name} hears of it`, 'TERMINATED', () => other.peering())
+    for (const side of [deleting, other]) {
+      const way = ways.find(({ caller }) => caller === side)!
+      await comes(`calls of ${side.name} end`, 'ended', async () =>
+        (await calls.http(way.caller.upstreams.api)).outcome === '200' ? '200' : 'ended',
+      )
+    }
+    await other.api('DELETE', `/v1/peering/${other.peer}`)
+    await comes('both forget it', 'none,none', async () => `${await deleting.peering()},${await other.peering()}`)
+    return 'TERMINATED there, and calls end both ways'
+  })
+  await row([{ caller: deleting, callee: other }], `peered again with a token from ${deleting.name}`, () => tokenFrom(deleting, other))
+  await row(ways, 'calls after that', callsWork)
+}
+
+async function suite(): Promise<void> {
+  const [isthmus, consul] = await Promise.all([Side.start('isthmus'), Side.start('Consul')])
+  const ways: Way[] = [
+    { caller: isthmus, callee: consul },
+    { caller: consul, callee: isthmus },
+  ]
+  const head = ways.map(({ caller, callee }) => `${caller.name} calls ${callee.name}`)
+  try {
+    await row([ways[0]!], 'a token from Consul', () => tokenFrom(consul, isthmus))
+    await Promise.all([isthmus.startProxies(), consul.startProxies()])
+    await row(ways, 'exports arrive', exportsArrive)
+    await row(ways, 'intentions are written', allowAll)
+    await row(ways, 'calls', callsWork)
+    await row(ways, 'deny and allow', denyAndAllow)
+    await row(ways, 'L7 permissions', l7)
+    await row(ways, 'wildcards', wildcards)
+    await row(ways, 'a forged caller', forged)
+    await row(ways, 'intentions are open again', allowAll)
+    await row(ways, 'health flips', healthFlips)
+    await row(ways, 'un-export', unexport)
+    await row(ways, 'mode local', localMode)
+    await row(ways, 'a gateway by host name', hostName)
+    await row([ways[1]!], 'http ends at our gateway', ending)
+    await upheaval(ways)
+    await row(ways, 'calls after all that', callsWork)
+    await deleteAndPeer(isthmus, consul, ways)
+    await deleteAndPeer(consul, isthmus, ways)
+  } finally {
+    say(`\n${textOf(head, rows)}`)
+    await Promise.all([isthmus.stop(), consul.stop()])
+  }
+}
+
+// However it ends, what it started ends with it.
+process.on('exit', () => {
+  for (const pid of tree(process.pid)) if (pid !== process.pid) process.kill(pid, 'SIGKILL')
+})
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1))
+
+if (consulBin === undefined || envoyBin === undefined) {
+  const missing = [consulBin === undefined && 'CONSUL_BIN', envoyBin === undefined && 'ENVOY_BIN'].filter(Boolean).join(' and ')
+  say(`SKIPPED: ${missing} is not set: nothing was tested live against a real Consul and its Envoys`)
+} else {
+  await suite()
+  const failed = rows.filter(each => each.failed).length
+  say(`\n${rows.length - failed} rows seen, ${failed} failed`)
+  process.exitCode = failed > 0 ? 1 : 0
+}

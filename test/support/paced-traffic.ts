@@ -1,0 +1,195 @@
+/**
+ * Traffic at a fixed pace, whatever becomes of it, while a test does something to what carries it: GETs and POSTs in turns on kept-alive
+ * connections, and a few tunnels of bytes that each say something and wait for the echo. A request fails that is answered wrongly, or
+ * reset, or later than a second after it was due; nothing is tried again.
+ */
+import { Agent } from 'node:http'
+import { connect, type Socket } from 'node:net'
+import { call, type Answer } from './processes.ts'
+
+export interface Pace {
+  perSecond: number
+  connections: number
+  tunnels: number
+}
+/** What the claims of zero failed requests are made for; halved where it goes both ways at once. */
+export const fullPace: Pace = { perSecond: 500, connections: 32, tunnels: 4 }
+export const halfPace: Pace = { perSecond: 250, connections: 16, tunnels: 2 }
+
+export interface PacedOptions {
+  /** Where requests go in turns; none for no requests. */
+  httpPorts: number[]
+  /** An echo that answers in capitals; undefined for no tunnels. */
+  tunnelPort?: number | undefined
+  pace?: Pace
+  isRight?: (answer: Answer, body: string) => boolean
+}
+
+/** What came of a while of it. */
+export interface Stretch {
+  what: string
+  sent: number
+  failed: string[]
+  slowestMs: number
+  /** Exchanges over tunnels, those that were lost, and tunnels that ended between two exchanges. */
+  exchanges: number
+  broken: string[]
+  ended: number
+}
+
+/** Later than this is failed, though it may be answered. */
+const lateMs = 1000
+/** A tunnel says something this often. */
+const exchangeMs = 50
+
+export class PacedTraffic {
+  readonly #options: Required<Omit<PacedOptions, 'tunnelPort'>> & Pick<PacedOptions, 'tunnelPort'>
+  readonly #agents: Agent[]
+  readonly #open = new Set<Promise<void>>()
+  readonly #tunnels: Promise<void>[]
+  readonly #timer: NodeJS.Timeout
+  readonly #begunMs = performance.now()
+  #due = 0
+  #over = false
+  #now: Stretch = stretch('before')
+
+  constructor(options: PacedOptions) {
+    const pace = options.pace ?? fullPace
+    this.#options = { isRight: ({ status }) => status >= 200 && status < 300, ...options, pace }
+    const { httpPorts, tunnelPort } = options
+    // First in, first out: all connections are used, none rests until somebody closes it.
+    const perPort = Math.ceil(pace.connections / Math.max(1, httpPorts.length))
+    this.#agents = httpPorts.map(() => new Agent({ keepAlive: true, maxSockets: perPort, scheduling: 'fifo' }))
+    for (let i = 0; i < pace.connections && httpPorts.length > 0; i += 1) this.#send()
+    this.#timer = setInterval(() => {
+      const wanted = httpPorts.length === 0 ? 0 : ((performance.now() - this.#begunMs) / 1000) * pace.perSecond
+      while (this.#due < wanted) this.#send()
+    }, 5)
+    this.#tunnels = Array.from({ length: tunnelPort === undefined ? 0 : pace.tunnels }, (_, i) => this.#converse(tunnelPort!, i))
+  }
+
+  /** Does something under the traffic; resolves when all that was sent meanwhile, and for `afterMs` more, has ended. */
+  async during(what: string, action: () => Promise<void>, afterMs = 500): Promise<Stretch> {
+    const mine = (this.#now = stretch(what))
+    await action()
+    await pause(afterMs)
+    const under = [...this.#open]
+    this.#now = stretch(`after ${what}`)
+    await Promise.all(under)
+    return mine
+  }
+
+  async stop(): Promise<void> {
+    this.#over = true
+    clearInterval(this.#timer)
+    await Promise.all([...this.#open, ...this.#tunnels])
+    for (const agent of this.#agents) agent.destroy()
+  }
+
+  #send(): void {
+    const { httpPorts, isRight } = this.#options
+    const number = this.#due
+    this.#due += 1
+    const mine = this.#now
+    mine.sent += 1
+    const body = number % 2 === 1 ? `body of ${number}` : ''
+    const turn = number % httpPorts.length
+    const began = performance.now()
+    const what = `${body === '' ? 'GET' : 'POST'} /${number}`
+    const one = call(httpPorts[turn]!, `/${number}`, {
+      ...(body === '' ? {} : { method: 'POST', body }),
+      agent: this.#agents[turn]!,
+      timeoutMs: 10_000,
+    })
+      .then(
+        answer => (isRight(answer, body) ? '' : `${answer.status} ${answer.text.slice(0, 120)}`),
+        (error: Error) => error.message,
+      )
+      .then(problem => {
+        const tookMs = performance.now() - began
+        mine.slowestMs = Math.max(mine.slowestMs, Math.round(tookMs))
+        const failure = problem || (tookMs > lateMs ? `late, ${Math.round(tookMs)} ms` : '')
+        if (failure !== '') mine.failed.push(`${what}: ${failure}`)
+        this.#open.delete(one)
+      })
+    this.#open.add(one)
+  }
+
+  async #converse(port: number, tunnel: number): Promise<void> {
+    let socket: TunnelEnd | undefined
+    for (let i = 0; !this.#over; i += 1) {
+      const mine = this.#now
+      if (socket === undefined || socket.state !== 'open') {
+        if (socket?.state === 'ended') mine.ended += 1
+        else if (socket !== undefined) mine.broken.push(`tunnel ${tunnel}: ${socket.state} between two exchanges`)
+        socket = new TunnelEnd(port)
+      }
+      mine.exchanges += 1
+      const problem = await socket.exchange(`tunnel ${tunnel} says ${i}`)
+      if (problem !== '') {
+        mine.broken.push(`tunnel ${tunnel}: ${problem}`)
+        socket.destroy()
+        socket = undefined
+      }
+      await pause(exchangeMs)
+    }
+    socket?.destroy()
+  }
+}
+
+/** One end of a tunnel. */
+class TunnelEnd {
+  /** `open`, `ended`, or the error that ended it. */
+  state = 'open'
+  readonly #socket: Socket
+  #heard = ''
+  #listen: () => void = () => {}
+
+  constructor(port: number) {
+    this.#socket = connect({ port, host: '127.0.0.1', noDelay: true })
+    this.#socket.on('data', (chunk: Buffer) => {
+      this.#heard += chunk.toString()
+      this.#listen()
+    })
+    this.#socket.on('error', (error: NodeJS.ErrnoException) => {
+      this.state = error.code ?? error.message
+    })
+    this.#socket.on('close', () => {
+      if (this.state === 'open') this.state = 'ended'
+      this.#listen()
+    })
+  }
+
+  /** Empty when the echo came in time. */
+  exchange(text: string): Promise<string> {
+    const wanted = text.toUpperCase()
+    this.#heard = ''
+    return new Promise(resolve => {
+      const finish = (problem: string) => {
+        clearTimeout(timer)
+        this.#listen = () => {}
+        resolve(problem)
+      }
+      const timer = setTimeout(() => finish('no answer in time'), lateMs)
+      this.#listen = () => {
+        if (this.#heard === wanted) finish('')
+        else if (!wanted.startsWith(this.#heard)) finish(`a wrong answer: ${this.#heard}`)
+        else if (this.state !== 'open') finish(`${this.state} in the middle of an exchange`)
+      }
+      this.#socket.write(text)
+      this.#listen()
+    })
+  }
+
+  destroy(): void {
+    this.#socket.destroy()
+  }
+}
+
+function stretch(what: string): Stretch {
+  return { what, sent: 0, failed: [], slowestMs: 0, exchanges: 0, broken: [], ended: 0 }
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise(resolve => setTimeout(resolve, ms))
+}

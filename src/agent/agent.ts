@@ -57,15 +57,10 @@ export interface Agent {
 /** Reads the configuration, opens the store and starts every door. Fails with a MeshError that says what to change. */
 export async function startAgent(sources: ConfigSources, options: AgentOptions = {}): Promise<Agent> {
   const config = loadConfig(sources)
-  const logs = new LogTap()
-  const logger = options.logger ?? createLogger({ level: config.logLevel, stream: logs })
-  const watched = options.logger ? {} : { logs }
-  const { parts, grpcTlsPort, left, closing } = await wireAgent(config, {
-    ...options,
-    logger,
-    ...watched,
-    reread: () => loadConfig(sources),
-  })
+  const logs = options.logger ? undefined : new LogTap()
+  const logger = options.logger ?? createLogger({ level: config.logLevel, ...(logs && { stream: logs }) })
+  const wiring = { ...options, logger, ...(logs && { logs }), reread: () => loadConfig(sources) }
+  const { parts, grpcTlsPort, left, closing } = await wireAgent(config, wiring)
   try {
     const { dns, http } = config.doors
     let dnsPort: number | undefined
@@ -130,15 +125,8 @@ export async function wireAgent(config: AgentConfig, options: WiringOptions): Pr
   const closing = new Closing()
   try {
     const metrics = closing.keep(createRegistry('agent'), each => each.clear())
-    const store = closing.keep(await openEmbeddedStore({ dir: config.dataDir, logger }), each => each.close())
-    const tables = closing.keep(await Tables.open(store), each => each.close())
-    const catalog = new Catalog({ store, tables, datacenter })
-    await catalog.collectImported()
-    const configEntries = new ConfigEntries({ store, tables, datacenter })
-    const delays = new LockDelays(clock)
-    const kv = new KvStore({ store, tables, delays })
-    const sessions = closing.keep(new Sessions({ store, tables, delays, clock, logger }), each => each.close())
-    const transactions = new Transactions({ store, tables, delays, datacenter })
+    const data = await openData(config, { logger, clock }, closing)
+    const { store, tables, catalog, sessions } = data
     const clusterId = config.connect.caConfig['cluster_id']
     const ca = closing.keep(
       await CertificateAuthority.open({
@@ -170,11 +158,12 @@ export async function wireAgent(config: AgentConfig, options: WiringOptions): Pr
     })
     closing.keep(localAgent, each => each.close())
     await localAgent.start()
-    await bootstrap(config, configEntries, tables)
+    await bootstrap(config, data.configEntries, tables)
     const files = new ConfiguredServices(localAgent)
     await files.apply(config)
     await sessions.start()
-    if (config.peering.enabled && config.connect.enabled) await peerings.start()
+    const peers = config.peering.enabled && config.connect.enabled
+    if (peers) await peerings.start()
 
     const snapshots = new Snapshots({
       tables,
@@ -185,23 +174,7 @@ export async function wireAgent(config: AgentConfig, options: WiringOptions): Pr
       clock,
       logger,
     })
-    const facts: AgentParts['config'] = {
-      datacenter,
-      domain: config.domain.replace(/\.$/, ''),
-      nodeName: node.node,
-      nodeId: node.id,
-      version,
-      nodeMeta: config.nodeMeta,
-      advertiseAddr: config.advertiseAddr,
-      ports: { grpcTls: grpcTlsPort },
-      connectEnabled: config.connect.enabled,
-      peeringEnabled: config.peering.enabled,
-      startedAt: new Date(clock.nowMs()).toISOString(),
-      dev: config.dev,
-    }
-    const defaultAclPolicy = config.defaultIntentionPolicy
-    const queries = new Queries({ store, tables, datacenter })
-    const data = { tables, catalog, configEntries, kv, sessions, transactions, queries, localAgent }
+    const facts = factsOf(config, node, grpcTlsPort, clock)
     const memory = { events: new UserEvents(), coordinates: new Coordinates(), autopilot: new AutopilotSettings(tables.revision) }
     const backup = new Backup({
       store,
@@ -211,7 +184,7 @@ export async function wireAgent(config: AgentConfig, options: WiringOptions): Pr
       onRestored: async () => {
         await localAgent.repair()
         await sessions.start()
-        await peerings.restart()
+        if (peers) await peerings.restart()
       },
     })
     const { promise: left, resolve: leave } = resolvable()
@@ -223,12 +196,51 @@ export async function wireAgent(config: AgentConfig, options: WiringOptions): Pr
       logger.info('configuration read again')
     }
     const lifecycle = { reload, leave }
-    const doors = { metrics, logs: options.logs ?? new LogTap(), lifecycle, defaultAclPolicy }
-    const parts = { config: facts, ...data, ...memory, backup, ca, peerings, snapshots, ...doors }
+    const logs = options.logs ?? new LogTap()
+    const doors = { metrics, logs, lifecycle, defaultAclPolicy: config.defaultIntentionPolicy }
+    const parts = { config: facts, ...data, localAgent, ...memory, backup, ca, peerings, snapshots, ...doors }
     return { parts, store, grpcTlsPort, left, closing }
   } catch (error) {
     await closing.close()
     throw error
+  }
+}
+
+/** What the store holds, and whoever writes it. */
+async function openData(config: AgentConfig, { logger, clock }: { logger: Logger; clock: Clock }, closing: Closing) {
+  const { datacenter } = config
+  const store = closing.keep(await openEmbeddedStore({ dir: config.dataDir, logger }), each => each.close())
+  const tables = closing.keep(await Tables.open(store), each => each.close())
+  const catalog = new Catalog({ store, tables, datacenter })
+  await catalog.collectImported()
+  const delays = new LockDelays(clock)
+  return {
+    store,
+    tables,
+    catalog,
+    configEntries: new ConfigEntries({ store, tables, datacenter }),
+    kv: new KvStore({ store, tables, delays }),
+    sessions: closing.keep(new Sessions({ store, tables, delays, clock, logger }), each => each.close()),
+    transactions: new Transactions({ store, tables, delays, datacenter }),
+    queries: new Queries({ store, tables, datacenter }),
+  }
+}
+
+/** What the API tells of this agent. */
+function factsOf(config: AgentConfig, node: Node, grpcTlsPort: number | undefined, clock: Clock): AgentParts['config'] {
+  return {
+    datacenter: config.datacenter,
+    domain: config.domain.replace(/\.$/, ''),
+    nodeName: node.node,
+    nodeId: node.id,
+    version,
+    nodeMeta: config.nodeMeta,
+    advertiseAddr: config.advertiseAddr,
+    ports: { grpcTls: grpcTlsPort },
+    connectEnabled: config.connect.enabled,
+    peeringEnabled: config.peering.enabled,
+    startedAt: new Date(clock.nowMs()).toISOString(),
+    dev: config.dev,
   }
 }
 

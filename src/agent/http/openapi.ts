@@ -42,7 +42,11 @@ function operation(route: Route, path: string): unknown {
     required: true,
     schema: { type: 'string', minLength: 1 },
   }))
-  const takes: ParameterName[] = [...(route.takes ?? []), 'pretty', ...(route.agentLocal ? [] : (['dc', 'stale', 'consistent'] as const))]
+  const takes: ParameterName[] = [
+    ...(route.takes ?? []),
+    'pretty',
+    ...(route.agentLocal ? [] : (['dc', 'stale', 'consistent', 'leader', 'max_stale'] as const)),
+  ]
   const inQuery = takes.map(name => {
     const { what, schema } = parameters[name]
     return { name, in: 'query', required: false, description: what, schema }

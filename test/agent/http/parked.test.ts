@@ -9,7 +9,7 @@ import { call, ClusterProcess } from '../../support/processes.ts'
 
 const deep = process.env['ISTHMUS_DEEP'] === '1'
 const parked = deep ? 10_000 : 300
-const wakes = deep ? 200 : 50
+const wakes = deep ? 200 : 20
 const memoryMiB = 300
 const wakeMs = deep ? 5 : 50
 t.setTimeout(180_000)

@@ -16,12 +16,13 @@ import { InstancesTable } from './instances-table.ts'
 import { KvTable } from './kv-table.ts'
 import { RecordTable } from './record-table.ts'
 import type { CaRoot, Change, ImportedService, KvRecord } from './records.ts'
-import { Topics, type Reading } from './topics.ts'
+import { Topics, type Changed, type Reading } from './topics.ts'
 
 export type { CaRoot, ImportedService, KvRecord } from './records.ts'
-export type { Reading } from './topics.ts'
+export type { Changed, Reading } from './topics.ts'
 
 const reloadDelayMs = 500
+const decoder = new TextDecoder()
 
 interface Subject {
   prefix: string
@@ -100,8 +101,8 @@ export class Tables {
     return this.#topics.read(undefined, ...topics).index
   }
 
-  /** Calls back (coalesced, in a later macrotask) whenever one of the topics changed; the topics are asked for anew after each call. */
-  subscribe(topics: () => readonly string[], onChange: () => void): { close(): void } {
+  /** Calls back (coalesced, in a later macrotask) with those of the topics that changed; the topics are asked for anew after each call. */
+  subscribe(topics: () => readonly string[], onChange: (changed: Changed) => void): { close(): void } {
     return this.#topics.subscribe(topics, onChange)
   }
 
@@ -350,7 +351,7 @@ export class Tables {
       for (const event of bySubject.get(subject) ?? []) {
         const rest = event.key.slice(subject.prefix.length)
         const path = subject.prefix === 'kv/' ? [] : rest.split('/').map(decodeURIComponent)
-        const value: unknown = event.value === null ? undefined : JSON.parse(new TextDecoder().decode(event.value))
+        const value: unknown = event.value === null ? undefined : JSON.parse(decoder.decode(event.value))
         subject.apply({ path, value, createIndex: event.createRevision, modifyIndex: event.modRevision }, rest)
       }
     }

@@ -241,7 +241,6 @@ const differences: Record<string, string> = Object.fromEntries([
     'host metrics metrics-prometheus self',
   ),
   ...because(forgets, 'peering', '41-exporter-read 71-exporter-read-wildcard 93-dialer-after-remote-delete 97-dialer-after-reestablish'),
-  ...because('a resolver that was made up for a peer says that it is the default', 'peering', '67-discovery-chain-redirect'),
   ...because(forgets, 'peering', '91-read-after-delete-acceptor 92-list-after-delete-acceptor 99c-read-after'),
   ...because(
     'there is no controller that would say whether a gateway or a route is in use',

@@ -59,16 +59,18 @@ export async function startAgent(sources: ConfigSources, options: AgentOptions =
   const config = loadConfig(sources)
   const logs = options.logger ? undefined : new LogTap()
   const logger = options.logger ?? createLogger({ level: config.logLevel, ...(logs && { stream: logs }) })
+  warnOf(config, logger)
   const wiring = { ...options, logger, ...(logs && { logs }), reread: () => loadConfig(sources) }
   const { parts, grpcTlsPort, left, closing } = await wireAgent(config, wiring)
   try {
     const { dns, http } = config.doors
     let dnsPort: number | undefined
     if (dns) {
-      const { tables, metrics, peerings } = parts
+      const { tables, metrics, peerings, queries } = parts
       const freshness = (peer: string, service: string) => peerings.freshness(peer, service)
+      const query = (nameOrId: string) => queries.answer(nameOrId)
       const { datacenter } = config
-      const door = await startDnsDoor({ address: dns.host, port: dns.port, tables, config, datacenter, freshness, logger, metrics })
+      const door = await startDnsDoor({ address: dns.host, port: dns.port, tables, config, datacenter, freshness, query, logger, metrics })
       dnsPort = closing.keep(door, each => each.close()).port
       parts.config.ports.dns = dnsPort
     }
@@ -86,6 +88,10 @@ export async function startAgent(sources: ConfigSources, options: AgentOptions =
     await closing.close()
     throw error
   }
+}
+
+function warnOf(config: AgentConfig, logger: Logger): void {
+  for (const warning of config.warnings) logger.warn({ warning }, 'part of the configuration was passed over')
 }
 
 /** What the configuration says of the HTTP door. */
@@ -190,6 +196,7 @@ export async function wireAgent(config: AgentConfig, options: WiringOptions): Pr
     const { promise: left, resolve: leave } = resolvable()
     const reload = async () => {
       const next = options.reread?.() ?? config
+      warnOf(next, logger)
       // A logger that was given keeps the level that it was given.
       if (options.logs) logger.level = logLevel(next.logLevel) ?? logger.level
       await files.apply(next)

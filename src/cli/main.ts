@@ -7,12 +7,15 @@ import { registerConfig } from './config.ts'
 import { processContext } from './context.ts'
 import { registerDev } from './dev/dev.ts'
 import { registerGateway } from './gateway.ts'
+import { registerInfo } from './info.ts'
 import { registerIntention } from './intention.ts'
 import { registerKv } from './kv.ts'
 import { registerMembers } from './members.ts'
 import { registerPeering } from './peering.ts'
 import { registerServices } from './services.ts'
 import { registerSidecar } from './sidecar.ts'
+import { registerTls } from './tls.ts'
+import { registerValidate } from './validate.ts'
 import { registerVersion } from './version.ts'
 
 const commands: Register[] = [
@@ -27,6 +30,9 @@ const commands: Register[] = [
   registerIntention,
   registerKv,
   registerMembers,
+  registerInfo,
+  registerValidate,
+  registerTls,
   registerVersion,
 ]
 

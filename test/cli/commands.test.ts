@@ -137,22 +137,49 @@ void t.test('config: entries in JSON and YAML are written, read, listed and dele
   )
 })
 
-void t.test('config: HCL and what is no entry are refused with the way out', async t => {
+void t.test('config and services: HCL is read as Consul reads it, and a mistake in it is named with its place', async t => {
   const { run } = await agent(t)
-  const hcl = 'standard input is HCL, which isthmus does not read; write the same keys as JSON or YAML\n'
-  t.same(await run(['config', 'write', '-'], '# a comment\nKind = "service-defaults"\nName = "api"\n'), failed(hcl))
-  t.same(await run(['config', 'write', '-'], 'service "x" {\n}\n'), failed(hcl))
+  const intentions = `
+# who may call api
+Kind = "service-intentions"
+Name = "api"
+Sources {
+  Name   = "web"
+  Action = "allow"
+}
+`
+  t.same(await run(['config', 'write', '-'], intentions), ok('Config entry written: service-intentions/api\n'))
+  const read = await run(['config', 'read', '-kind', 'service-intentions', '-name', 'api'])
+  t.match(JSON.parse(read.stdout), { Sources: [{ Name: 'web', Action: 'allow', Precedence: 9 }] })
+  t.same(
+    await run(['config', 'write', '-'], 'Kind = "service-defaults"\nName = "clisvc"\nFoo = 1\n'),
+    failed('Failed to decode config entry input: 1 error occurred:\n\t* invalid config key "Foo"\n'),
+  )
+  t.same(
+    await run(['config', 'write', '-'], 'Kind = "service-defaults"\nName = api\n'),
+    failed('Failed to parse standard input: At 2:8: api is no value; texts stand in double quotes\n'),
+  )
+  const services = 'service {\n  name = "web"\n  port = 80\n  check {\n    tcp = "127.0.0.1:1"\n    interval = "1h"\n  }\n}\n'
+  t.same(await run(['services', 'register', '-'], services), ok('Registered service: web\n'))
+  const several = 'services {\n name = "a"\n port = 1\n checks {\n  ttl = "1h"\n }\n}\nservices {\n name = "b"\n port = 2\n}\n'
+  t.same(await run(['services', 'register', '-'], several), ok('Registered service: a\nRegistered service: b\n'))
+  t.same(
+    (await run(['catalog', 'services'])).stdout
+      .trim()
+      .split('\n')
+      .filter(name => name !== 'consul'),
+    ['a', 'b', 'web'],
+  )
+})
+
+void t.test('config: what is no entry is refused with the way out', async t => {
+  const { run } = await agent(t)
   t.match((await run(['config', 'write', '-'], 'just text')).stderr, 'must hold a map of keys')
-  t.match((await run(['config', 'write', '-'], '{"Kind":')).stderr, 'is neither JSON nor YAML')
+  t.match((await run(['config', 'write', '-'], '{"Kind":')).stderr, 'is neither HCL nor JSON nor YAML')
   t.match((await run(['config', 'write', '-'], Buffer.from([0xff, 0xfe, 0xfd]))).stderr, 'standard input is not text')
   t.match((await run(['config', 'write', '-'], 'name: x')).stderr, 'Payload does not contain a kind/Kind key at the top level')
   t.match((await run(['config', 'write', '/nonexistent.json'])).stderr, 'Failed to read file')
   t.match((await run(['config', 'write'])).stderr, 'Must provide exactly one positional argument')
-  const unknownKey = await run(['config', 'write', '-'], '{"Kind":"service-defaults","Name":"api","Foo":1}')
-  t.match(
-    unknownKey.stderr,
-    /^Error writing config entry service-defaults\/api: Unexpected response code: 400 \(.*invalid config key "Foo"/s,
-  )
 })
 
 void t.test('services: registered by flags and files, exported, deregistered', async t => {
@@ -280,6 +307,39 @@ void t.test('kv: put, get and delete, with their conditions', async t => {
   t.same(await run(['kv', 'delete', '-recurse', 'a']), ok('Success! Deleted keys with prefix: a\n'))
   t.same(await run(['kv', 'get', '-keys', '']), ok(''))
   t.same(await run(['kv', 'get']), failed('Error! Missing KEY argument\n'))
+})
+
+void t.test('kv: a tree is exported and imported again, byte for byte', async t => {
+  const { run } = await agent(t)
+  t.same(await run(['kv', 'export']), ok('[]\n'))
+  await run(['kv', 'put', 'cli/a', 'one'])
+  await run(['kv', 'put', 'cli/b/', '-base64', '-flags=3304740253564472344', 'AAEC'])
+  const exported =
+    '[\n\t{\n\t\t"key": "cli/a",\n\t\t"flags": 0,\n\t\t"value": "b25l"\n\t},\n' +
+    '\t{\n\t\t"key": "cli/b/",\n\t\t"flags": 3304740253564472344,\n\t\t"value": "AAEC"\n\t}\n]\n'
+  t.same(await run(['kv', 'export', 'cli/']), ok(exported))
+  t.same(await run(['kv', 'import', '-prefix=copy', '-'], exported), ok('Imported: copy/cli/a\nImported: copy/cli/b/\n'))
+  t.same(await run(['kv', 'export', 'copy/']), ok(exported.replaceAll('"cli/', '"copy/cli/')))
+  const other = await agent(t)
+  t.same(await other.run(['kv', 'import', exported]), ok('Imported: cli/a\nImported: cli/b/\n'))
+  t.same(await other.run(['kv', 'export']), ok(exported))
+  for (const [data, message] of [
+    ['{}', 'Cannot unmarshal data: it is no list of {"key", "flags", "value"}\n'],
+    ['[{"key":"ok","value":""},{"value":""}]', 'Cannot unmarshal data: entry 1 has no key\n'],
+    ['[{"key":"k","flags":-1}]', 'Cannot unmarshal data: the flags of k are no whole number\n'],
+    ['[{"key":"k","value":"?"}]', 'Error base 64 decoding value for key k\n'],
+  ] as const)
+    t.same(await other.run(['kv', 'import', data]), failed(message))
+  t.match((await other.run(['kv', 'import', '[']))?.stderr, /^Cannot unmarshal data: /)
+  t.same(await other.run(['kv', 'get', 'ok']), failed('Error! No key exists at: ok\n'), 'nothing was written of a list that is half good')
+  t.same(await run(['kv', 'put', '-acquire', 'lock']), failed('Error! Missing -session (required with -acquire and -release)\n'))
+})
+
+void t.test('info: every group of what the agent says of itself', async t => {
+  const { run } = await agent(t)
+  const { code, stdout } = await run(['info'])
+  t.equal(code, 0)
+  t.match(stdout, /^(?:[a-z_]+:\n(?:\t\w+ = .*\n)+)+$/)
 })
 
 void t.test('members: the table, its filters, and 2 when nobody matches', async t => {

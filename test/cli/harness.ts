@@ -2,11 +2,14 @@
 import { registerCatalog } from '../../src/cli/catalog.ts'
 import { run, type Register } from '../../src/cli/command.ts'
 import { registerConfig } from '../../src/cli/config.ts'
+import { registerInfo } from '../../src/cli/info.ts'
 import { registerIntention } from '../../src/cli/intention.ts'
 import { registerKv } from '../../src/cli/kv.ts'
 import { registerMembers } from '../../src/cli/members.ts'
 import { registerPeering } from '../../src/cli/peering.ts'
 import { registerServices } from '../../src/cli/services.ts'
+import { registerTls } from '../../src/cli/tls.ts'
+import { registerValidate } from '../../src/cli/validate.ts'
 import { registerVersion } from '../../src/cli/version.ts'
 
 export const commands: Register[] = [
@@ -17,6 +20,9 @@ export const commands: Register[] = [
   registerIntention,
   registerKv,
   registerMembers,
+  registerInfo,
+  registerValidate,
+  registerTls,
   registerVersion,
 ]
 

@@ -1,4 +1,5 @@
 /** What a client may have a whole agent do, and watch it do. */
+import { Resolver } from 'node:dns/promises'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { get, type IncomingMessage } from 'node:http'
 import { tmpdir } from 'node:os'
@@ -56,6 +57,19 @@ t.test('an agent that is told to leave answers first', async t => {
   t.teardown(() => agent.close())
   t.equal((await ask(agent.httpUrl, 'PUT', '/v1/agent/leave')).status, 200)
   await agent.left
+})
+
+t.test('a prepared query of the API is answered over DNS by its name', async t => {
+  configure({ ports: { http: 0, dns: 0, grpc: -1, grpc_tls: -1 } })
+  const agent = await startAgent({ files: [file] })
+  t.teardown(() => agent.close())
+  const send = (method: string, path: string, body: object) => ask(agent.httpUrl, method, path, {}, JSON.stringify(body))
+  await send('PUT', '/v1/agent/service/register', { Name: 'web', Address: '127.0.0.9', Port: 80 })
+  const resolver = new Resolver()
+  resolver.setServers([`127.0.0.1:${agent.dnsPort}`])
+  await t.rejects(resolver.resolve4('webs.query.consul'), { code: 'ENOTFOUND' })
+  t.equal((await send('POST', '/v1/query', { Name: 'webs', Service: { Service: 'web' } })).status, 200)
+  t.same(await resolver.resolve4('webs.query.consul'), ['127.0.0.9'])
 })
 
 t.test('a client sees the log as it is written, from its level on', async t => {

@@ -217,7 +217,7 @@ const peerDefault: Decision = { allow: false, reason: 'peer-default', rule: '' }
 
 function decide(rule: Rule, request: HttpFacts | undefined, tokens: TokenReader | undefined): Decision {
   if (request === undefined) return rule.connection
-  if (rule.requires !== undefined && !requirementHolds(rule.requires, request, tokens)) return rule.unproven
+  if (rule.requires !== undefined && !requirementHolds(rule.requires, tokens)) return rule.unproven
   if (rule.permissions === undefined && !rule.decision.allow) return rule.decision
   const path = judgePath(request.path)
   if (path === undefined) return rule.malformed

@@ -17,9 +17,9 @@ export interface TokenFacts {
   readonly target?: string
 }
 
-/** The claims of a valid token that a request carries for a provider; undefined where it carries none. */
+/** The claims of the valid token that a request carries for a provider; undefined where it carries none. */
 export interface TokenReader {
-  claims(provider: string, request: TokenFacts): Claims | undefined
+  claims(provider: string): Claims | undefined
 }
 
 export interface Token {
@@ -74,10 +74,10 @@ export function claimsHold(claims: Claims, { issuer, audiences, clockSkewSeconds
 }
 
 /** One of the providers vouches for the caller, with every claim that is asked for. */
-export function requirementHolds({ providers }: JwtRequirement, request: TokenFacts, tokens: TokenReader | undefined): boolean {
+export function requirementHolds({ providers }: JwtRequirement, tokens: TokenReader | undefined): boolean {
   if (tokens === undefined) return false
   for (const { name, verifyClaims = [] } of providers) {
-    const claims = tokens.claims(name, request)
+    const claims = tokens.claims(name)
     if (claims !== undefined && verifyClaims.every(({ path, value }) => claimIs(claims, path, value))) return true
   }
   return false

@@ -5,13 +5,14 @@
  */
 import type { JwtRequirement, Permission } from './config-entry.ts'
 import { compileHeader, compileRegex, never, type HeadersMatch } from './header-match.ts'
-import { requirementHolds, type TokenFacts, type TokenReader } from './jwt.ts'
+import { requirementHolds, type TokenReader } from './jwt.ts'
 import { byteString, decodeEscapes, decodeUnreserved, type JudgedPath } from './path.ts'
 
 /** What a permission may look at. `path` is raw, without the query; `headers` is flat: lower-case name, value, name, value… */
-export interface HttpFacts extends TokenFacts {
+export interface HttpFacts {
   method: string
   path: string
+  readonly headers: readonly string[]
 }
 
 type PathMatch = (path: JudgedPath, form: keyof JudgedPath) => boolean
@@ -68,7 +69,7 @@ export class Permissions {
     for (let i = 0; i < this.#list.length; i++) {
       const permission = this.#list[i]!
       if (!matches(permission, facts, path, form)) continue
-      if (permission.jwt === undefined || requirementHolds(permission.jwt, facts, tokens)) return i
+      if (permission.jwt === undefined || requirementHolds(permission.jwt, tokens)) return i
       if (permission.allow) none = unproven
     }
     return none

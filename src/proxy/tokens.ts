@@ -13,6 +13,7 @@ import {
   type KeyObject,
 } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
+import type { EditableHead } from '../mesh/header-edit.ts'
 import { claimsHold, parseToken, tokensOf, type Claims, type Token, type TokenFacts, type TokenReader } from '../mesh/jwt.ts'
 import type { JwtProviderResource } from '../mesh/snapshot.ts'
 
@@ -25,16 +26,54 @@ interface Key {
   key: KeyObject
 }
 
-export class Tokens implements TokenReader {
+/** A head that tokens are read from, and that goes on without them. */
+export type TokenHead = TokenFacts & EditableHead
+
+export class Tokens {
   readonly #providers: ReadonlyMap<string, Provider>
 
   constructor(providers: ReadonlyMap<string, JwtProviderResource>) {
     this.#providers = new Map([...providers].map(([name, resource]) => [name, providerOf(resource)]))
   }
 
-  claims(provider: string, request: TokenFacts): Claims | undefined {
-    return this.#providers.get(provider)?.claims(request)
+  /** What a request carries. `now` is the tokens of the moment at which it is asked: a provider that is gone vouches for nobody. */
+  read(request: TokenFacts, now: () => Tokens | undefined): Carried {
+    const found = new Map<string, Valid>()
+    for (const [name, provider] of this.#providers) {
+      const valid = provider.read(request)
+      if (valid !== undefined) found.set(name, valid)
+    }
+    return new Carried(found, now)
   }
+
+  has(provider: string): boolean {
+    return this.#providers.has(provider)
+  }
+
+  /** What the app gets of them: the claims where a provider says so, and no token that is not to be forwarded. */
+  pass(carried: Carried, head: TokenHead): void {
+    for (const [name, provider] of this.#providers) provider.pass(carried.found.get(name), head)
+  }
+}
+
+/** The valid tokens of one request, as they were when it came. */
+export class Carried implements TokenReader {
+  readonly found: ReadonlyMap<string, Valid>
+  readonly #now: () => Tokens | undefined
+
+  constructor(found: ReadonlyMap<string, Valid>, now: () => Tokens | undefined) {
+    this.found = found
+    this.#now = now
+  }
+
+  claims(provider: string): Claims | undefined {
+    return this.#now()?.has(provider) === true ? this.found.get(provider)?.claims : undefined
+  }
+}
+
+interface Valid {
+  claims: Claims
+  text: string
 }
 
 /** By the resource, so that what was checked is remembered from plan to plan. */
@@ -57,13 +96,27 @@ class Provider {
     this.#keys = keysOf(resource.jwks)
   }
 
-  claims(request: TokenFacts): Claims | undefined {
+  read(request: TokenFacts): Valid | undefined {
     if (this.#keys.length === 0) return undefined
     for (const text of tokensOf(this.#resource, request).slice(0, verifierLimits.tokensPerRequest)) {
       const claims = this.#signed(text)
-      if (claims !== false && claimsHold(claims, this.#resource, Date.now() / 1000)) return claims
+      if (claims !== false && claimsHold(claims, this.#resource, Date.now() / 1000)) return { claims, text }
     }
     return undefined
+  }
+
+  pass(valid: Valid | undefined, head: TokenHead): void {
+    const { forwarding, locations } = this.#resource
+    if (forwarding !== undefined) head.remove(forwarding.header)
+    if (valid === undefined) return
+    for (const { header } of locations) {
+      if (header === undefined || header.forward === true) continue
+      const name = header.name.toLowerCase()
+      if (tokensOf({ locations: [{ header }] }, head).includes(valid.text)) head.remove(name)
+    }
+    if (forwarding === undefined) return
+    const [, claims = ''] = valid.text.split('.')
+    head.append(forwarding.header, forwarding.pad ? claims.padEnd(Math.ceil(claims.length / 4) * 4, '=') : claims)
   }
 
   #signed(text: string): Claims | false {

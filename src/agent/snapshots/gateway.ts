@@ -116,8 +116,16 @@ function passedEndpoints(chain: DiscoveryChain, gathering: Gathering, context: S
   return endpoints
 }
 
+const inside = new WeakMap<DiscoveryChain, DiscoveryChain>()
+
 /** As a peer's callers may go: to no other peer or datacenter, and by no failover. */
 function withinCluster(chain: DiscoveryChain): DiscoveryChain {
+  let made = inside.get(chain)
+  if (made === undefined) inside.set(chain, (made = restricted(chain)))
+  return made
+}
+
+function restricted(chain: DiscoveryChain): DiscoveryChain {
   const nodes = Object.entries(chain.nodes).map(([key, node]) => {
     const { failover: _, ...resolver } = node.resolver ?? {}
     return [key, node.resolver ? { ...node, resolver } : node] as const

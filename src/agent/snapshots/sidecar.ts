@@ -128,11 +128,13 @@ function gatherProviders({ sources }: Intentions, gathering: Gathering, context:
   for (const name of new Set(requirements.flatMap(each => each?.providers.map(provider => provider.name) ?? []))) {
     const entry = gathering.read(context.tables.configEntry('jwt-provider', name))
     if (entry === undefined) continue
+    const { headerName = '', padForwardPayloadHeader: pad = false } = entry.forwarding ?? {}
     gathering.add('jwt-provider', name, {
       issuer: entry.issuer ?? '',
       audiences: entry.audiences ?? [],
       locations: entry.locations ?? [],
       clockSkewSeconds: entry.clockSkewSeconds ?? defaultClockSkewSeconds,
+      ...(headerName === '' ? {} : { forwarding: { header: headerName.toLowerCase(), pad } }),
       jwks: entry.jsonWebKeySet?.local?.jwks ?? '',
     })
   }

@@ -42,7 +42,7 @@ const table: Row[] = [
   {
     at: 'src/agent/http',
     src: [...everyMesh, 'src/wire', 'src/agent/catalog', 'src/agent/ca', 'src/agent/peering', 'src/agent/snapshots', 'src/agent/config.ts'],
-    packages: ['node:*', 'find-my-way', 'zod', 're2js', 'prom-client'],
+    packages: ['node:*', 'find-my-way', 'zod', 'prom-client'],
     why: 'a door: does not know the other doors, nor the store',
   },
   {

@@ -18,6 +18,8 @@ import { isMap, parseConfigFile, readConfigPath, type ConfigFile, type ConfigFor
 const port = z.number().int().min(-1).max(65_535)
 const address = z.string().refine(text => isIP(text) !== 0, 'must be an IP address')
 const stringMap = z.record(z.string(), z.string())
+const network = z.string().refine(text => parseNetwork(text) !== undefined, 'must be a network such as 10.0.0.0/8')
+const maxStoredBytes = 700 * 1024
 
 const DnsConfig = z.object({
   nodeTtlMs: duration('node_ttl').default(0),
@@ -101,8 +103,24 @@ const FileConfig = z.object({
       allowedHosts: z.array(z.string()).default([]),
       responseHeaders: stringMap.default({}),
       blockEndpoints: z.array(z.string()).default([]),
+      /** Networks from which the API may be written to; anyone who reaches it unless told. */
+      allowWriteHttpFrom: z.array(network).default([]),
+      /** False: `?cached` is read from the tables like everything else, and said so. */
+      useCache: z.boolean().default(true),
     })
     .prefault({}),
+  limits: z
+    .object({
+      httpMaxConnsPerClient: z.number().int().min(1).max(1_000_000).default(200),
+      // A value travels as base64 in one transaction of the store, which holds a mebibyte.
+      kvMaxValueSize: z.number().int().min(1).max(maxStoredBytes).default(524_288).meta({ wire: 'kv_max_value_size' }),
+      txnMaxReqLen: z.number().int().min(1).max(maxStoredBytes).default(524_288),
+    })
+    .prefault({}),
+  /** Reads of catalog and health say that they may be stale unless they ask for something else. */
+  discoveryMaxStaleMs: duration('discovery_max_stale').default(0),
+  /** Only ever tells other datacenters about WAN addresses, and this cluster has none; clients are told that it is on. */
+  translateWanAddrs: z.boolean().default(false),
   logLevel: z
     .string()
     .refine(text => logLevel(text) !== undefined, 'must be one of trace, debug, info, warn, err')
@@ -321,4 +339,12 @@ privateRanges.addSubnet('192.168.0.0', 16)
 function firstPrivateAddress(): string {
   const all = Object.values(networkInterfaces()).flatMap(each => each ?? [])
   return all.find(each => each.family === 'IPv4' && privateRanges.check(each.address))?.address ?? '127.0.0.1'
+}
+
+/** An address and the bits of it that count. */
+export function parseNetwork(text: string): { address: string; bits: number; family: 'ipv4' | 'ipv6' } | undefined {
+  const match = /^([0-9a-fA-F.:]+)\/(\d{1,3})$/.exec(text)
+  const version = match ? isIP(match[1]!) : 0
+  if (!match || version === 0 || Number(match[2]) > (version === 6 ? 128 : 32)) return undefined
+  return { address: match[1]!, bits: Number(match[2]), family: version === 6 ? 'ipv6' : 'ipv4' }
 }

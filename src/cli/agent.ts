@@ -80,7 +80,7 @@ export function registerAgent(program: Command, context: CliContext): void {
           ['Data', config.dataDir ?? 'in memory (--dev)'],
         ]
         say(context, ['==> isthmus agent is running', ...rows.map(([name, value]) => `${name.padStart(14)}: ${value}`)].join('\n'))
-        return { stop: () => agent.close() }
+        return { stop: () => agent.close(), left: agent.left }
       })
     })
 }

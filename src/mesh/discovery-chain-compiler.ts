@@ -246,7 +246,8 @@ class ChainCompiler {
     this.#targets.set(made.id, made)
     const { connectTimeoutMs } = made
     const node: ChainNode = { type: 'resolver', name: made.id, resolver: { connectTimeoutMs, target: made.id } }
-    if (entry === undefined) node.resolver!.default = true
+    // Told by our own entry of that name, in a peer as well, though that does not count there.
+    if (this.#entries.resolver(service) === undefined) node.resolver!.default = true
     if (entry?.requestTimeoutMs) node.resolver!.requestTimeoutMs = entry.requestTimeoutMs
     if (entry?.loadBalancer) node.loadBalancer = entry.loadBalancer
     if (failover) return node

@@ -7,7 +7,9 @@ import type { ConfigEntry, ConfigEntryKind, EntryOf } from '../../mesh/config-en
 import type { HealthCheck } from '../../mesh/check.ts'
 import type { Node } from '../../mesh/node.ts'
 import type { StoredPeering, TrustBundle } from '../../mesh/peering.ts'
+import type { PreparedQuery } from '../../mesh/prepared-query.ts'
 import type { CheckServiceNode, NodeService } from '../../mesh/service.ts'
+import type { Session } from '../../mesh/session.ts'
 import type { Store, Watch, WatchBatch, WatchEvent } from '../store/store.ts'
 import { ImportedTable } from './imported-table.ts'
 import { InstancesTable } from './instances-table.ts'
@@ -34,6 +36,8 @@ export class Tables {
   readonly #imported = new ImportedTable(this.#topics)
   readonly #kv = new KvTable(this.#topics)
   readonly #config = new RecordTable<ConfigEntry>(this.#topics, 'config', { grouped: true })
+  readonly #sessions = new RecordTable<Session>(this.#topics, 'session')
+  readonly #queries = new RecordTable<PreparedQuery>(this.#topics, 'query')
   readonly #peerings = new RecordTable<StoredPeering>(this.#topics, 'peering')
   readonly #trustBundles = new RecordTable<TrustBundle>(this.#topics, 'trust-bundle')
   readonly #virtualIps = new RecordTable<{ address: string }>(this.#topics, 'virtual-ip')
@@ -52,6 +56,8 @@ export class Tables {
     { prefix: 'trust-bundle/', apply: change => this.#trustBundles.apply(change) },
     { prefix: 'virtual-ip/', apply: change => this.#applyVirtualIp(change) },
     { prefix: 'ca/root/', apply: change => this.#caRoots.apply(change) },
+    { prefix: 'session/', apply: change => this.#sessions.apply(change) },
+    { prefix: 'query/', apply: change => this.#queries.apply(change) },
     { prefix: 'kv/', apply: (change, key) => this.#kv.apply(key, change) },
   ]
   #watch: Watch | undefined
@@ -250,6 +256,33 @@ export class Tables {
     return this.#kv.list(prefix)
   }
 
+  /** What a session holds. */
+  keysHeldBy(session: string): KvRecord[] {
+    return this.#kv.heldBy(session)
+  }
+
+  /** Sessions that hold a key. */
+  lockHolders(): string[] {
+    return this.#kv.holders()
+  }
+
+  /** In the order of their ids. */
+  sessions(): Reading<Session[]> {
+    return this.#sessions.list()
+  }
+
+  session(id: string): Reading<Session | undefined> {
+    return this.#sessions.get(id)
+  }
+
+  preparedQueries(): Reading<PreparedQuery[]> {
+    return this.#queries.list()
+  }
+
+  preparedQuery(id: string): Reading<PreparedQuery | undefined> {
+    return this.#queries.get(id)
+  }
+
   caRoots(): Reading<{ roots: CaRoot[] }> {
     const { value, index, topics } = this.#caRoots.list()
     return { value: { roots: value.sort((a, b) => a.createIndex - b.createIndex) }, index, topics }
@@ -272,6 +305,8 @@ export class Tables {
       this.#catalog,
       this.#imported,
       this.#config,
+      this.#sessions,
+      this.#queries,
       this.#peerings,
       this.#trustBundles,
       this.#virtualIps,

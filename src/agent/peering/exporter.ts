@@ -4,15 +4,16 @@
  * the encoding of one instance, however many services are exported and however many instances this one has.
  */
 import { createHash } from 'node:crypto'
-import { isTypical, type CheckServiceNode } from '../../mesh/service.ts'
+import type { CheckServiceNode } from '../../mesh/service.ts'
 import { externalSni } from '../../mesh/sni.ts'
 import { meshGatewayId, serviceId } from '../../mesh/spiffe.ts'
 import { PeeringServerAddresses, PeeringTrustBundle } from '../../wire/gen/peering.ts'
 import { ExportedService, ExportedServiceList } from '../../wire/gen/peerstream.ts'
 import { CheckServiceNode as WireInstance } from '../../wire/gen/service.ts'
 import { sidecarSuffix } from '../../wire/peer-stream.ts'
-import { chainNames, passedThrough, readChain } from '../catalog/chains.ts'
+import { passedThrough, readChain } from '../catalog/chains.ts'
 import type { Changed, Reading, Tables } from '../catalog/tables.ts'
+import { exportable, exportedNames } from './exported-names.ts'
 import { noInstances, type Offer, type Offered } from './offer.ts'
 import { addressesToWire, flatten, nodeToWire, toWire } from './replica.ts'
 
@@ -25,8 +26,6 @@ export interface ExporterOptions {
   /** Where we are dialled; undefined where the other side does not dial us. */
   serverAddresses: (() => Reading<string[]>) | undefined
 }
-
-const neverExported = 'consul'
 
 /** What is known of one service as long as none of its topics moves. */
 interface Row {
@@ -61,7 +60,7 @@ export class Exporter {
    * same. Who has waited on those of the last reading may say which of them have changed, and spares a look at all others.
    */
   read(changed?: Changed, waitedOn?: readonly string[]): { offer: Offer; topics: readonly string[] } {
-    const { tables, ca, serverAddresses } = this.#options
+    const { tables, ca, peer, serverAddresses } = this.#options
     const told = waitedOn === this.#topics ? changed : undefined
     const holds = ({ topics, index }: Row): boolean => (told ? !topics.some(topic => told.has(topic)) : tables.indexOf(topics) === index)
     const parts: (readonly string[])[] = []
@@ -88,7 +87,7 @@ export class Exporter {
       this.#made.set(id, made)
       return made.offered
     }
-    const names = this.#names(note, name => row(name).ordinary)
+    const names = exportedNames(tables, peer, note, name => row(name).ordinary)
     const gatewayReading = tables.gateways()
     const gateways = note(gatewayReading)
     const sharedIds = sharedIdsOf([...names.map(name => row(name).plain), gateways])
@@ -156,23 +155,6 @@ export class Exporter {
     return made
   }
 
-  /** Sorted plain names: those given by name, registered or not, and for `*` every ordinary service there is and every name that has a chain (7.1). */
-  #names(note: <T>(reading: Reading<T>) => T, isOrdinary: (name: string) => boolean): string[] {
-    const { tables, peer } = this.#options
-    const entry = note(tables.configEntry('exported-services', 'default'))
-    const rows = entry?.services.filter(each => each.consumers.some(consumer => consumer.peer === peer)) ?? []
-    const names = new Set<string>()
-    for (const { name } of rows) {
-      if (name !== '*') names.add(name)
-      else {
-        for (const each of note(tables.services()).keys()) if (isOrdinary(each)) names.add(each)
-        for (const each of note(chainNames(tables))) names.add(each)
-      }
-    }
-    names.delete(neverExported)
-    return [...names].toSorted()
-  }
-
   /** One instance for each of our mesh gateways, in their order, with their address and their health (7.4). */
   #synthetic(
     name: string,
@@ -229,11 +211,6 @@ function sharedIdsOf(sets: readonly (readonly CheckServiceNode[])[]): Set<string
     }
   }
   return shared
-}
-
-/** Ordinary instances only; proxies and gateways never travel as they are (7.2). */
-function exportable(name: string, instances: readonly CheckServiceNode[]): CheckServiceNode[] {
-  return name.endsWith(sidecarSuffix) ? [] : instances.filter(instance => isTypical(instance.service.kind))
 }
 
 function isSame(a: readonly (readonly string[])[], b: readonly (readonly string[])[]): boolean {

@@ -114,6 +114,13 @@ export class Peerings {
     return dialled.length > 0
   }
 
+  /** After everything that is stored has become something else: ends every stream and takes up what is stored now. */
+  async restart(): Promise<void> {
+    await Promise.all(Array.from(this.#live.values(), live => live.stop({ cancel: true })))
+    this.#live.clear()
+    await this.start()
+  }
+
   async close(): Promise<void> {
     this.#closed = true
     await Promise.all(Array.from(this.#live.values(), live => live.stop({ cancel: true })))

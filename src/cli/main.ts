@@ -10,10 +10,12 @@ import { registerGateway } from './gateway.ts'
 import { registerInfo } from './info.ts'
 import { registerIntention } from './intention.ts'
 import { registerKv } from './kv.ts'
+import { registerLifecycle } from './lifecycle.ts'
 import { registerMembers } from './members.ts'
 import { registerPeering } from './peering.ts'
 import { registerServices } from './services.ts'
 import { registerSidecar } from './sidecar.ts'
+import { registerSnapshot } from './snapshot.ts'
 import { registerTls } from './tls.ts'
 import { registerValidate } from './validate.ts'
 import { registerVersion } from './version.ts'
@@ -31,6 +33,8 @@ const commands: Register[] = [
   registerKv,
   registerMembers,
   registerInfo,
+  registerSnapshot,
+  registerLifecycle,
   registerValidate,
   registerTls,
   registerVersion,

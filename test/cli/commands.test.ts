@@ -1,5 +1,5 @@
 // Each command against a real agent's HTTP door: what it prints and how it ends, as spec/cli.md 2 has it.
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
@@ -353,4 +353,63 @@ void t.test('members: the table, its filters, and 2 when nobody matches', async 
   t.match((await run(['members', '-detailed'])).stdout, /alpha .*dc=dc1,/)
   t.same(await run(['members', '-status=left']), { code: 2, stdout: '', stderr: 'No members match the given query.\n' })
   t.match((await run(['members', '-status=('])).stderr, 'Failed to compile status regexp')
+})
+
+void t.test('snapshot: what was saved is verified, shown and restored', async t => {
+  const { run } = await agent(t)
+  const file = join(t.testdir(), 'backup.snap')
+  await run(['kv', 'put', 'a', 'one'])
+  t.match(await run(['snapshot', 'save', file]), { code: 0, stdout: /^Saved and verified snapshot to index \d+\n$/, stderr: '' })
+  t.equal(statSync(file).mode & 0o777, 0o600)
+  t.match(
+    (await run(['snapshot', 'inspect', file])).stdout,
+    /^ ID +2-\d+-\d+\n Size +\d+\n Index +\d+\n Term +2\n Version +1\n\n Type +Count +Size\n[^]*\n kv +1 +\d+\n/,
+  )
+  const inspected = JSON.parse((await run(['snapshot', 'inspect', '-format=json', file])).stdout) as {
+    Meta: object
+    Stats: { Name: string; Count: number }[]
+  }
+  t.match(inspected.Meta, { Version: 1, Term: 2 })
+  t.equal(inspected.Stats.find(each => each.Name === 'kv')?.Count, 1)
+  await run(['kv', 'put', 'a', 'two'])
+  await run(['kv', 'put', 'b', 'three'])
+  t.same(await run(['snapshot', 'restore', file]), ok('Restored snapshot\n'))
+  t.same(await run(['kv', 'get', '-recurse', '']), ok('a:one\n'))
+  writeFileSync(file, 'zzz')
+  t.same(
+    await run(['snapshot', 'restore', file]),
+    failed('Error restoring snapshot: Unexpected response code: 500 (failed to decompress snapshot: unexpected EOF)\n'),
+  )
+  t.match(await run(['snapshot', 'inspect', file]), { code: 1, stderr: /^Error reading snapshot: failed to decompress snapshot/ })
+  t.same(await run(['snapshot', 'save']), failed('Missing FILE argument\n'))
+})
+
+void t.test('reload and maint: what an operator tells a running agent', async t => {
+  const { run } = await agent(t)
+  t.same(await run(['reload']), ok('Configuration reload triggered\n'))
+  await run(['services', 'register', '-name=web', '-port=80'])
+  t.same(await run(['maint']), ok(''))
+  t.same(await run(['maint', '-enable', '-reason=disk', '-service=web']), ok('Service maintenance is now enabled for "web"\n'))
+  t.same(await run(['maint', '-enable']), ok('Node maintenance is now enabled\n'))
+  const { stdout } = await run(['maint'])
+  t.match(stdout, /^Node:\n {2}Name: {3}alpha\n {2}Reason: .+\n\n/m)
+  t.match(stdout, /^Service:\n {2}ID: {5}web\n {2}Reason: disk\n\n/m)
+  t.same(await run(['maint', '-disable']), ok('Node maintenance is now disabled\n'))
+  t.same(await run(['maint', '-disable', '-service=web']), ok('Service maintenance is now disabled for "web"\n'))
+  t.same(await run(['maint']), ok(''))
+  t.same(await run(['maint', '-enable', '-disable']), failed('Only one of -enable or -disable may be provided\n'))
+  t.same(await run(['maint', '-reason=x']), failed('Reason may only be provided with -enable\n'))
+})
+
+void t.test('kv put: a session locks a key and lets it go', async t => {
+  const { run, url } = await agent(t)
+  const session = async () => {
+    const answer = await fetch(`${url}/v1/session/create`, { method: 'PUT', body: '{}' })
+    return ((await answer.json()) as { ID: string }).ID
+  }
+  const [mine, other] = [await session(), await session()]
+  t.same(await run(['kv', 'put', '-acquire', `-session=${mine}`, 'lead', 'me']), ok('Success! Lock acquired on: lead\n'))
+  t.same(await run(['kv', 'put', '-acquire', `-session=${other}`, 'lead', 'you']), failed('Error! Did not acquire lock\n'))
+  t.same(await run(['kv', 'put', '-release', `-session=${mine}`, 'lead', 'done']), ok('Success! Lock released on: lead\n'))
+  t.same(await run(['kv', 'get', 'lead']), ok('done\n'))
 })

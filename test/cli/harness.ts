@@ -5,9 +5,11 @@ import { registerConfig } from '../../src/cli/config.ts'
 import { registerInfo } from '../../src/cli/info.ts'
 import { registerIntention } from '../../src/cli/intention.ts'
 import { registerKv } from '../../src/cli/kv.ts'
+import { registerLifecycle } from '../../src/cli/lifecycle.ts'
 import { registerMembers } from '../../src/cli/members.ts'
 import { registerPeering } from '../../src/cli/peering.ts'
 import { registerServices } from '../../src/cli/services.ts'
+import { registerSnapshot } from '../../src/cli/snapshot.ts'
 import { registerTls } from '../../src/cli/tls.ts'
 import { registerValidate } from '../../src/cli/validate.ts'
 import { registerVersion } from '../../src/cli/version.ts'
@@ -21,6 +23,8 @@ export const commands: Register[] = [
   registerKv,
   registerMembers,
   registerInfo,
+  registerSnapshot,
+  registerLifecycle,
   registerValidate,
   registerTls,
   registerVersion,

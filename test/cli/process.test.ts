@@ -4,6 +4,7 @@ import { createServer } from 'node:http'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
+import { dig } from '../agent/dns/client.ts'
 import { freePorts } from '../support/free-ports.ts'
 import { start, until } from '../support/processes.ts'
 
@@ -87,6 +88,10 @@ void t.test("an agent starts with Consul's own command line, and says what of it
     /^Node +ID +Address +DC\nalpha +\S+ +127\.0\.0\.1 +east\n$/,
   )
   t.match((await isthmus(['catalog', 'services'], env)).stdout, /^web$/m)
+  const query = { Name: 'q', Service: { Service: 'web' }, DNS: { TTL: '7s' } }
+  const made = await fetch(`http://127.0.0.1:${http}/v1/query`, { method: 'POST', body: JSON.stringify(query) })
+  t.equal(made.status, 200)
+  t.same((await dig(dns!, 'q.query.consul', 'A')).answer, ['q.query.consul. 7 A 127.0.0.1'], 'its prepared queries are answered over DNS')
   t.match(agent.log(), /performance has no meaning here: there is no raft/)
   t.same(await run('sh', ['-c', job], { ...env, NODE: process.execPath, MAIN: main }), {
     code: 0,

@@ -26,7 +26,7 @@ export interface DnsDoorOptions {
   port: number
   tables: Tables
   /** Executes a prepared query by name or id. */
-  query?: LookupOptions['query']
+  query: LookupOptions['query']
   config: Pick<AgentConfig, 'domain' | 'altDomain' | 'recursors' | 'dnsConfig'>
   datacenter: string
   /** How old what we hold of a peer's service may be. */
@@ -61,7 +61,7 @@ export async function startDnsDoor(options: DnsDoorOptions): Promise<DnsDoor> {
   })
   const lookup = new Lookup({
     tables: options.tables,
-    query: options.query ?? (() => undefined),
+    query: options.query,
     datacenter: options.datacenter,
     onlyPassing: config.onlyPassing,
     random,

@@ -238,6 +238,7 @@ void t.test('a port that is taken is named, with what to do', async t => {
     config,
     datacenter: 'dc1',
     freshness: () => unknownFreshness,
+    query: () => undefined,
     logger: silentLogger(),
     metrics: new Registry(),
   })

@@ -30,6 +30,7 @@ async function freshDoor({ tables }: DnsScene) {
     config,
     datacenter: 'dc1',
     freshness: () => unknownFreshness,
+    query: () => undefined,
     logger: silentLogger(),
     metrics,
   })

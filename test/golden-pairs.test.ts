@@ -61,7 +61,7 @@ function routeOf(given: Record<string, unknown>): unknown {
   const leg = found.next.kind === 'split' ? chooseLeg(found.next, point) : undefined
   const resolver = leg?.resolver ?? (found.next as ResolverPlan)
   return {
-    decided: [found.entry, leg?.entry ?? '', resolver.entry].filter(entry => entry !== ''),
+    decided: [found.entry, ...found.via, ...(leg?.via ?? []), leg?.entry ?? '', resolver.entry].filter(entry => entry !== ''),
     targets: resolver.targets,
     target: found.rewrite ? rewritten(found.rewrite, target, path) : target,
     ...(problems.length > 0 ? { problems } : {}),
@@ -98,8 +98,8 @@ for (const [subject, run] of Object.entries(subjects)) {
     for (const file of readdirSync(folder).sort()) {
       const { before = [], base = {}, pairs, ...single } = JSON.parse(readFileSync(`${folder}/${file}`, 'utf8')) as PairFile
       const scene = await catalogScene()
-      for (const body of before) await scene.configEntries.write(entryOf(body))
       for (const { note, given, expect } of pairs ?? [single as Pair]) {
+        for (const body of before) await scene.configEntries.write(entryOf(body))
         t.strictSame(await run({ ...base, ...given }, scene), expect, `${file}: ${note ?? JSON.stringify(given).slice(0, 200)}`)
       }
       await scene.close()

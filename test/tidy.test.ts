@@ -42,7 +42,7 @@ const table: Row[] = [
   {
     at: 'src/agent/http',
     src: [...everyMesh, 'src/wire', 'src/agent/catalog', 'src/agent/ca', 'src/agent/peering', 'src/agent/snapshots', 'src/agent/config.ts'],
-    packages: ['node:*', 'find-my-way', 'zod', 're2js', 'prom-client'],
+    packages: ['node:*', 'find-my-way', 'zod', 'prom-client'],
     why: 'a door: does not know the other doors, nor the store',
   },
   {
@@ -57,7 +57,18 @@ const table: Row[] = [
     packages: ['node:*', '@grpc/grpc-js'],
     why: 'a door',
   },
-  { at: 'src/agent/config.ts', src: everyMesh, packages: ['node:*', 'yaml', 'zod'], why: 'the keys of the agent' },
+  {
+    at: 'src/agent/config-files.ts',
+    src: everyMesh,
+    packages: ['node:*', 'yaml'],
+    why: 'what the operator wrote, in any of its languages',
+  },
+  {
+    at: 'src/agent/config.ts',
+    src: [...everyMesh, 'src/agent/config-files.ts'],
+    packages: ['node:*', 'yaml', 'zod'],
+    why: 'the keys of the agent',
+  },
   { at: 'src/agent', src: [...everyMesh, 'src/wire', 'src/agent'], packages: ['node:*'], why: 'agent.ts, the wiring diagram' },
   { at: 'src/proxy/http1', src: everyMesh, packages: ['node:*'], why: 'the codec and one connection: the hot path' },
   { at: 'src/proxy/mux', src: ['src/lib'], packages: ['node:*'], why: 'streams over one connection: knows no HTTP and no plan' },

@@ -1,6 +1,7 @@
 /**
- * `npm run bench:control`: DNS answers and health queries per CPU-second of a real agent, beside a Consul where CONSUL_BIN names one.
- * Both hold the same services; each round asks both in turn; the agent is on the measured core, whoever asks on the other.
+ * `npm run bench:control`: DNS answers and health queries per CPU-second of a real agent, and what replication to a peer takes, beside
+ * Consul where CONSUL_BIN names one. Both hold the same services; each round asks both in turn; the agent is on the measured core,
+ * whoever asks on the other.
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -16,9 +17,12 @@ import { Mesh, thisBuild } from '../path/pairs/isthmus.ts'
 import { thisMachine } from '../path/report.ts'
 import { pairedRatio, summarise } from '../path/statistics.ts'
 import { aligned, machineLine } from '../path/table.ts'
+import { measureReplication, replicationTable, type Finding as ReplicationFinding } from './replication.ts'
 
 const usage = `npm run bench:control -- [--rounds 10] [--seconds 3] [--services 100] [--instances 5] [--json bench/results/control.json]
+  [--only answers,replication] [--replication 1000x5,10000x1] [--changes 200]
 
+--replication SERVICESxINSTANCES,… are the catalogs that a pair of agents replicates, --changes the changes of health that are timed
 CONSUL_BIN names a Consul to measure beside; DNS needs dnsperf`
 
 interface Wish {
@@ -27,7 +31,13 @@ interface Wish {
   services: number
   instances: number
   json: string
+  only: Part[]
+  replication: { services: number; instances: number }[]
+  changes: number
 }
+
+const parts = ['answers', 'replication'] as const
+type Part = (typeof parts)[number]
 
 interface Subject {
   name: string
@@ -52,6 +62,9 @@ function readArguments(): Wish {
       services: { type: 'string', default: '100' },
       instances: { type: 'string', default: '5' },
       json: { type: 'string', default: 'bench/results/control.json' },
+      only: { type: 'string', default: parts.join() },
+      replication: { type: 'string', default: '1000x5,10000x1' },
+      changes: { type: 'string', default: '200' },
       help: { type: 'boolean', short: 'h', default: false },
     },
   })
@@ -59,7 +72,7 @@ function readArguments(): Wish {
     console.log(usage)
     process.exit(0)
   }
-  const count = (flag: 'rounds' | 'seconds' | 'services' | 'instances') => {
+  const count = (flag: 'rounds' | 'seconds' | 'services' | 'instances' | 'changes') => {
     const number = Number(values[flag])
     if (!(Number.isInteger(number) && number > 0)) throw new Error(`--${flag} ${values[flag]}: give a whole number above 0`)
     return number
@@ -70,6 +83,17 @@ function readArguments(): Wish {
     services: count('services'),
     instances: count('instances'),
     json: values.json,
+    only: values.only.split(',').map(word => {
+      const part = parts.find(each => each === word)
+      if (!part) throw new Error(`--only ${word}: give ${parts.join(' or ')}`)
+      return part
+    }),
+    replication: values.replication.split(',').map(size => {
+      const [, services, instances] = /^(\d+)x(\d+)$/.exec(size) ?? []
+      if (!Number(services) || !Number(instances)) throw new Error(`--replication ${size}: give services and instances as 1000x5`)
+      return { services: Number(services), instances: Number(instances) }
+    }),
+    changes: count('changes'),
   }
 }
 
@@ -157,18 +181,18 @@ async function measure(question: Question, subjects: Subject[], wish: Wish, dire
   return results
 }
 
-async function main(): Promise<void> {
-  const wish = readArguments()
-  if (!hasProc()) throw new Error('this reads CPU time from /proc: run it on Linux')
-  const absent: string[] = []
-  const missing = (name: string, reason: string) => absent.push(`NOT MEASURED: ${name}: ${reason}`)
-  const directory = scratchDirectory()
+interface AnswersFinding {
+  question: string
+  measured: { name: string; version: string; perCpuSecond: ReturnType<typeof summarise>; rounds: number[] }[]
+  ratio?: ReturnType<typeof pairedRatio>
+}
+
+async function answers(wish: Wish, directory: string, missing: (name: string, reason: string) => void): Promise<AnswersFinding[]> {
   const subjects = [await startIsthmus(directory)]
   try {
     if (consulBin) subjects.push(await startConsul(consulBin))
-    else missing('consul', 'name it with CONSUL_BIN')
     for (const subject of subjects) await fill(subject, wish)
-    const findings = []
+    const findings: AnswersFinding[] = []
     for (const question of questions(wish, missing)) {
       const results = await measure(question, subjects, wish, directory)
       const measured = subjects.map(({ name, version }) => ({
@@ -180,21 +204,45 @@ async function main(): Promise<void> {
       const theirs = results.get('consul')
       findings.push({ question: question.name, measured, ...(theirs ? { ratio: pairedRatio(results.get('isthmus')!, theirs) } : {}) })
     }
-    const rows = findings.flatMap(({ question, measured, ratio }) =>
-      measured.map(({ name, version, perCpuSecond: { median, p25, p75 } }, i) => [
-        i === 0 ? question : '',
-        `${name} ${version}`,
-        `${median.toFixed(0)} [${p25.toFixed(0)}-${p75.toFixed(0)}]`,
-        i === 0 && ratio ? `${ratio.median.toFixed(2)} (${ratio.low.toFixed(2)}-${ratio.high.toFixed(2)})` : '',
-      ]),
-    )
-    console.log(aligned([['', '', 'answers per CPU-second', 'isthmus / consul'], ...rows]))
-    console.log(['', machineLine(thisMachine()), `${wish.services} services of ${wish.instances} instances`, ...absent].join('\n'))
-    mkdirSync(dirname(wish.json), { recursive: true })
-    writeFileSync(wish.json, `${JSON.stringify({ machine: thisMachine(), ...wish, absent, findings }, undefined, 2)}\n`)
+    return findings
   } finally {
     await Promise.all(subjects.map(each => each.stop()))
   }
+}
+
+function answersTable(findings: AnswersFinding[]): string {
+  const rows = findings.flatMap(({ question, measured, ratio }) =>
+    measured.map(({ name, version, perCpuSecond: { median, p25, p75 } }, i) => [
+      i === 0 ? question : '',
+      `${name} ${version}`,
+      `${median.toFixed(0)} [${p25.toFixed(0)}-${p75.toFixed(0)}]`,
+      i === 0 && ratio ? `${ratio.median.toFixed(2)} (${ratio.low.toFixed(2)}-${ratio.high.toFixed(2)})` : '',
+    ]),
+  )
+  return aligned([['', '', 'answers per CPU-second', 'isthmus / consul'], ...rows])
+}
+
+async function main(): Promise<void> {
+  const wish = readArguments()
+  if (!hasProc()) throw new Error('this reads CPU time from /proc: run it on Linux')
+  const absent: string[] = []
+  const missing = (name: string, reason: string) => absent.push(`NOT MEASURED: ${name}: ${reason}`)
+  if (!consulBin) missing('consul', 'name it with CONSUL_BIN')
+  const directory = scratchDirectory()
+  const findings = wish.only.includes('answers') ? await answers(wish, directory, missing) : []
+  const replicated: ReplicationFinding[] = []
+  if (wish.only.includes('replication')) {
+    for (const size of wish.replication) {
+      for (const name of consulBin ? (['isthmus', 'consul'] as const) : (['isthmus'] as const)) {
+        replicated.push(await measureReplication(name, { ...size, changes: wish.changes }, directory))
+      }
+    }
+  }
+  if (findings.length > 0) console.log(`${answersTable(findings)}\n${wish.services} services of ${wish.instances} instances\n`)
+  if (replicated.length > 0) console.log(`${replicationTable(replicated)}\n`)
+  console.log([machineLine(thisMachine()), ...absent].join('\n'))
+  mkdirSync(dirname(wish.json), { recursive: true })
+  writeFileSync(wish.json, `${JSON.stringify({ machine: thisMachine(), ...wish, absent, findings, replicated }, undefined, 2)}\n`)
 }
 
 try {

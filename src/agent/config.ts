@@ -1,24 +1,25 @@
 /**
- * The agent's configuration: Consul's keys (spec/cli.md 4) from JSON or YAML files, the environment and flags, in that order of
+ * The agent's configuration: Consul's keys (spec/cli.md 4) from HCL, JSON or YAML files, the environment and flags, in that order of
  * increasing weight. One schema says what exists; an unknown key, a bad value or an unsafe address is an error that names the key
  * and what to do.
  */
-import { readFileSync, readdirSync, statSync } from 'node:fs'
 import { BlockList, isIP } from 'node:net'
 import { hostname, networkInterfaces } from 'node:os'
-import { extname, join } from 'node:path'
 import { parse as parseYaml } from 'yaml'
 import * as z from 'zod'
-import { MeshError, messageOf } from '../lib/errors.ts'
+import { MeshError, multiError } from '../lib/errors.ts'
 import { logLevel } from '../lib/log.ts'
 import { decode, duration } from '../lib/shape.ts'
 import { CheckDefinition } from '../mesh/check.ts'
 import { ServiceDefinition } from '../mesh/service.ts'
+import { isMap, parseConfigFile, readConfigPath, type ConfigFile, type ConfigFormat } from './config-files.ts'
 
 /** -1 closes the door, 0 takes any free port. */
 const port = z.number().int().min(-1).max(65_535)
 const address = z.string().refine(text => isIP(text) !== 0, 'must be an IP address')
 const stringMap = z.record(z.string(), z.string())
+const network = z.string().refine(text => parseNetwork(text) !== undefined, 'must be a network such as 10.0.0.0/8')
+const maxStoredBytes = 700 * 1024
 
 const DnsConfig = z.object({
   nodeTtlMs: duration('node_ttl').default(0),
@@ -102,8 +103,24 @@ const FileConfig = z.object({
       allowedHosts: z.array(z.string()).default([]),
       responseHeaders: stringMap.default({}),
       blockEndpoints: z.array(z.string()).default([]),
+      /** Networks from which the API may be written to; anyone who reaches it unless told. */
+      allowWriteHttpFrom: z.array(network).default([]),
+      /** False: `?cached` is read from the tables like everything else, and said so. */
+      useCache: z.boolean().default(true),
     })
     .prefault({}),
+  limits: z
+    .object({
+      httpMaxConnsPerClient: z.number().int().min(1).max(1_000_000).default(200),
+      // A value travels as base64 in one transaction of the store, which holds a mebibyte.
+      kvMaxValueSize: z.number().int().min(1).max(maxStoredBytes).default(524_288).meta({ wire: 'kv_max_value_size' }),
+      txnMaxReqLen: z.number().int().min(1).max(maxStoredBytes).default(524_288),
+    })
+    .prefault({}),
+  /** Reads of catalog and health say that they may be stale unless they ask for something else. */
+  discoveryMaxStaleMs: duration('discovery_max_stale').default(0),
+  /** Only ever tells other datacenters about WAN addresses, and this cluster has none; clients are told that it is on. */
+  translateWanAddrs: z.boolean().default(false),
   logLevel: z
     .string()
     .refine(text => logLevel(text) !== undefined, 'must be one of trace, debug, info, warn, err')
@@ -114,6 +131,29 @@ const FileConfig = z.object({
   server: z.boolean().default(true),
 })
 type FileConfig = z.infer<typeof FileConfig>
+
+/** Keys of Consul that a file may have though they change nothing; each is warned of. Any other unknown key is an error. */
+const withoutMeaning: Record<string, string> = {
+  bootstrap: 'every agent is a server and a cluster of its own',
+  bootstrap_expect: 'every agent is a server and a cluster of its own',
+  autopilot: 'there is no raft',
+  raft_protocol: 'there is no raft',
+  raft_logstore: 'there is no raft',
+  performance: 'there is no raft',
+  leave_on_terminate: 'there is no gossip to leave',
+  skip_leave_on_interrupt: 'there is no gossip to leave',
+  rejoin_after_leave: 'there is no gossip to leave',
+  rpc: 'there is no RPC between servers',
+  use_streaming_backend: 'reads are always streamed from memory',
+  ui: 'there is no web UI',
+  ui_config: 'there is no web UI',
+  enable_debug: 'there are no debug endpoints',
+  telemetry: 'metrics are always there, in the form of Prometheus',
+  log_json: 'logs are always JSON',
+  disable_host_node_id: 'node ids are random',
+  disable_remote_exec: 'there is no remote execution',
+  disable_update_check: 'updates are never looked for',
+}
 
 /** The configuration as the agent runs it: everything decided. */
 export interface AgentConfig extends Omit<
@@ -134,11 +174,17 @@ export interface AgentConfig extends Omit<
   }
   sidecarPorts: { min: number; max: number }
   dev: boolean
+  /** What of the files was passed over. */
+  warnings: string[]
 }
 
 export interface ConfigSources {
-  /** Files, and directories whose .json, .yaml and .yml files are read in alphabetical order. */
+  /** Files, and directories whose .hcl, .json, .yaml and .yml files are read in alphabetical order. */
   files?: string[]
+  /** What a file is whose name does not say it. */
+  format?: ConfigFormat
+  /** Fragments of HCL, as `-hcl` gives them; they come after the files. */
+  hcl?: string[]
   /** The environment; ISTHMUS_AGENT_<KEY> sets a scalar, nested keys joined by one underscore (ISTHMUS_AGENT_PORTS_HTTP). */
   env?: Record<string, string | undefined>
   /** Flags, as a fragment of the file's own form. Wins over everything. */
@@ -148,8 +194,13 @@ export interface ConfigSources {
 
 /** Reads, merges and checks every source. */
 export function loadConfig(sources: ConfigSources): AgentConfig {
-  const fragments = [...(sources.files ?? []).flatMap(readPath), environmentFragment(sources.env ?? {}), sources.flags ?? {}]
-  const decoded = decode(FileConfig, fragments.reduce<Record<string, unknown>>(merge, {}))
+  const warnings: string[] = []
+  const files = [
+    ...(sources.files ?? []).flatMap(path => readConfigPath(path, sources.format)),
+    ...(sources.hcl ?? []).map((text, i) => parseConfigFile(text, `flags-${i}.hcl`, 'hcl')),
+  ]
+  const fragments = [...files.map(file => checked(file, warnings)), environmentFragment(sources.env ?? {}), sources.flags ?? {}]
+  const decoded = decode(FileConfig, fragments.reduce<Record<string, unknown>>(merge, {}), { blocks: true })
   if (!decoded.ok) {
     const lines = decoded.issues.map(issue =>
       issue.unknownKey === undefined ? `${snakePath(issue.path)}: ${issue.message}` : `invalid config key ${snakePath(issue.path)}`,
@@ -159,10 +210,10 @@ export function loadConfig(sources: ConfigSources): AgentConfig {
       `${lines.length} error(s) in the configuration:\n\t* ${lines.join('\n\t* ')}\nSee "Agent configuration" in the README for every key.`,
     )
   }
-  return settle(decoded.value, sources.dev ?? false)
+  return { ...settle(decoded.value, sources.dev ?? false), warnings }
 }
 
-function settle(file: FileConfig, dev: boolean): AgentConfig {
+function settle(file: FileConfig, dev: boolean): Omit<AgentConfig, 'warnings'> {
   if (!dev && file.dataDir === undefined) {
     throw new MeshError(
       'invalid',
@@ -208,29 +259,25 @@ function settle(file: FileConfig, dev: boolean): AgentConfig {
   }
 }
 
-function readPath(path: string): Record<string, unknown>[] {
-  try {
-    if (!statSync(path).isDirectory()) return [readFile(path)]
-    const found = readdirSync(path).filter(name => ['.json', '.yaml', '.yml'].includes(extname(name)))
-    return found.sort().map(name => readFile(join(path, name)))
-  } catch (error) {
-    if (error instanceof MeshError) throw error
-    throw new MeshError('invalid', `cannot read configuration ${path}: ${messageOf(error)}`, { cause: error })
-  }
-}
+/** A block that stands for a list of one, so that the blocks of several files make one list. */
+const lists = ['services', 'checks']
 
-function readFile(path: string): Record<string, unknown> {
-  if (extname(path) === '.hcl') throw new MeshError('unsupported', `${path}: HCL is not read; write the same keys as JSON or YAML`)
-  const text = readFileSync(path, 'utf8')
-  if (text.trim() === '') return {}
-  let value: unknown
-  try {
-    value = extname(path) === '.json' ? JSON.parse(text) : parseYaml(text)
-  } catch (error) {
-    throw new MeshError('invalid', `failed to parse ${path}: ${messageOf(error)}`, { cause: error })
+/** Names the file that has an unknown key, which the whole of all files could not. */
+function checked({ path, value }: ConfigFile, warnings: string[]): Record<string, unknown> {
+  const out = { ...value }
+  for (const [key, why] of Object.entries(withoutMeaning)) {
+    if (!(key in out)) continue
+    warnings.push(`${path}: ${key} has no meaning here: ${why}`)
+    delete out[key]
   }
-  if (!isMap(value)) throw new MeshError('invalid', `failed to parse ${path}: the top level must be a map of keys`)
-  return value
+  const decoded = decode(FileConfig, out, { blocks: true })
+  const unknown = decoded.ok ? [] : decoded.issues.filter(issue => issue.unknownKey !== undefined)
+  if (unknown.length > 0) {
+    const lines = unknown.map(({ path: key }) => `invalid config key ${snakePath(key)}`)
+    throw new MeshError('invalid', `failed to parse ${path}: ${multiError(lines)}`)
+  }
+  for (const key of lists) if (isMap(out[key])) out[key] = [out[key]]
+  return out
 }
 
 const environmentPrefix = 'ISTHMUS_AGENT_'
@@ -266,10 +313,6 @@ function merge(base: Record<string, unknown>, over: Record<string, unknown>): Re
   return out
 }
 
-function isMap(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
-}
-
 /** `Ports.GRPCTLS` as the file spells it: lower case with underscores. */
 function snakePath(path: string): string {
   return path.replaceAll(/([a-z0-9])([A-Z])/g, '$1_$2').toLowerCase()
@@ -296,4 +339,12 @@ privateRanges.addSubnet('192.168.0.0', 16)
 function firstPrivateAddress(): string {
   const all = Object.values(networkInterfaces()).flatMap(each => each ?? [])
   return all.find(each => each.family === 'IPv4' && privateRanges.check(each.address))?.address ?? '127.0.0.1'
+}
+
+/** An address and the bits of it that count. */
+export function parseNetwork(text: string): { address: string; bits: number; family: 'ipv4' | 'ipv6' } | undefined {
+  const match = /^([0-9a-fA-F.:]+)\/(\d{1,3})$/.exec(text)
+  const version = match ? isIP(match[1]!) : 0
+  if (!match || version === 0 || Number(match[2]) > (version === 6 ? 128 : 32)) return undefined
+  return { address: match[1]!, bits: Number(match[2]), family: version === 6 ? 'ipv6' : 'ipv4' }
 }

@@ -1,6 +1,6 @@
 /** `isthmus agent`: runs a cluster's agent until it is told to end. Flags win over the environment, that over files. */
-import type { Command } from 'commander'
-import { collectTexts, say, wholeNumber } from './command.ts'
+import { InvalidArgumentError, type Command } from 'commander'
+import { collectTexts, parseConfigFormat, say, wholeNumber } from './command.ts'
 import type { CliContext } from './context.ts'
 import { untilSignal } from './running.ts'
 
@@ -8,6 +8,11 @@ interface AgentFlags {
   dev?: boolean
   configFile?: string[]
   configDir?: string[]
+  configFormat?: 'hcl' | 'json' | 'yaml'
+  hcl?: string[]
+  nodeMeta?: Record<string, string>
+  recursor?: string[]
+  server?: boolean
   allowUnauthenticatedClients?: boolean
   httpPort?: number
   dnsPort?: number
@@ -34,8 +39,17 @@ export function registerAgent(program: Command, context: CliContext): void {
   const command = program.command('agent').description("Run a cluster's agent")
   command
     .option('--dev', 'a throw-away agent on loopback; nothing is kept')
-    .option('--config-file <file>', 'JSON or YAML; may be given again', collectTexts)
+    .option('--config-file <file>', 'HCL, JSON or YAML; may be given again', collectTexts)
     .option('--config-dir <dir>', 'a directory of such files, read in alphabetical order', collectTexts)
+    .option('--config-format <format>', 'hcl, json or yaml: what a file is whose name does not say it', parseConfigFormat)
+    .option('--hcl <text>', 'a fragment of configuration; may be given again', collectTexts)
+    .option('--node-meta <key:value>', 'metadata of this node; may be given again', collectMeta)
+    .option('--recursor <ip>', 'resolver for names outside our zones; may be given again', collectTexts)
+    // What every agent here is, so that Consul's command lines do.
+    .option('--server', 'every agent is a server')
+    .option('--bootstrap', 'every agent is a cluster of its own')
+    .option('--bootstrap-expect <number>', 'every agent is a cluster of its own', onlyOne)
+    .option('--ui', 'there is no web UI in this version')
   for (const [flag, , what] of textFlags) command.option(flag, what)
   command
     .option('--http-port <port>', 'HTTP API; -1 closes it, 0 takes any', portNumber)
@@ -48,7 +62,14 @@ export function registerAgent(program: Command, context: CliContext): void {
       const { startAgent } = await import('../index.ts')
       await untilSignal(async () => {
         const files = [...(flags.configFile ?? []), ...(flags.configDir ?? [])]
-        const agent = await startAgent({ dev: flags.dev ?? false, files, env: context.env, flags: fragmentOf(command, flags) })
+        const agent = await startAgent({
+          dev: flags.dev ?? false,
+          files,
+          format: flags.configFormat,
+          hcl: flags.hcl,
+          env: context.env,
+          flags: fragmentOf(command, flags),
+        })
         const { config } = agent
         const rows: [string, string][] = [
           ['Node name', config.nodeName],
@@ -59,7 +80,7 @@ export function registerAgent(program: Command, context: CliContext): void {
           ['Data', config.dataDir ?? 'in memory (--dev)'],
         ]
         say(context, ['==> isthmus agent is running', ...rows.map(([name, value]) => `${name.padStart(14)}: ${value}`)].join('\n'))
-        return { stop: () => agent.close() }
+        return { stop: () => agent.close(), left: agent.left }
       })
     })
 }
@@ -72,6 +93,8 @@ function fragmentOf(command: Command, flags: AgentFlags): Record<string, unknown
     const value = option && flags[option.attributeName()]
     if (value !== undefined) fragment[key] = value
   }
+  if (flags.nodeMeta) fragment['node_meta'] = flags.nodeMeta
+  if (flags.recursor) fragment['recursors'] = flags.recursor
   if (flags.allowUnauthenticatedClients) fragment['allow_unauthenticated_clients'] = true
   const ports = { http: flags.httpPort, dns: flags.dnsPort, grpc: flags.grpcPort, grpc_tls: flags.grpcTlsPort }
   const given = Object.entries(ports).filter(([, port]) => port !== undefined)
@@ -81,4 +104,16 @@ function fragmentOf(command: Command, flags: AgentFlags): Record<string, unknown
 
 function portNumber(text: string): number {
   return text === '-1' ? -1 : wholeNumber(text)
+}
+
+/** Repeatable `k:v`. */
+function collectMeta(text: string, before: Record<string, string> = {}): Record<string, string> {
+  const at = text.indexOf(':')
+  if (at < 1) throw new InvalidArgumentError('write it as key:value.')
+  return { ...before, [text.slice(0, at)]: text.slice(at + 1) }
+}
+
+function onlyOne(text: string): number {
+  if (wholeNumber(text) > 1) throw new InvalidArgumentError('a cluster has one agent in this version.')
+  return 1
 }

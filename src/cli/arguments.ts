@@ -1,23 +1,29 @@
 /**
  * Consul's spelling of flags for commander: `-http-addr=x`, `-cas=true` and values that begin with a dash, as Go's flag package reads
- * them. A flag that no command knows is passed on, so that commander names it.
+ * them. A flag that no command knows is passed on, so that commander names it; behind an argument it is an argument, as in Go.
  */
 import type { Command, Option } from 'commander'
 
 export function normaliseArguments(args: readonly string[], program: Command): string[] {
   const out: string[] = []
+  const operands: string[] = []
   let command = program
   for (let i = 0; i < args.length; i++) {
     const arg = args[i]!
-    if (arg === '--') return [...out, ...args.slice(i)]
+    if (arg === '--') return [...out, ...separated([...operands, ...args.slice(i + 1)], true)]
     const flag = /^--?([A-Za-z][A-Za-z0-9-]+)(?:=([\s\S]*))?$/.exec(arg)
-    if (!flag) {
+    const option = flag ? findOption(command, flag[1]!) : undefined
+    const inner = command.commands.find(each => each.name() === arg || each.aliases().includes(arg))
+    if (inner) {
       out.push(arg)
-      command = command.commands.find(each => each.name() === arg || each.aliases().includes(arg)) ?? command
+      command = inner
+      continue
+    }
+    if (!flag || (!option && operands.length > 0)) {
+      operands.push(arg)
       continue
     }
     const [, name, value] = flag as unknown as [string, string, string | undefined]
-    const option = findOption(command, name)
     if (option?.isBoolean()) out.push(...booleanFlag(name, value))
     else if (option && value === undefined && args[i + 1] !== undefined) {
       // Joined, because a value may begin with a dash.
@@ -25,7 +31,13 @@ export function normaliseArguments(args: readonly string[], program: Command): s
       i += 1
     } else out.push(value === undefined ? `--${name}` : `--${name}=${value}`)
   }
-  return out
+  return [...out, ...separated(operands, false)]
+}
+
+/** A first one that begins with a dash is left for commander to name, unless it is a lone dash or stands behind `--`. */
+function separated(operands: string[], forced: boolean): string[] {
+  const dashed = operands.slice(forced ? 0 : 1).some(each => each.startsWith('-') && each !== '-')
+  return forced || dashed ? ['--', ...operands] : operands
 }
 
 function findOption(command: Command, name: string): Option | undefined {

@@ -18,6 +18,7 @@ interface NodeFlags {
   detailed?: boolean
   service?: string
   filter?: string
+  near?: string
   nodeMeta?: Record<string, string>
 }
 
@@ -33,9 +34,12 @@ export function registerCatalog(program: Command, context: CliContext): void {
 
 function registerNodes(catalog: Command, context: CliContext): void {
   agentCommand<NodeFlags>(catalog, 'nodes', 'List the nodes', context, async call => {
-    const { service, filter, detailed } = call.flags
+    const { service, filter, detailed, near } = call.flags
     const path = service ? `/v1/catalog/service/${encodeURIComponent(service)}` : '/v1/catalog/nodes'
-    const query = { filter: [filter, ...metaFilters(call.flags, service ? 'NodeMeta' : 'Meta')].filter(Boolean).join(' and ') || undefined }
+    const query = {
+      filter: [filter, ...metaFilters(call.flags, service ? 'NodeMeta' : 'Meta')].filter(Boolean).join(' and ') || undefined,
+      near,
+    }
     const found = await doing('listing nodes', call.client.json<NodeView[]>('GET', path, { query }))
     if (found.length === 0) return say(context, 'No nodes match the given query - try expanding your search.')
     const nodes = [...new Map(found.map(node => [node.Node, node])).values()].sort((a, b) => (a.Node < b.Node ? -1 : 1))
@@ -45,6 +49,7 @@ function registerNodes(catalog: Command, context: CliContext): void {
     return say(context, table([['Node', 'ID', 'Address', 'DC', 'TaggedAddresses', 'Meta'], ...rows]))
   })
     .option('--detailed', 'whole IDs, tagged addresses and metadata')
+    .option('--near <node>', 'sorted by the time to this node, or to "_agent"')
     .option('--service <name>', 'only nodes with an instance of this service')
     .option('--node-meta <key=value>', 'only nodes with this metadata; repeatable', collectPairs)
     .option('--filter <expression>', 'only nodes that match')

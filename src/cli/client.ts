@@ -3,9 +3,10 @@
  * say what to do next; a token never shows in one.
  */
 import type { Command } from 'commander'
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { request as httpRequest, type IncomingHttpHeaders, type IncomingMessage, type RequestOptions } from 'node:http'
 import { request as httpsRequest } from 'node:https'
+import { join } from 'node:path'
 import { messageOf } from '../lib/errors.ts'
 import { CliError, fromEnvironment, type CliContext } from './context.ts'
 
@@ -15,6 +16,7 @@ export interface HttpFlags {
   token?: string
   tokenFile?: string
   caFile?: string
+  caPath?: string
   clientCert?: string
   clientKey?: string
   tlsServerName?: string
@@ -31,6 +33,7 @@ export function withHttpFlags(command: Command): Command {
     )
     .option('--token-file <file>', 'file that holds the token (ISTHMUS_HTTP_TOKEN_FILE, CONSUL_HTTP_TOKEN_FILE)')
     .option('--ca-file <file>', 'CA that the agent proves itself with (ISTHMUS_CACERT, CONSUL_CACERT)')
+    .option('--ca-path <dir>', 'directory of CA files (ISTHMUS_CAPATH, CONSUL_CAPATH)')
     .option('--client-cert <file>', 'certificate to show to the agent (ISTHMUS_CLIENT_CERT, CONSUL_CLIENT_CERT)')
     .option('--client-key <file>', 'key of that certificate (ISTHMUS_CLIENT_KEY, CONSUL_CLIENT_KEY)')
     .option('--tls-server-name <name>', 'name to expect in the certificate of the agent (ISTHMUS_TLS_SERVER_NAME, CONSUL_TLS_SERVER_NAME)')
@@ -65,11 +68,14 @@ interface Target {
 export class AgentClient {
   readonly #target: Target
   readonly #token: string | undefined
+  /** `user:password` for a proxy in front of the agent (CONSUL_HTTP_AUTH). */
+  readonly #auth: string | undefined
   readonly #query: Record<string, string | undefined>
 
   constructor(flags: HttpFlags, context: CliContext) {
     this.#target = targetOf(flags, context)
     this.#token = tokenOf(flags, context)
+    this.#auth = fromEnvironment(context, 'HTTP_AUTH')
     this.#query = { dc: flags.datacenter, stale: flags.stale ? '' : undefined }
   }
 
@@ -120,6 +126,7 @@ export class AgentClient {
     if (payload) headers['content-length'] = payload.length
     if (payload && !Buffer.isBuffer(call.body)) headers['content-type'] = 'application/json'
     if (this.#token) headers['x-consul-token'] = this.#token
+    if (this.#auth) headers['authorization'] = `Basic ${Buffer.from(this.#auth).toString('base64')}`
     return new Promise((resolve, reject) => {
       const fail = (error: unknown) => reject(unreachable(method, `${shown}${target}`, shown, error))
       const send = secure ? httpsRequest : httpRequest
@@ -179,12 +186,27 @@ function badAddress(text: string, cause?: unknown): CliError {
 function tlsOptions(flags: HttpFlags, context: CliContext): Record<string, unknown> {
   const file = (path: string | undefined) => (path === undefined ? undefined : readFile(path))
   return {
-    ca: file(flags.caFile ?? fromEnvironment(context, 'CACERT')),
+    ca: caOf(flags, context),
     cert: file(flags.clientCert ?? fromEnvironment(context, 'CLIENT_CERT')),
     key: file(flags.clientKey ?? fromEnvironment(context, 'CLIENT_KEY')),
     servername: flags.tlsServerName ?? fromEnvironment(context, 'TLS_SERVER_NAME'),
     rejectUnauthorized: !/^(?:false|0)$/i.test(fromEnvironment(context, 'HTTP_SSL_VERIFY') ?? ''),
   }
+}
+
+/** One file, else all of a directory. */
+function caOf(flags: HttpFlags, context: CliContext): Buffer[] | undefined {
+  const file = flags.caFile ?? fromEnvironment(context, 'CACERT')
+  if (file !== undefined) return [readFile(file)]
+  const directory = flags.caPath ?? fromEnvironment(context, 'CAPATH')
+  if (directory === undefined) return undefined
+  let names: string[]
+  try {
+    names = readdirSync(directory).sort()
+  } catch (error) {
+    throw new CliError(`Failed to read directory: ${messageOf(error)}`, 1, { cause: error })
+  }
+  return names.map(name => readFile(join(directory, name)))
 }
 
 /** The flag, the flag's file, then the environment. */

@@ -88,6 +88,11 @@ export function wholeNumber(text: string): number {
   return Number(text)
 }
 
+export function parseConfigFormat(text: string): 'hcl' | 'json' | 'yaml' {
+  if (text !== 'hcl' && text !== 'json' && text !== 'yaml') throw new InvalidArgumentError('write hcl, json or yaml.')
+  return text
+}
+
 export type Format = 'pretty' | 'json'
 
 export function withFormat(command: Command): Command {

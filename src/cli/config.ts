@@ -3,6 +3,7 @@ import type { Command } from 'commander'
 import { agentCommand, doing, readText, say, wholeNumber } from './command.ts'
 import { CliError, type CliContext } from './context.ts'
 import { field, parseDocument } from './document.ts'
+import { parseConfigEntry } from '../mesh/config-entry.ts'
 
 interface CasFlags {
   cas?: boolean
@@ -43,10 +44,10 @@ function registerWrite(config: Command, context: CliContext): void {
     const file = call.args[0]
     if (file === undefined) throw new CliError('Must provide exactly one positional argument to specify the config entry to write')
     const entry = parseDocument(await readText(file, context), file)
-    const kind = field(entry, 'kind')
-    if (typeof kind !== 'string') {
-      throw new CliError('Failed to decode config entry input: Payload does not contain a kind/Kind key at the top level')
-    }
+    const parsed = parseConfigEntry(entry)
+    // What is wrong with its form is said here; what the cluster thinks of it, by the agent.
+    if (!parsed.ok && parsed.code === 'bad-request') throw new CliError(`Failed to decode config entry input: ${parsed.text.trimEnd()}`)
+    const kind = field(entry, 'kind') as string
     const label = `${kind}/${entryName(entry, kind)}`
     const written = await doing(
       `writing config entry ${label}`,
@@ -55,7 +56,7 @@ function registerWrite(config: Command, context: CliContext): void {
     if (!written) throw new CliError(`Config entry not updated: ${label}`)
     say(context, `Config entry written: ${label}`)
   })
-  withCas(command.argument('[file]', 'JSON or YAML; - for standard input'))
+  withCas(command.argument('[file]', 'HCL, JSON or YAML; - for standard input'))
 }
 
 function registerDelete(config: Command, context: CliContext): void {

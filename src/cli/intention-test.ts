@@ -23,7 +23,10 @@ export function registerIntentionTest(intention: Command, context: CliContext): 
     const { entries, context: cluster } = await entriesOf(file, name, client)
     const outcomes = new Outcomes(entries, { ...cluster, ...(file.default ? { defaultAction: file.default } : {}) })
     const tokens = new Tokens(new Map(entries.all('jwt-provider').map(each => [each.name, providerResource(each)])))
-    const results = file.cases.map(each => ({ title: titleOf(each), differs: differences(each, outcomes.of(callOf(each, tokens))) }))
+    const results = file.cases.map(each => ({
+      title: titleOf(each),
+      differs: differences(each, outcomes.of(callOf(each, request => tokens.explain(request)))),
+    }))
     const failed = results.filter(each => each.differs.length > 0)
     if (format === 'json')
       say(

@@ -3,17 +3,8 @@ import type { Command } from 'commander'
 import type { AgentClient } from './client.ts'
 import { agentCommand, doing, readValue, say, table, wholeNumber } from './command.ts'
 import { CliError, type CliContext } from './context.ts'
-
-interface KvView {
-  Key: string
-  Value: string | null
-  /** Digits where a number would not be exact. */
-  Flags: number | string
-  LockIndex: number
-  Session?: string
-  CreateIndex: number
-  ModifyIndex: number
-}
+import { keyPath, longFlags, type KvView } from './kv-api.ts'
+import { registerKvTransfer } from './kv-transfer.ts'
 
 interface GetFlags {
   base64?: boolean
@@ -27,6 +18,7 @@ export function registerKv(program: Command, context: CliContext): void {
   const kv = program.command('kv').description('Read and write keys')
   registerPut(kv, context)
   registerDelete(kv, context)
+  registerKvTransfer(kv, context)
   agentCommand<GetFlags>(kv, 'get', 'Show the value of a key', context, async call => {
     const { client, flags } = call
     const key = call.args[0] ?? ''
@@ -67,11 +59,6 @@ async function getValues(client: AgentClient, key: string, flags: GetFlags, cont
   context.stdout.write('\n')
 }
 
-/** Puts digits that are too many for a number into quotes. Inside a string the quotes of `"Flags":` would be escaped. */
-function longFlags(body: Buffer): Buffer {
-  return Buffer.from(body.toString().replace(/"Flags":(\s*)(\d{16,})/g, '"Flags":$1"$2"'))
-}
-
 function describe(view: KvView, value: string): string {
   return table([
     ['CreateIndex', String(view.CreateIndex)],
@@ -90,17 +77,26 @@ function registerPut(kv: Command, context: CliContext): void {
     modifyIndex?: number
     flags?: string
     base64?: boolean
+    acquire?: boolean
+    release?: boolean
+    session?: string
   }
   agentCommand<Flags>(kv, 'put', 'Write the value of a key', context, async call => {
     const [key, given = '', ...more] = call.args
     if (!key) throw new CliError('Error! Missing KEY argument')
     if (more.length > 0) throw new CliError(`Too many arguments (expected 1 or 2, got ${call.args.length})`)
-    const { cas, modifyIndex, flags, base64 } = call.flags
+    const { cas, modifyIndex, flags, base64, acquire, release, session } = call.flags
     if (cas && modifyIndex === undefined) throw new CliError('Must specify -modify-index with -cas!')
+    if ((acquire || release) && !session) throw new CliError('Error! Missing -session (required with -acquire and -release)')
     const value = await readValue(given, context)
     const body = base64 ? Buffer.from(value.toString(), 'base64') : value
-    const query = { cas: cas ? modifyIndex : undefined, flags }
-    const written = await doing(`writing to ${key}`, call.client.json<boolean>('PUT', keyPath(key), { query, body }))
+    const lock = acquire ? { acquire: session } : release ? { release: session } : { cas: cas ? modifyIndex : undefined }
+    const written = await doing(`writing to ${key}`, call.client.json<boolean>('PUT', keyPath(key), { query: { ...lock, flags }, body }))
+    if (acquire || release) {
+      if (!written) throw new CliError(`Error! Did not ${acquire ? 'acquire' : 'release'} lock`)
+      say(context, `Success! Lock ${acquire ? 'acquired' : 'released'} on: ${key}`)
+      return
+    }
     if (!written) throw new CliError(`Error! Did not write to ${key}: CAS failed`)
     say(context, `Success! Data written to: ${key}`)
   })
@@ -110,6 +106,9 @@ function registerPut(kv: Command, context: CliContext): void {
     .option('--modify-index <index>', 'the index for --cas; 0 means that there must be no such key', wholeNumber)
     .option('--flags <number>', 'a number to keep with the key')
     .option('--base64', 'the value is given in base64')
+    .option('--acquire', 'lock the key for --session; it is made if there is none')
+    .option('--release', 'unlock the key, which --session holds')
+    .option('--session <id>', 'the session for --acquire and --release')
 }
 
 function registerDelete(kv: Command, context: CliContext): void {
@@ -133,9 +132,4 @@ function registerDelete(kv: Command, context: CliContext): void {
     .option('--recurse', 'delete all keys with this prefix')
     .option('--cas', 'only if the key was last changed at --modify-index')
     .option('--modify-index <index>', 'the index for --cas', wholeNumber)
-}
-
-/** A slash separates; everything else of a key is escaped. */
-function keyPath(key: string): string {
-  return `/v1/kv/${key.replace(/^\/+/, '').split('/').map(encodeURIComponent).join('/')}`
 }

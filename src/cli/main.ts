@@ -7,12 +7,17 @@ import { registerConfig } from './config.ts'
 import { processContext } from './context.ts'
 import { registerDev } from './dev/dev.ts'
 import { registerGateway } from './gateway.ts'
+import { registerInfo } from './info.ts'
 import { registerIntention } from './intention.ts'
 import { registerKv } from './kv.ts'
+import { registerLifecycle } from './lifecycle.ts'
 import { registerMembers } from './members.ts'
 import { registerPeering } from './peering.ts'
 import { registerServices } from './services.ts'
 import { registerSidecar } from './sidecar.ts'
+import { registerSnapshot } from './snapshot.ts'
+import { registerTls } from './tls.ts'
+import { registerValidate } from './validate.ts'
 import { registerVersion } from './version.ts'
 import { registerWhatif } from './whatif.ts'
 import { registerWhy } from './why.ts'
@@ -31,6 +36,11 @@ const commands: Register[] = [
   registerMembers,
   registerWhy,
   registerWhatif,
+  registerInfo,
+  registerSnapshot,
+  registerLifecycle,
+  registerValidate,
+  registerTls,
   registerVersion,
 ]
 

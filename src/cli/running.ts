@@ -3,6 +3,8 @@
 export interface Staying {
   /** Ends gracefully. */
   stop(): Promise<void>
+  /** Resolves when something else than a signal asks it to end. */
+  left?: Promise<void>
   /** SIGUSR2: puts another process in this one's place. Answers how this one leaves, or undefined when it has to go on. */
   replace?(): Promise<(() => Promise<void>) | undefined>
 }
@@ -28,7 +30,7 @@ export async function untilSignal(start: () => Promise<Staying>, restarts = fals
   const awake = setInterval(() => undefined, 2 ** 30)
   try {
     staying = await start()
-    const leave = await Promise.race([asked, replaced])
+    const leave = await Promise.race([asked, replaced, staying.left?.then(() => undefined) ?? asked])
     const left = leave?.().then(() => 'left' as const)
     if ((await Promise.race([left ?? asked, asked])) !== 'left') await staying.stop()
   } finally {

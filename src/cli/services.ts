@@ -1,5 +1,7 @@
 /** `isthmus services`: what the local agent runs beside, and what peers may use of it. */
 import type { Command } from 'commander'
+import { decode, encode } from '../lib/shape.ts'
+import { ServiceDefinition } from '../mesh/service.ts'
 import type { AgentClient } from './client.ts'
 import { agentCommand, collectPairs, collectTexts, commaSeparated, doing, readText, say, wholeNumber } from './command.ts'
 import { CliError, type CliContext } from './context.ts'
@@ -51,7 +53,7 @@ function registerRegister(services: Command, context: CliContext): void {
       say(context, `Registered service: ${name}`)
     }
   })
-    .argument('[files...]', 'JSON or YAML with "service" or "services"; - for standard input')
+    .argument('[files...]', 'HCL, JSON or YAML with "service" or "services"; - for standard input')
     .option('--name <name>', 'name of the service')
     .option('--id <id>', 'ID; the name unless told')
     .option('--kind <kind>', 'kind; none for an ordinary service')
@@ -90,13 +92,20 @@ async function definitionsOf(files: string[], context: CliContext): Promise<Defi
     const document = parseDocument(await readText(file, context), file)
     const one = field(document, 'service')
     const many = field(document, 'services')
-    const here = [...(one === undefined ? [] : [one]), ...(Array.isArray(many) ? many : [])].flat()
+    // A block that stands alone is a map, several are a list.
+    const here = [one, many].flat().filter(each => each !== undefined)
     if (here.length === 0 || here.some(each => typeof each !== 'object' || each === null)) {
       throw new CliError(`${file} holds no services; put each definition under "service", or several in a list under "services"`)
     }
-    found.push(...(here as Definition[]))
+    found.push(...here.map(each => withLists(each as Definition)))
   }
   return found
+}
+
+/** HCL cannot tell a list of one block from a block; the agent's API can. What it does not know stays, for the agent to name. */
+function withLists(definition: Definition): Definition {
+  const decoded = decode(ServiceDefinition, definition, { blocks: true })
+  return decoded.ok ? (encode(ServiceDefinition, decoded.value) as Definition) : definition
 }
 
 function textOf(definition: Definition, key: string): string {
@@ -119,7 +128,7 @@ function registerExport(services: Command, context: CliContext): void {
   agentCommand<{ name?: string; consumerPeers?: string[] }>(services, 'export', 'Let peers use a service', context, async call => {
     const { name, consumerPeers: peers } = call.flags
     if (!name) throw new CliError('Missing the required -name flag')
-    if (!peers || peers.length === 0) throw new CliError('Missing the required -consumer-peers flag')
+    if (!peers || peers.length === 0) throw new CliError('Missing the required -consumer-peers or -consumer-partitions flag')
     const shown = peers.map(peer => JSON.stringify(peer)).join(', ')
     await doing(`exporting service ${JSON.stringify(name)} to cluster peers ${shown}`, exportService(call.client, name, peers))
     say(context, `Successfully exported service ${JSON.stringify(name)} to cluster peers ${shown}`)

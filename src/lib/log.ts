@@ -61,3 +61,54 @@ export function createLogger(options: LogOptions = {}): Logger {
 export function silentLogger(): Logger {
   return pino({ level: 'silent' })
 }
+
+/** One line of the log, parsed. */
+export interface LogLine {
+  /** pino's name of its level. */
+  level: string
+  time: string
+  msg: string
+  fields: Record<string, unknown>
+}
+
+/** A stream for `createLogger` that also tells each line to whoever listens; what is beneath the logger's level never comes here. */
+export class LogTap implements DestinationStream {
+  readonly #beneath: DestinationStream
+  readonly #listeners = new Set<(line: string) => void>()
+
+  constructor(beneath: DestinationStream = destination({ dest: 2, sync: true })) {
+    this.#beneath = beneath
+  }
+
+  write(line: string): void {
+    this.#beneath.write(line)
+    for (const listener of this.#listeners) listener(line)
+  }
+
+  listen(listener: (line: string) => void): { close(): void } {
+    this.#listeners.add(listener)
+    return { close: () => void this.#listeners.delete(listener) }
+  }
+}
+
+/** Undefined for a text that is no line of ours. */
+export function parseLogLine(line: string): LogLine | undefined {
+  try {
+    const {
+      level = '',
+      time = '',
+      msg = '',
+      ...fields
+    } = JSON.parse(line) as Record<string, unknown> & Partial<Record<'level' | 'time' | 'msg', string>>
+    return { level, time, msg, fields }
+  } catch {
+    return undefined
+  }
+}
+
+const severities = ['trace', 'debug', 'info', 'warn', 'error', 'fatal']
+
+/** True when a line of `level` is at least as severe as `least`; both are pino's names. */
+export function isAtLeast(level: string, least: string): boolean {
+  return least !== 'silent' && severities.indexOf(level) >= severities.indexOf(least)
+}

@@ -63,9 +63,12 @@ export interface DecodeIssue {
 export type Decoded<T> = { ok: true; value: T } | { ok: false; issues: DecodeIssue[] }
 
 interface Codec {
-  decode(input: unknown, path: string, issues: DecodeIssue[], weak: boolean): unknown
+  decode(input: unknown, path: string, issues: DecodeIssue[], weak: Weak): unknown
   encode(value: unknown): unknown
 }
+
+/** What a decoder takes besides the schema's own form. */
+type Weak = 'nothing' | 'blocks' | 'everything'
 
 interface WireMeta {
   wire?: string
@@ -80,11 +83,16 @@ const codecs = new WeakMap<z.core.$ZodType, Codec>()
 
 /**
  * Reads Consul-style JSON into the schema's own form; all problems at once. `weak` also takes what Consul's config entries take:
- * text for numbers and booleans and the other way round, one value for a list of one, a list of maps for a map.
+ * text for numbers and booleans and the other way round, one value for a list of one, a list of maps for a map. `blocks` takes of
+ * these what HCL leaves open alone: one map for a list of maps, and a list of maps for a map.
  */
-export function decode<S extends z.ZodType>(schema: S, input: unknown, options: { weak?: boolean } = {}): Decoded<z.output<S>> {
+export function decode<S extends z.ZodType>(
+  schema: S,
+  input: unknown,
+  options: { weak?: boolean; blocks?: boolean } = {},
+): Decoded<z.output<S>> {
   const issues: DecodeIssue[] = []
-  const candidate = codecOf(schema).decode(input, '', issues, options.weak ?? false)
+  const candidate = codecOf(schema).decode(input, '', issues, options.weak ? 'everything' : options.blocks ? 'blocks' : 'nothing')
   if (issues.length > 0) return { ok: false, issues }
   const result = schema.safeParse(candidate)
   if (result.success) return { ok: true, value: result.data }
@@ -156,7 +164,7 @@ function buildCodec(schema: z.core.$ZodType): Codec {
 }
 
 function leaf(loosen: (input: unknown) => unknown): Codec {
-  return { decode: (input, _path, _issues, weak) => (weak ? loosen(input) : input), encode: value => value }
+  return { decode: (input, _path, _issues, weak) => (weak === 'everything' ? loosen(input) : input), encode: value => value }
 }
 
 function weakString(input: unknown): unknown {
@@ -178,9 +186,15 @@ function weakBoolean(input: unknown): unknown {
   return ['', '0', 'f', 'F', 'FALSE', 'false', 'False'].includes(input) ? false : input
 }
 
+function weakList(input: unknown, weak: Weak): unknown {
+  if (weak === 'blocks') return isObject(input) ? [input] : input
+  if (weak === 'nothing' || Array.isArray(input)) return input
+  return input === '' ? [] : [input]
+}
+
 /** HCL writes a block as a list of maps. */
-function weakObject(input: unknown, weak: boolean): unknown {
-  return weak && Array.isArray(input) && input.every(isObject) ? Object.assign({}, ...input) : input
+function weakObject(input: unknown, weak: Weak): unknown {
+  return weak !== 'nothing' && Array.isArray(input) && input.every(isObject) ? Object.assign({}, ...input) : input
 }
 
 /** Consul takes a JSON null for "not given" everywhere. */
@@ -210,7 +224,7 @@ function arrayCodec(element: z.core.$ZodType): Codec {
   const inner = codecOf(element)
   return {
     decode(input, path, issues, weak) {
-      const list = weak && input !== '' && !Array.isArray(input) ? [input] : weak && input === '' ? [] : input
+      const list = weakList(input, weak)
       return Array.isArray(list) ? list.map((each, i) => inner.decode(each, `${path}[${i}]`, issues, weak)) : list
     },
     encode: value => (value as unknown[]).map(each => inner.encode(each)),

@@ -213,7 +213,7 @@ class CompiledAuthorizer implements Authorizer {
     const path = judgePath(request.path)
     return {
       rule: name,
-      unmet: requires && unmetRequirement(requires, request, tokens),
+      unmet: requires && unmetRequirement(requires, tokens),
       permissions: (path && permissions?.explain(request, path, tokens)) ?? [],
     }
   }
@@ -248,7 +248,7 @@ class CompiledAuthorizer implements Authorizer {
 
 function decide(rule: Rule, request: HttpFacts | undefined, tokens: TokenReader | undefined): Decision {
   if (request === undefined) return rule.connection
-  if (rule.requires !== undefined && !requirementHolds(rule.requires, request, tokens)) return rule.unproven
+  if (rule.requires !== undefined && !requirementHolds(rule.requires, tokens)) return rule.unproven
   if (rule.permissions === undefined && !rule.decision.allow) return rule.decision
   const path = judgePath(request.path)
   if (path === undefined) return rule.malformed

@@ -60,9 +60,15 @@ export const HealthCheckDefinition = z.object({
   method: z.string().optional(),
   body: z.string().optional(),
   tcp: z.string().optional(),
+  tcpUseTls: z.boolean().optional(),
   intervalMs: duration('Interval').optional(),
   timeoutMs: duration('Timeout').optional(),
   deregisterCriticalServiceAfterMs: duration('DeregisterCriticalServiceAfter').optional(),
+  // Of checks that somebody else runs: kept and shown.
+  udp: z.string().optional(),
+  grpc: z.string().optional(),
+  grpcUseTls: z.boolean().optional(),
+  osService: z.string().optional(),
 })
 
 export const HealthCheck = z.object({

@@ -3,6 +3,7 @@
  * one within another, resolvers with their redirects, default subsets and failovers. Pure and total: entries that contradict each other
  * give a text, never an exception; cycles are found, and what would grow without bound is refused.
  */
+import { failoverTargets, mergedSplit, rewritten, type Target } from './chain-steps.ts'
 import { customizationHash, type Customization } from './customization-hash.ts'
 import type { ProxyDefaults, ServiceDefaults } from './config-entry.ts'
 import {
@@ -13,16 +14,8 @@ import {
   type ChainTarget,
   type DiscoveryChain,
 } from './discovery-chain.ts'
-import type { HeaderModifiers, LoadBalancer } from './entry-members.ts'
-import {
-  scaledWeight,
-  type FailoverTarget,
-  type ResolverFailover,
-  type ServiceResolver,
-  type ServiceRouter,
-  type ServiceSplitter,
-  type Split,
-} from './routing-entry.ts'
+import type { LoadBalancer } from './entry-members.ts'
+import { scaledWeight, type ServiceResolver, type ServiceRouter, type ServiceSplitter, type Split } from './routing-entry.ts'
 import { internalSni } from './sni.ts'
 
 /** Where the entries come from. Each is asked for by the name of a service in our own cluster. */
@@ -43,7 +36,13 @@ export interface ChainRequest {
 
 export type CompiledChain = { ok: true; chain: DiscoveryChain } | { ok: false; problem: string }
 
-export const chainLimits = { maxNodes: 2048, maxSplits: 1024, maxDepth: 64 } as const
+export const chainLimits = {
+  maxNodes: 2048,
+  maxSplits: 1024,
+  maxDepth: 64,
+  /** As JSON: a proxy takes no longer line from its agent (proxy/snapshot-client), and it holds more than the chain. */
+  maxLength: 2 * 1024 * 1024,
+} as const
 
 export function compileChain(request: ChainRequest, entries: ChainEntries): CompiledChain {
   try {
@@ -57,7 +56,6 @@ export function compileChain(request: ChainRequest, entries: ChainEntries): Comp
 /** Entries that make no chain together. Thrown and caught in this file only. */
 class Contradiction extends Error {}
 
-type Target = Pick<ChainTarget, 'service' | 'serviceSubset' | 'datacenter' | 'peer'>
 type CompiledSplit = NonNullable<ChainNode['splits']>[number]
 
 interface Next {
@@ -112,6 +110,7 @@ class ChainCompiler {
     const { meta } = this.#entries.serviceDefaults(service) ?? {}
     if (meta && Object.keys(meta).length > 0) chain.serviceMeta = meta
     if (this.#isDefault(start.node)) chain.default = true
+    else if (JSON.stringify(chain).length > chainLimits.maxLength) throw this.#tooMuch(`${chainLimits.maxLength} characters`)
     return chain
   }
 
@@ -189,9 +188,10 @@ class ChainCompiler {
     this.#add(node)
     this.#advanced = true
     this.#deeper(() => {
-      for (const definition of entry.splits ?? []) {
+      for (const [i, definition] of (entry.splits ?? []).entries()) {
         const next = this.#split(definition, service)
-        node.splits!.push({ definition, weight: definition.weight, nextNode: keyOf(next.node), via: next.via })
+        const from = `service-splitter/${entry.name}[${i}]`
+        node.splits!.push({ definition, weight: definition.weight, nextNode: keyOf(next.node), via: next.via, entry: from })
         // Requests of one split share a route, which has one way of hashing: the first that is found.
         const { loadBalancer } = next.node
         if (next.node.type === 'resolver' && node.loadBalancer === undefined && isHashing(loadBalancer)) node.loadBalancer = loadBalancer
@@ -246,12 +246,14 @@ class ChainCompiler {
     this.#targets.set(made.id, made)
     const { connectTimeoutMs } = made
     const node: ChainNode = { type: 'resolver', name: made.id, resolver: { connectTimeoutMs, target: made.id } }
-    if (entry === undefined) node.resolver!.default = true
+    // Told by our own entry of that name, in a peer as well, though that does not count there.
+    if (this.#entries.resolver(service) === undefined) node.resolver!.default = true
     if (entry?.requestTimeoutMs) node.resolver!.requestTimeoutMs = entry.requestTimeoutMs
     if (entry?.loadBalancer) node.loadBalancer = entry.loadBalancer
     if (failover) return node
     this.#add(node)
-    const section = entry?.failover?.[serviceSubset] ?? entry?.failover?.['*']
+    const { failover: sections = {} } = entry ?? {}
+    const section = Object.hasOwn(sections, serviceSubset) ? sections[serviceSubset] : sections['*']
     const targets = section ? failoverTargets(target, section) : []
     if (targets.length > 0) {
       this.#deeper(() => {
@@ -361,7 +363,8 @@ class ChainCompiler {
       definition: mergedSplit(each.definition, split.definition),
       weight: scaledWeight((split.weight * each.weight) / 100) / 100,
       nextNode: each.nextNode,
-      via: [...split.via, ...each.via],
+      via: [split.entry, ...split.via, ...each.via],
+      entry: each.entry,
     }))
   }
 
@@ -392,27 +395,6 @@ function isHashing(balancer: LoadBalancer | undefined): boolean {
   return hashing.has(balancer?.policy ?? '')
 }
 
-/** A target with what a redirect or a failover says instead. Another service has other subsets. */
-function rewritten(target: Target, by: FailoverTarget): Target {
-  const service = by.service || target.service
-  if (by.peer) return { service, peer: by.peer }
-  const inherited = service === target.service && !target.peer ? target.serviceSubset : undefined
-  const serviceSubset = by.serviceSubset || inherited
-  return { service, datacenter: by.datacenter || target.datacenter, ...(serviceSubset ? { serviceSubset } : {}) }
-}
-
-/** In order of preference, without the target itself. */
-function failoverTargets(target: Target, section: ResolverFailover): Target[] {
-  const { datacenters = [], targets = [] } = section
-  const others =
-    datacenters.length > 0
-      ? datacenters.map(datacenter => rewritten(target, { ...section, datacenter }))
-      : targets.length > 0
-        ? targets.map(each => rewritten(target, each))
-        : [rewritten(target, section)]
-  return others.filter(each => targetId(each) !== targetId(target))
-}
-
 /** Behind a name of its own the service is outside the mesh, and nothing of it can be routed. */
 function external(target: ChainTarget, sni: string, entry: ServiceResolver | undefined): ChainTarget {
   const has = {
@@ -427,20 +409,4 @@ function external(target: ChainTarget, sni: string, entry: ServiceResolver | und
       )
   }
   return { ...target, external: true, sni }
-}
-
-/** Of requests the inner split has the last word, of responses the outer. */
-function mergedSplit(inner: Split, outer: Split): Split {
-  const requestHeaders = mergedModifiers(outer.requestHeaders, inner.requestHeaders)
-  const responseHeaders = mergedModifiers(inner.responseHeaders, outer.responseHeaders)
-  return { ...inner, ...(requestHeaders ? { requestHeaders } : {}), ...(responseHeaders ? { responseHeaders } : {}) }
-}
-
-function mergedModifiers(base: HeaderModifiers | undefined, over: HeaderModifiers | undefined): HeaderModifiers | undefined {
-  if (base === undefined || over === undefined) return base ?? over
-  return {
-    add: { ...base.add, ...over.add },
-    set: { ...base.set, ...over.set },
-    remove: [...(base.remove ?? []), ...(over.remove ?? [])],
-  }
 }

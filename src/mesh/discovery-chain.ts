@@ -55,7 +55,8 @@ const wireNode = z.object({
 
 export const ChainNode = wireNode.extend({
   routes: z.array(wireRoute.extend({ via })).optional(),
-  splits: z.array(wireSplit.extend({ via })).optional(),
+  /** `entry` is the split of the config entry that it was, before splitters within splitters were made flat: `service-splitter/sp[0]`. */
+  splits: z.array(wireSplit.extend({ via, entry: z.string().default('') })).optional(),
 })
 export type ChainNode = z.infer<typeof ChainNode>
 

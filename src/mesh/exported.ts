@@ -18,8 +18,16 @@ export function consumersIn(entry: ExportedServices | undefined, service: string
   return [...peers]
 }
 
+const inside = new WeakMap<DiscoveryChain, DiscoveryChain>()
+
 /** A chain as a peer's callers may go. */
 export function withinCluster(chain: DiscoveryChain): DiscoveryChain {
+  let made = inside.get(chain)
+  if (made === undefined) inside.set(chain, (made = restricted(chain)))
+  return made
+}
+
+function restricted(chain: DiscoveryChain): DiscoveryChain {
   const nodes = Object.entries(chain.nodes).map(([key, node]) => {
     const { failover: _, ...resolver } = node.resolver ?? {}
     return [key, node.resolver ? { ...node, resolver } : node] as const

@@ -7,6 +7,7 @@ import type { Claims, TokenReader } from './jwt.ts'
 import { requestFacts } from './forwarded.ts'
 import type { Outcome, OutcomeCall, TargetOutcome } from './outcome.ts'
 import { byteString } from './path.ts'
+import type { RouteFacts } from './route-table.ts'
 import { parseServiceName, type ServiceName } from './why-report.ts'
 
 export const caseLimits = { cases: 10_000 } as const
@@ -64,11 +65,12 @@ export function titleOf({ name: given, source, destination, method, path }: Inte
 /** `tokens` reads real ones; claims that the case gives come before them. */
 export function callOf(
   { source, destination, method, path, headers, claims }: IntentionCase,
-  tokens: TokenReader | undefined,
+  tokens: (request: RouteFacts) => TokenReader,
 ): OutcomeCall {
   const request = requestFacts(method.toUpperCase(), byteString(path), Object.entries(headers))
+  const real = tokens(request)
   const given: TokenReader = {
-    claims: (provider, facts) => (Object.hasOwn(claims, provider) ? (claims[provider] as Claims) : tokens?.claims(provider, facts)),
+    claims: provider => (Object.hasOwn(claims, provider) ? (claims[provider] as Claims) : real.claims(provider)),
   }
   return { source, destination, request, tokens: given }
 }

@@ -47,11 +47,13 @@ export const defaultClockSkewSeconds = 30
 
 /** What a proxy is told of it. */
 export function providerResource(entry: JwtProvider): JwtProviderResource {
+  const { headerName = '', padForwardPayloadHeader: pad = false } = entry.forwarding ?? {}
   return {
     issuer: entry.issuer ?? '',
     audiences: entry.audiences ?? [],
     locations: entry.locations ?? [],
     clockSkewSeconds: entry.clockSkewSeconds ?? defaultClockSkewSeconds,
+    ...(headerName === '' ? {} : { forwarding: { header: headerName.toLowerCase(), pad } }),
     jwks: entry.jsonWebKeySet?.local?.jwks ?? '',
   }
 }
@@ -65,6 +67,9 @@ export function checkJwtProvider(entry: JwtProvider): string | undefined {
     const { name = '' } = each.header ?? each.queryParam ?? each.cookie ?? {}
     if (name === '') return 'JWT location: Name is required'
   }
+  const header = entry.forwarding?.headerName ?? ''
+  if (entry.forwarding && !/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(header))
+    return `Forwarding.HeaderName is not a header: ${JSON.stringify(header)}`
   const { local, remote } = entry.jsonWebKeySet ?? {}
   if (entry.jsonWebKeySet === undefined) return 'JSONWebKeySet is required'
   if ((local === undefined) === (remote === undefined)) return 'Must specify exactly one of Local or Remote JSON Web key set'

@@ -17,14 +17,14 @@ export interface TokenFacts {
   readonly target?: string
 }
 
-/** The claims of a valid token that a request carries for a provider; undefined where it carries none. */
+/** The claims of the valid token that a request carries for a provider; undefined where it carries none. */
 export interface TokenReader {
-  claims(provider: string, request: TokenFacts): Claims | undefined
+  claims(provider: string): Claims | undefined
 }
 
 /** Of a token that does not vouch for its caller: why. For people; it may cost what it likes. */
 export interface TokenExplainer extends TokenReader {
-  problem(provider: string, request: TokenFacts): string
+  problem(provider: string): string
 }
 
 export interface Token {
@@ -79,22 +79,22 @@ export function claimsProblem(claims: Claims, { issuer, audiences, clockSkewSeco
 }
 
 /** One of the providers vouches for the caller, with every claim that is asked for. */
-export function requirementHolds({ providers }: JwtRequirement, request: TokenFacts, tokens: TokenReader | undefined): boolean {
+export function requirementHolds({ providers }: JwtRequirement, tokens: TokenReader | undefined): boolean {
   if (tokens === undefined) return false
   for (const { name, verifyClaims = [] } of providers) {
-    const claims = tokens.claims(name, request)
+    const claims = tokens.claims(name)
     if (claims !== undefined && missingClaim(claims, verifyClaims) === undefined) return true
   }
   return false
 }
 
 /** The same for people: what each provider's token lacks; undefined where the requirement holds. */
-export function unmetRequirement(requirement: JwtRequirement, request: TokenFacts, tokens: TokenExplainer | undefined): string | undefined {
+export function unmetRequirement(requirement: JwtRequirement, tokens: TokenExplainer | undefined): string | undefined {
   if (tokens === undefined) return 'tokens cannot be read here'
-  if (requirementHolds(requirement, request, tokens)) return undefined
+  if (requirementHolds(requirement, tokens)) return undefined
   const unmet = requirement.providers.map(({ name, verifyClaims = [] }) => {
-    const claims = tokens.claims(name, request)
-    if (claims === undefined) return `jwt-provider/${name}: ${tokens.problem(name, request)}`
+    const claims = tokens.claims(name)
+    if (claims === undefined) return `jwt-provider/${name}: ${tokens.problem(name)}`
     const { path, value } = missingClaim(claims, verifyClaims)!
     return `jwt-provider/${name}: the claim ${path.join('.')} is not ${JSON.stringify(value)}`
   })

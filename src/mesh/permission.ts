@@ -5,13 +5,14 @@
  */
 import type { JwtRequirement, Permission } from './config-entry.ts'
 import { compileHeader, compileRegex, never, type HeadersMatch } from './header-match.ts'
-import { requirementHolds, unmetRequirement, type TokenExplainer, type TokenFacts, type TokenReader } from './jwt.ts'
+import { requirementHolds, unmetRequirement, type TokenExplainer, type TokenReader } from './jwt.ts'
 import { byteString, decodeEscapes, decodeUnreserved, type JudgedPath } from './path.ts'
 
 /** What a permission may look at. `path` is raw, without the query; `headers` is flat: lower-case name, value, name, value… */
-export interface HttpFacts extends TokenFacts {
+export interface HttpFacts {
   method: string
   path: string
+  readonly headers: readonly string[]
 }
 
 type PathMatch = (path: JudgedPath, form: keyof JudgedPath) => boolean
@@ -83,7 +84,7 @@ export class Permissions {
           why: part < firstHeader ? partNames[part]! : `header ${each.headerNames[part - firstHeader]}`,
         }
       }
-      const unmet = jwt === undefined ? undefined : unmetRequirement(jwt, facts, tokens)
+      const unmet = jwt === undefined ? undefined : unmetRequirement(jwt, tokens)
       const read = form === 'raw' ? '' : `the path, ${form}, is ${path[form]}`
       return { permission, allow, matches: unmet === undefined, why: unmet ?? read }
     })
@@ -98,7 +99,7 @@ export class Permissions {
     for (let i = 0; i < this.#list.length; i++) {
       const permission = this.#list[i]!
       if (mismatch(permission, facts, path, form) !== 0) continue
-      if (permission.jwt === undefined || requirementHolds(permission.jwt, facts, tokens)) return i
+      if (permission.jwt === undefined || requirementHolds(permission.jwt, tokens)) return i
       if (permission.allow) none = unproven
     }
     return none

@@ -22,7 +22,7 @@ export interface ResolverPlan {
 export interface LegPlan {
   /** `service-splitter/sp[0]`. */
   entry: string
-  /** The resolvers that led on from it. */
+  /** The splits that led to it, and the resolvers that led on from it. */
   via: readonly string[]
   requestHeaders: HeaderEdit | undefined
   responseHeaders: HeaderEdit | undefined
@@ -162,17 +162,16 @@ function compileNext(
 ): SplitPlan | ResolverPlan {
   const node = chain.nodes[key]!
   if (node.splits === undefined) return compileResolver(chain, key, node, resolvers)
-  const service = node.name.replace(/\.default\.default$/, '')
   const legs: LegPlan[] = []
   const ends: number[] = []
   let total = 0
-  for (const [i, { definition, weight, nextNode, via }] of node.splits.entries()) {
+  for (const { definition, weight, nextNode, via, entry } of node.splits) {
     const next = chain.nodes[nextNode]!
     if (scaledWeight(weight) === 0) continue
     total += scaledWeight(weight)
     ends.push(total)
     legs.push({
-      entry: `service-splitter/${service}[${i}]`,
+      entry,
       via,
       requestHeaders: compileHeaderEdit(definition.requestHeaders, problems),
       responseHeaders: compileHeaderEdit(definition.responseHeaders, problems),

@@ -116,6 +116,8 @@ export const JwtProviderResource = z.object({
   audiences: z.array(z.string()),
   locations: z.array(tokenLocation),
   clockSkewSeconds: z.number(),
+  /** The header by which the app gets the claims of a valid token, in base64url; from a caller it is never taken. */
+  forwarding: z.object({ header: z.string(), pad: z.boolean() }).optional(),
   /** A JSON web key set in base64; empty where the keys are elsewhere. */
   jwks: z.string(),
 })

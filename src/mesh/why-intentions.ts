@@ -15,7 +15,8 @@ import { shown, type Provenance, type ServiceName, type WhyCode, type WhyRule, t
 export interface Judge {
   plan: SidecarPlan
   intentions: Intentions
-  tokens: TokenExplainer
+  /** Those of a request. */
+  tokens(request: RouteFacts): TokenExplainer
 }
 
 export interface Judged {
@@ -28,10 +29,11 @@ export interface Judged {
 type Source = Intentions['sources'][number]
 type IndexOf = (kind: 'service-intentions', name: string) => number | undefined
 
-export function explainIntentions({ plan, intentions, tokens }: Judge, { caller, uri, request }: Judged, indexOf: IndexOf): WhyStep {
+export function explainIntentions({ plan, intentions, ...judge }: Judge, { caller, uri, request }: Judged, indexOf: IndexOf): WhyStep {
   const { service, protocol } = plan.self
   const facts = isHttpLike(protocol) ? request : undefined
   const principal = plan.authorizer.identify(uri)
+  const tokens = judge.tokens(request)
   const decision: Decision = principal ? plan.authorizer.authorize(principal, facts, tokens) : nobody
   const view = principal && plan.authorizer.explain(principal, request, tokens)
   const rules = intentions.sources.map(source => ruleView(source, { caller, decision, view, facts, indexOf }))

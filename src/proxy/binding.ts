@@ -4,7 +4,6 @@
  */
 import type { X509Certificate } from 'node:crypto'
 import type { SidecarPlan } from '../mesh/plan.ts'
-import type { TokenReader } from '../mesh/jwt.ts'
 import { Tokens } from '../wire/tokens.ts'
 import { readBundle } from './permit.ts'
 import type { ProxyIdentity } from './tls.ts'
@@ -17,7 +16,7 @@ export interface SidecarBinding {
   /** The same as PEM, for the handshake. */
   inboundPems: readonly string[]
   /** Of the callers, where an intention may ask for them. */
-  tokens: TokenReader | undefined
+  tokens: Tokens | undefined
 }
 
 export function bindSidecar(plan: SidecarPlan, identity: ProxyIdentity): SidecarBinding {

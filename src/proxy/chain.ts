@@ -93,7 +93,7 @@ export class Chain implements Way {
         state: same ? before.state : firstTarget,
       }
       this.#resolvers.set(each.name, resolver)
-      if (resolver.targets.length > 1) gauges.failover.set(this.#label(each.name), () => this.#resolvers.get(each.name)?.state.current ?? 0)
+      if (resolver.targets.length > 1) gauges.failover.set(this.#label(each.name), () => this.#current(each.name))
       this.#follow(resolver)
     }
     for (const name of gone) this.#forget(name)
@@ -134,6 +134,14 @@ export class Chain implements Way {
     const { current } = resolver.state
     if (current === before) return
     this.#metrics.failovers(this.#plan.name, resolver.plan.targets[current]!, current > before ? 'over' : 'back').count += 1
+  }
+
+  /** As it is now, also where no request has come since something changed. */
+  #current(name: string): number {
+    const resolver = this.#resolvers.get(name)
+    if (resolver === undefined) return 0
+    this.#follow(resolver)
+    return resolver.state.current
   }
 
   #forget(name: string): void {

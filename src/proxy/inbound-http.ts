@@ -24,7 +24,7 @@ export class InboundHttp implements HttpDoor {
   readonly #options: InboundHttpOptions
   readonly #opened: Opened
   /** The current one, so that its tunnel can be judged again. The head is valid until `finished`. */
-  readonly #request: JudgedRequest = { head: { method: '', path: '', headers: [] }, xfcc: undefined, decision: 'none' }
+  readonly #request: JudgedRequest = { head: { method: '', path: '', headers: [] }, xfcc: undefined, carried: undefined, decision: 'none' }
 
   constructor(options: InboundHttpOptions) {
     this.#options = options

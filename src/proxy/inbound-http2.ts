@@ -10,6 +10,7 @@ import type { RequestFields } from './http2/fields.ts'
 import { appChannelLimits, type Http2Limits } from './http2/limits.ts'
 import { appEndpoint } from './inbound-http.ts'
 import type { InboundJudge, JudgedRequest } from './inbound-judge.ts'
+import type { Carried } from '../wire/tokens.ts'
 import { recordRequest, type DecisionLabel, type RequestTallies } from './metrics.ts'
 
 export interface InboundHttp2Options {
@@ -51,6 +52,7 @@ class InboundRequest implements DoorRequest, JudgedRequest {
   readonly timeoutMs: number
   head: RequestFields
   xfcc: string | undefined
+  carried: Carried | undefined
   decision: DecisionLabel | 'none' = 'none'
   readonly #options: InboundHttp2Options
 

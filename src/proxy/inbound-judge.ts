@@ -8,6 +8,7 @@ import type { SidecarBinding } from './binding.ts'
 import type { Refused } from './http1/door.ts'
 import type { DecisionLabel } from './metrics.ts'
 import type { Permit } from './permit.ts'
+import type { Carried, TokenHead } from '../wire/tokens.ts'
 import { xfccElement, xfccHeader, xfccOf } from './xfcc.ts'
 
 export interface InboundJudgeOptions {
@@ -18,7 +19,7 @@ export interface InboundJudgeOptions {
 }
 
 /** A head that can still be edited. */
-export interface JudgedHead extends HttpFacts {
+export interface JudgedHead extends HttpFacts, TokenHead {
   remove(name: string): void
   append(name: string, value: string): void
 }
@@ -27,6 +28,8 @@ export interface JudgedHead extends HttpFacts {
 export interface JudgedRequest {
   head: HttpFacts
   xfcc: string | undefined
+  /** Of the caller, where an intention may ask for them. */
+  carried: Carried | undefined
   /** `none` for what was no request. */
   decision: DecisionLabel | 'none'
 }
@@ -62,17 +65,19 @@ export class InboundJudge {
   /** Judges `head`, which goes on as it is afterwards, and notes in `request` by what. Answers why not, if not. */
   open(head: JudgedHead, request: JudgedRequest): Refused | undefined {
     const { permit, decided, binding } = this.#options
-    const { plan, identity } = binding()
+    const { plan, identity, tokens } = binding()
     // The certificates were checked when the connection began; an hour later they may have ended.
     const peer = Date.now() < permit.validUntilMs ? plan.authorizer.identify(permit.uri) : undefined
     const carried = peer !== undefined && peer.peer === '' && peer.identity.kind === 'mesh-gateway'
     request.xfcc = carried ? xfccOf(head.headers) : undefined
     head.remove(xfccHeader)
     request.head = head
+    request.carried = tokens?.read(head, () => binding().tokens)
     const decision = this.#judge(peer, request)
     request.decision = decided(decision)
     if (decision.malformed === true) return malformed
     if (!decision.allow) return refusalOf(decision)
+    if (request.carried !== undefined) tokens!.pass(request.carried, head)
     if (this.#self !== identity.uri) {
       this.#self = identity.uri
       this.#element = xfccElement(identity.uri, permit)
@@ -87,7 +92,7 @@ export class InboundJudge {
   }
 
   #judge(peer: Principal | undefined, request: JudgedRequest): Decision {
-    const { plan, tokens } = this.#options.binding()
-    return peer ? plan.authorizer.authorizeForwarded(peer, request.xfcc, request.head, tokens) : nobody
+    const { authorizer } = this.#options.binding().plan
+    return peer ? authorizer.authorizeForwarded(peer, request.xfcc, request.head, request.carried) : nobody
   }
 }

@@ -172,7 +172,7 @@ export class Terminator {
     const connection: Connection = { socket, sni, permit, target, served }
     this.#connections.add(connection)
     socket.once('close', () => this.#connections.delete(connection))
-    if (this.#draining) served.drain()
+    if (this.#draining || this.#plan!.self.draining) served.drain()
   }
 
   #serve(socket: TLSSocket, { name, http2, requests }: Target, { uri }: Permit, caller: string): Served {
@@ -196,7 +196,7 @@ export class Terminator {
     const route = this.#routeOf(sni)
     // Un-exported, or no caller of that peer any more.
     if (route === undefined || !this.#permitOf(permit.chain, route).ok) return void socket.destroy()
-    if (this.#targetOf(sni) !== target) served.drain()
+    if (this.#targetOf(sni) !== target || this.#plan!.self.draining) served.drain()
     else served.reauthorize()
   }
 

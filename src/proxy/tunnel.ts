@@ -7,6 +7,7 @@ import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { TLSSocket } from 'node:tls'
 import type { Borrower } from '../lib/read-buffer.ts'
+import { resetSocket } from '../lib/socket-reset.ts'
 import { TurnWriter } from '../lib/turn-writer.ts'
 
 export interface Tunnel {
@@ -83,6 +84,6 @@ export function openTunnel(left: Duplex, right: Duplex, options: TunnelOptions):
 
 /** A reset where the side is plain TCP; TLS says so by leaving out its close_notify. */
 function abandon(side: Duplex): void {
-  if (side instanceof Socket && !(side instanceof TLSSocket) && !side.destroyed) side.resetAndDestroy()
+  if (side instanceof Socket && !(side instanceof TLSSocket)) resetSocket(side)
   else side.destroy()
 }

@@ -13,7 +13,17 @@ import {
   type KeyObject,
 } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
-import { claimsProblem, parseToken, tokensOf, type Claims, type Token, type TokenExplainer, type TokenFacts } from '../mesh/jwt.ts'
+import type { EditableHead } from '../mesh/header-edit.ts'
+import {
+  claimsProblem,
+  parseToken,
+  tokensOf,
+  type Claims,
+  type Token,
+  type TokenExplainer,
+  type TokenFacts,
+  type TokenReader,
+} from '../mesh/jwt.ts'
 import type { JwtProviderResource } from '../mesh/snapshot.ts'
 
 export const verifierLimits = { keys: 64, remembered: 1024, tokensPerRequest: 4 } as const
@@ -25,21 +35,61 @@ interface Key {
   key: KeyObject
 }
 
-export class Tokens implements TokenExplainer {
+/** A head that tokens are read from, and that goes on without them. */
+export type TokenHead = TokenFacts & EditableHead
+
+export class Tokens {
   readonly #providers: ReadonlyMap<string, Provider>
 
   constructor(providers: ReadonlyMap<string, JwtProviderResource>) {
     this.#providers = new Map([...providers].map(([name, resource]) => [name, providerOf(resource)]))
   }
 
-  claims(provider: string, request: TokenFacts): Claims | undefined {
-    return this.#providers.get(provider)?.claims(request)
+  /** What a request carries. `now` is the tokens of the moment at which it is asked: a provider that is gone vouches for nobody. */
+  read(request: TokenFacts, now: () => Tokens | undefined): Carried {
+    const found = new Map<string, Valid>()
+    for (const [name, provider] of this.#providers) {
+      const valid = provider.read(request)
+      if (valid !== undefined) found.set(name, valid)
+    }
+    return new Carried(found, now)
   }
 
-  problem(provider: string, request: TokenFacts): string {
-    const known = this.#providers.get(provider)
-    return known === undefined ? 'there is no such provider' : known.problem(request)
+  /** The same for people. */
+  explain(request: TokenFacts): TokenExplainer {
+    const carried = this.read(request, () => this)
+    const problem = (name: string) => this.#providers.get(name)?.problem(request) ?? 'there is no such provider'
+    return { claims: name => carried.claims(name), problem }
   }
+
+  has(provider: string): boolean {
+    return this.#providers.has(provider)
+  }
+
+  /** What the app gets of them: the claims where a provider says so, and no token that is not to be forwarded. */
+  pass(carried: Carried, head: TokenHead): void {
+    for (const [name, provider] of this.#providers) provider.pass(carried.found.get(name), head)
+  }
+}
+
+/** The valid tokens of one request, as they were when it came. */
+export class Carried implements TokenReader {
+  readonly found: ReadonlyMap<string, Valid>
+  readonly #now: () => Tokens | undefined
+
+  constructor(found: ReadonlyMap<string, Valid>, now: () => Tokens | undefined) {
+    this.found = found
+    this.#now = now
+  }
+
+  claims(provider: string): Claims | undefined {
+    return this.#now()?.has(provider) === true ? this.found.get(provider)?.claims : undefined
+  }
+}
+
+interface Valid {
+  claims: Claims
+  text: string
 }
 
 /** By the resource, so that what was checked is remembered from plan to plan. */
@@ -62,11 +112,11 @@ class Provider {
     this.#keys = keysOf(resource.jwks)
   }
 
-  claims(request: TokenFacts): Claims | undefined {
+  read(request: TokenFacts): Valid | undefined {
     if (this.#keys.length === 0) return undefined
     for (const text of tokensOf(this.#resource, request).slice(0, verifierLimits.tokensPerRequest)) {
       const claims = this.#signed(text)
-      if (claims !== false && claimsProblem(claims, this.#resource, Date.now() / 1000) === undefined) return claims
+      if (claims !== false && claimsProblem(claims, this.#resource, Date.now() / 1000) === undefined) return { claims, text }
     }
     return undefined
   }
@@ -80,6 +130,20 @@ class Provider {
       return claims === false ? 'is signed by no key of the provider' : claimsProblem(claims, this.#resource, Date.now() / 1000)
     })
     return `the token ${problems[0] ?? 'is valid'}`
+  }
+
+  pass(valid: Valid | undefined, head: TokenHead): void {
+    const { forwarding, locations } = this.#resource
+    if (forwarding !== undefined) head.remove(forwarding.header)
+    if (valid === undefined) return
+    for (const { header } of locations) {
+      if (header === undefined || header.forward === true) continue
+      const name = header.name.toLowerCase()
+      if (tokensOf({ locations: [{ header }] }, head).includes(valid.text)) head.remove(name)
+    }
+    if (forwarding === undefined) return
+    const [, claims = ''] = valid.text.split('.')
+    head.append(forwarding.header, forwarding.pad ? claims.padEnd(Math.ceil(claims.length / 4) * 4, '=') : claims)
   }
 
   #signed(text: string): Claims | false {

@@ -66,7 +66,42 @@ t.test('refusals name the key and the next step', t => {
   for (const [what, flags, message] of cases) t.throws(() => loadConfig({ dev: true, flags }), { message }, what)
   t.throws(() => loadConfig({}), /data_dir cannot be empty.*--dev/)
   t.throws(() => loadConfig({ files: ['/nowhere/agent.json'], dev: true }), /cannot read configuration \/nowhere\/agent\.json/)
-  t.throws(() => loadConfig({ files: ['/nowhere/agent.hcl'], dev: true }), /cannot read configuration|HCL is not read/)
   t.doesNotThrow(() => loadConfig({ dev: true, flags: { client_addr: '0.0.0.0', allow_unauthenticated_clients: true } }))
+  t.end()
+})
+
+t.test('HCL files read as JSON ones do; blocks of several files make one list, and an unknown key is named with its file', t => {
+  const directory = t.testdir({
+    'a.hcl': 'datacenter = "one"\nports {\n  http = 11\n}\nservices {\n  name = "a"\n  port = 1\n  checks {\n    ttl = "9s"\n  }\n}\n',
+    'b.hcl': 'ports { dns = 12 }\nservices {\n  name = "b"\n}\nservices {\n  name = "c"\n}\n',
+    'c.json': '{"services": [{"name": "d"}], "config_entries": [{"bootstrap": {"kind": "mesh"}}]}',
+    'd.hcl': '{"node_name": "json-in-hcl"}',
+    'e.json': '',
+    'ignored.txt': '???',
+  })
+  const config = loadConfig({ dev: true, files: [directory], hcl: ['ports { grpc = 13 }', 'node_meta { a = "b" }'] })
+  t.match(config, {
+    datacenter: 'one',
+    nodeName: 'json-in-hcl',
+    nodeMeta: { a: 'b' },
+    doors: { http: { port: 11 }, dns: { port: 12 }, grpc: { port: 13 } },
+    configEntries: { bootstrap: [{ kind: 'mesh' }] },
+  })
+  t.same(
+    config.services.map(each => each.name),
+    ['a', 'b', 'c', 'd'],
+  )
+  t.equal(config.services[0]!.checks?.length, 1)
+  const broken = t.testdir({ 'v.hcl': 'bogus = 1\nports {\n  htp = 1\n}\n', 'w.hcl': 'a = [1 2]' })
+  t.throws(() => loadConfig({ dev: true, files: [join(broken, 'v.hcl')] }), {
+    message: `failed to parse ${join(broken, 'v.hcl')}: 2 errors occurred:\n\t* invalid config key bogus\n\t* invalid config key ports.htp\n\n`,
+  })
+  t.throws(() => loadConfig({ dev: true, files: [join(broken, 'w.hcl')] }), {
+    message: `failed to parse ${join(broken, 'w.hcl')}: At 1:8: expected "," or "]", found "2"`,
+  })
+  t.throws(
+    () => loadConfig({ dev: true, hcl: ['bogus {}'] }),
+    /failed to parse flags-0\.hcl: 1 error occurred:\n\t\* invalid config key bogus/,
+  )
   t.end()
 })

@@ -43,8 +43,16 @@ void t.test("flags in Consul's spelling become commander's", async t => {
     ],
     [['-h'], ['-h']],
     [
-      ['kv', 'put', 'a', '--', '-value', '-x'],
-      ['kv', 'put', 'a', '--', '-value', '-x'],
+      ['config', 'write', 'a', '--', '-value', '-x'],
+      ['config', 'write', '--', 'a', '-value', '-x'],
+    ],
+    [
+      ['config', 'write', 'key', '-value', '-cas', '-5'],
+      ['config', 'write', '--cas', '--', 'key', '-value', '-5'],
+    ],
+    [
+      ['config', 'write', 'write', '-', 'x'],
+      ['config', 'write', 'write', '-', 'x'],
     ],
     [['-http-addr=a=b\nc'], ['--http-addr=a=b\nc']],
   ]

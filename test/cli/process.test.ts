@@ -4,15 +4,21 @@ import { createServer } from 'node:http'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
+import { dig } from '../agent/dns/client.ts'
+import { freePorts } from '../support/free-ports.ts'
+import { start, until } from '../support/processes.ts'
 
 const main = join(dirname(dirname(dirname(fileURLToPath(import.meta.url)))), 'src', 'cli', 'main.js')
 
-function isthmus(
+const isthmus = (args: string[], env: Record<string, string>, stdin = '') => run(process.execPath, [main, ...args], env, stdin)
+
+function run(
+  program: string,
   args: string[],
   env: Record<string, string>,
   stdin = '',
 ): Promise<{ code: number | null; stdout: string; stderr: string }> {
-  const child = spawn(process.execPath, [main, ...args], { env: { PATH: process.env['PATH'], ...env } })
+  const child = spawn(program, args, { env: { PATH: process.env['PATH'], ...env } })
   const out = { stdout: '', stderr: '' }
   child.stdout.on('data', chunk => (out.stdout += chunk))
   child.stderr.on('data', chunk => (out.stderr += chunk))
@@ -42,4 +48,65 @@ void t.test('a command reads standard input, prints, and ends with its code', as
   t.same(bodies, ['PUT /v1/config {"Kind":"mesh"}', 'POST /v1/peering/establish {"PeerName":"east","PeeringToken":"dG9rZW4="}'])
   t.match(await isthmus(['peering', 'read'], env), { code: 1, stdout: '', stderr: 'Missing the required -name flag\n' })
   t.match(await isthmus(['members', '-status=left', '-http-addr=127.0.0.1:1'], env), { code: 1, stdout: '' })
+})
+
+/** A script that was written for `consul`, run with the name changed. */
+const job = `set -eu
+consul() { "$NODE" "$MAIN" "$@"; }
+consul kv put app/mode blue
+consul kv get app/mode
+consul config write - <<EOF
+Kind = "service-intentions"
+Name = "web"
+Sources = [
+  { Name = "api", Action = "allow" },
+  { Name = "*", Action = "deny" }
+]
+EOF
+consul intention create -allow ops web
+consul intention check api web >/dev/null && echo api may
+consul intention check other web >/dev/null || echo other may not
+consul kv get nope || echo no such key
+consul catalog services -http-addr "http://$CONSUL_HTTP_ADDR" | grep -v consul
+`
+
+void t.test("an agent starts with Consul's own command line, and says what of it it passed over", async t => {
+  const directory = t.testdir({
+    'agent.conf': 'node_name = "alpha"\nperformance {\n  raft_multiplier = 1\n}\nservices {\n  name = "web"\n  port = 80\n}\n',
+  })
+  const [http, grpcTls, dns] = await freePorts(3)
+  const ports = `ports { http = ${http}, grpc_tls = ${grpcTls}, grpc = -1 }`
+  const files = ['-config-format=hcl', `-config-file=${directory}/agent.conf`, '-hcl', ports, `-dns-port=${dns}`]
+  const flags = ['-dev', '-server', '-bootstrap-expect=1', '-ui', '-datacenter', 'east', '-node-meta', 'rack:r1', '-recursor=127.0.0.1:1']
+  const agent = start(process.execPath, [main, 'agent', ...flags, ...files])
+  t.teardown(() => agent.stop())
+  const env = { CONSUL_HTTP_ADDR: `127.0.0.1:${http}` }
+  await until('the agent runs', async () => agent.log().includes('isthmus agent is running'))
+  t.match((await isthmus(['members'], env)).stdout, /\nalpha +127\.0\.0\.1:\d+ +alive +server .* east /)
+  t.match(
+    (await isthmus(['catalog', 'nodes', '-node-meta=rack=r1'], env)).stdout,
+    /^Node +ID +Address +DC\nalpha +\S+ +127\.0\.0\.1 +east\n$/,
+  )
+  t.match((await isthmus(['catalog', 'services'], env)).stdout, /^web$/m)
+  const query = { Name: 'q', Service: { Service: 'web' }, DNS: { TTL: '7s' } }
+  const made = await fetch(`http://127.0.0.1:${http}/v1/query`, { method: 'POST', body: JSON.stringify(query) })
+  t.equal(made.status, 200)
+  t.same((await dig(dns!, 'q.query.consul', 'A')).answer, ['q.query.consul. 7 A 127.0.0.1'], 'its prepared queries are answered over DNS')
+  t.match(agent.log(), /performance has no meaning here: there is no raft/)
+  t.same(await run('sh', ['-c', job], { ...env, NODE: process.execPath, MAIN: main }), {
+    code: 0,
+    stdout: [
+      'Success! Data written to: app/mode',
+      'blue',
+      'Config entry written: service-intentions/web',
+      'Created: ops => web (allow)',
+      'api may',
+      'other may not',
+      'no such key',
+      'web',
+      '',
+    ].join('\n'),
+    stderr: 'Error! No key exists at: nope\n',
+  })
+  t.match((await isthmus(['agent', '-dev', '-bootstrap-expect=3'], {})).stderr, /a cluster has one agent in this version/)
 })

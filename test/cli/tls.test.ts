@@ -13,10 +13,12 @@ void t.test('an agent behind TLS is believed only if the named CA vouches for it
   const server = await mint.leaf(ca, { san: 'DNS:agent.example,IP:127.0.0.1' })
   const client = await mint.leaf(ca, { san: 'DNS:me.example' })
   const shown: (string | undefined)[] = []
+  let auth: string | undefined
   const https = createServer(
     { cert: server.certPem, key: server.keyPem, ca: ca.certPem, requestCert: true, rejectUnauthorized: false },
     (incoming, outgoing) => {
       shown.push((incoming.socket as TLSSocket).getPeerCertificate().subjectaltname)
+      auth = incoming.headers.authorization
       outgoing.end('[]')
     },
   )
@@ -29,9 +31,14 @@ void t.test('an agent behind TLS is believed only if the named CA vouches for it
   t.same(await list([`-http-addr=https://${address}`, `-ca-file=${ca.certPath}`]), fine)
   t.same(await list([`-http-addr=${address}`], { CONSUL_HTTP_SSL: 'true', CONSUL_CACERT: ca.certPath }), fine)
   t.same(await list([`-http-addr=https://${address}`, `-ca-file=${ca.certPath}`, '-tls-server-name=agent.example']), fine)
+  const directory = t.testdir({ 'a.pem': other.certPem, 'b.pem': ca.certPem })
+  t.same(await list([`-http-addr=https://${address}`, `-ca-path=${directory}`]), fine)
+  t.same(await list([`-http-addr=https://${address}`], { CONSUL_CAPATH: directory, CONSUL_HTTP_AUTH: 'me:secret' }), fine)
+  t.equal(auth, 'Basic bWU6c2VjcmV0')
   const own = [`-client-cert=${client.certPath}`, `-client-key=${client.keyPath}`]
   t.same(await list([`-http-addr=https://${address}`, `-ca-file=${ca.certPath}`, ...own]), fine)
-  t.same(shown, [undefined, undefined, undefined, 'DNS:me.example'])
+  t.equal(shown.at(-1), 'DNS:me.example')
+  t.ok(shown.slice(0, -1).every(each => each === undefined))
 
   for (const flags of [[], [`-ca-file=${other.certPath}`], [`-ca-file=${ca.certPath}`, '-tls-server-name=other.example']]) {
     const refused = await list([`-http-addr=https://${address}`, ...flags])

@@ -105,5 +105,12 @@ t.test('entries that would grow without bound, or too deep, are refused and not 
   t.match(problemOf(many(40, i => [i + 1, i + 1])), /more than 1024 splits/, 'each doubles the one before')
   t.match(problemOf(many(100_000, i => [i + 1])), new RegExp(`more than ${chainLimits.maxDepth} entries one behind another`))
   t.match(problemOf(many(1, () => Array.from({ length: 3000 }, (_, i) => i + 10))), /more than 2048 nodes/)
+  const long = { 'x-long': 'x'.repeat(60_000) }
+  const heavy = many(1, () => Array.from({ length: 50 }, (_, i) => i + 10))
+  const splitter = (key: string) => {
+    const entry = heavy.splitter(key)
+    return entry && { ...entry, splits: entry.splits!.map(split => ({ ...split, requestHeaders: { set: long } })) }
+  }
+  t.match(problemOf({ ...heavy, splitter }), /more than 2097152 characters/)
   t.ok(performance.now() - began < 2000)
 })

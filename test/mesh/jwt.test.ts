@@ -66,7 +66,7 @@ t.test('one provider is enough, with all of its claims', async t => {
   const claims: Record<string, object> = { a: { perms: { role: 'user' } }, b: { perms: { role: ['user', 'admin'], level: 7, on: true } } }
   const reader = { claims: (provider: string) => claims[provider] as never }
   const asks = (...providers: { name: string; verifyClaims?: { path: string[]; value: string }[] }[]) =>
-    requirementHolds({ providers }, { headers: [] }, reader)
+    requirementHolds({ providers }, reader)
   const admin = [{ path: ['perms', 'role'], value: 'admin' }]
   t.equal(asks({ name: 'a', verifyClaims: admin }), false)
   t.equal(asks({ name: 'b', verifyClaims: admin }), true)
@@ -79,7 +79,7 @@ t.test('one provider is enough, with all of its claims', async t => {
   t.equal(asks({ name: 'b', verifyClaims: [{ path: ['constructor', 'name'], value: 'Object' }] }), false, 'only claims are claims')
   t.equal(asks({ name: 'c' }), false)
   t.equal(asks(), false)
-  t.equal(requirementHolds({ providers: [{ name: 'a' }] }, { headers: [] }, undefined), false)
+  t.equal(requirementHolds({ providers: [{ name: 'a' }] }, undefined), false)
 })
 
 t.test('a token is looked for where the provider says', async t => {

@@ -56,6 +56,8 @@ async function start(t: Test): Promise<World> {
   for (const version of ['v1', 'v2']) {
     const app = createServer((request, response) => {
       seen[version]!.push({ url: request.url!, headers: request.headers })
+      if (request.url === '/slow') return
+      if (request.url === '/third' && seen[version]!.length % 3 !== 0) return void response.writeHead(503).end()
       response.writeHead(200, { 'x-app': version, 'x-drop': '1' }).end(version)
     })
     await new Promise<void>(resolve => app.listen(0, '127.0.0.1', resolve))
@@ -148,6 +150,28 @@ t.test('routes, splits and what they do to a request and its answer', async t =>
   t.ok(share > 10 && share < 50 && bodies.every(body => body === 'v1' || body === 'v2'), `${share} of 60 to v1`)
   t.match(await call(world.port(), '/two/x', { method: 'POST' }), { status: 200 }, 'another method is not that route')
   t.equal((await call(world.port(), '*', { method: 'OPTIONS' })).status, 404, 'what no route takes')
+})
+
+t.test('a route has its own tries and its own patience', async t => {
+  const world = await start(t)
+  const route = (PathExact: string, Destination: object) => ({ Match: { HTTP: { PathExact } }, Destination })
+  const Routes = [
+    route('/third', { NumRetries: 2, RetryOnStatusCodes: [503] }),
+    route('/once', { PrefixRewrite: '/third' }),
+    route('/slow', { RequestTimeout: '200ms' }),
+  ]
+  world.tell([
+    { Kind: 'service-resolver', Name: 'shop', DefaultSubset: 'v1', Subsets: subsets },
+    { Kind: 'service-router', Name: 'shop', Routes },
+  ])
+  await listening(world)
+  t.equal((await call(world.port(), '/third')).status, 200)
+  t.equal(world.seen['v1']!.length, 3)
+  t.equal((await call(world.port(), '/once')).status, 503, 'nobody asked for more tries')
+  t.equal(world.seen['v1']!.length, 4)
+  const began = performance.now()
+  t.equal((await call(world.port(), '/slow')).status, 504)
+  t.ok(performance.now() - began < 2000)
 })
 
 t.test('a name becomes a chain and changes again under the requests of one connection', async t => {

@@ -5,24 +5,30 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { wireAgent } from '../../src/agent/agent.ts'
-import { loadConfig } from '../../src/agent/config.ts'
+import { httpOptions, wireAgent } from '../../src/agent/agent.ts'
+import { type AgentConfig, loadConfig } from '../../src/agent/config.ts'
 import type { AgentParts } from '../../src/agent/http/parts.ts'
 import { type HttpDoor, type HttpDoorOptions, startHttpDoor } from '../../src/agent/http/server.ts'
 import type { Store } from '../../src/agent/store/store.ts'
 import type { Clock } from '../../src/lib/clock.ts'
-import { type Logger, silentLogger } from '../../src/lib/log.ts'
+import { type Logger, type LogTap, silentLogger } from '../../src/lib/log.ts'
 
 export interface AgentPartsOptions {
   datacenter?: string
   nodeName?: string
+  nodeId?: string
   nodeMeta?: Record<string, string>
   /** A directory that outlives the agent, for tests of a restart; else a temporary one that goes with it. */
   dir?: string
   clock?: Clock
   logger?: Logger
+  /** What the logger writes to, for those who watch the log. */
+  logs?: LogTap
   defaultAction?: 'allow' | 'deny'
   sidecarPorts?: { min: number; max: number }
+  /** Further configuration, in the form of a file. */
+  config?: Record<string, unknown>
+  dev?: boolean
   /** False: no gRPC door, so no token can be made. */
   grpc?: boolean
 }
@@ -31,6 +37,7 @@ export interface TestAgent {
   parts: AgentParts
   store: Store
   dir: string
+  config: AgentConfig
   grpcTlsPort: number | undefined
   close(): Promise<void>
 }
@@ -44,7 +51,7 @@ export async function agentParts(options: AgentPartsOptions = {}): Promise<TestA
   const flags = {
     datacenter,
     node_name: nodeName,
-    node_id: '8c652b4a-205d-67c9-7aee-11a8075af0f7',
+    node_id: options.nodeId ?? '8c652b4a-205d-67c9-7aee-11a8075af0f7',
     node_meta: options.nodeMeta ?? {},
     data_dir: dir,
     bind_addr: '127.0.0.1',
@@ -53,14 +60,20 @@ export async function agentParts(options: AgentPartsOptions = {}): Promise<TestA
       grpc_tls: options.grpc === false ? -1 : 0,
       ...(sidecarPorts && { sidecar_min_port: sidecarPorts.min, sidecar_max_port: sidecarPorts.max }),
     },
+    ...options.config,
   }
   try {
-    const { parts, store, grpcTlsPort, closing } = await wireAgent(loadConfig({ flags }), { logger, ...(clock && { clock }) })
+    const config = loadConfig({ flags, dev: options.dev ?? false })
+    const { parts, store, grpcTlsPort, closing } = await wireAgent(config, {
+      logger,
+      ...(clock && { clock }),
+      ...(options.logs && { logs: options.logs }),
+    })
     const close = async () => {
       await closing.close()
       forget()
     }
-    return { parts, store, dir, grpcTlsPort, close }
+    return { parts, store, dir, config, grpcTlsPort, close }
   } catch (error) {
     forget()
     throw error
@@ -82,6 +95,7 @@ export async function agentWithHttp(
       listen: { host: '127.0.0.1', port: 0 },
       agent: agent.parts,
       logger: options.logger ?? silentLogger(),
+      ...httpOptions(agent.config),
       ...options.http,
     })
     agent.parts.config.ports.http = door.port

@@ -5,9 +5,11 @@ import { join } from 'node:path'
 import { Catalog } from '../../src/agent/catalog/catalog.ts'
 import { ConfigEntries } from '../../src/agent/catalog/config-entries.ts'
 import { KvStore } from '../../src/agent/catalog/kv.ts'
+import { LockDelays } from '../../src/agent/catalog/lock-delays.ts'
 import { Tables } from '../../src/agent/catalog/tables.ts'
 import { openEmbeddedStore } from '../../src/agent/store/embedded.ts'
 import type { Store } from '../../src/agent/store/store.ts'
+import { systemClock } from '../../src/lib/clock.ts'
 import { silentLogger } from '../../src/lib/log.ts'
 
 export interface CatalogScene {
@@ -31,7 +33,7 @@ export async function catalogScene(): Promise<CatalogScene> {
       tables,
       catalog: new Catalog({ store, tables, datacenter: 'dc1' }),
       configEntries: new ConfigEntries({ store, tables, datacenter: 'dc1' }),
-      kv: new KvStore({ store, tables }),
+      kv: new KvStore({ store, tables, delays: new LockDelays(systemClock) }),
     }
   }
   const shut = async () => {

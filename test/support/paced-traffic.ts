@@ -79,6 +79,16 @@ export class PacedTraffic {
     return mine
   }
 
+  /** Until nothing has failed for a second: processes that have just begun are slow. False when that takes too long. */
+  async settled(withinMs = 30_000): Promise<boolean> {
+    const endsMs = performance.now() + withinMs
+    while (performance.now() < endsMs) {
+      const { failed, broken } = await this.during('settling', () => pause(1000), 0)
+      if (failed.length + broken.length === 0) return true
+    }
+    return false
+  }
+
   async stop(): Promise<void> {
     this.#over = true
     clearInterval(this.#timer)

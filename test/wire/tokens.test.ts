@@ -14,7 +14,7 @@ function readerOf(keys: object[], more: object = {}): (token: string) => unknown
   const jwks = Buffer.from(JSON.stringify({ keys })).toString('base64')
   const resource = { issuer: 'me', audiences: [], locations: [], clockSkewSeconds: 0, jwks, ...more }
   const tokens = new Tokens(new Map([['p', resource]]))
-  return token => tokens.claims('p', { headers: ['authorization', `Bearer ${token}`] })
+  return token => tokens.read({ headers: ['authorization', `Bearer ${token}`] }, () => tokens).claims('p')
 }
 
 const claims = { iss: 'me', sub: 'x' }
@@ -85,4 +85,35 @@ t.test('keys that cannot be used vouch for nobody', async t => {
   t.equal(readerOf([], { jwks: '%%%' })(token), undefined)
   t.equal(readerOf([], { jwks: Buffer.from('[1,2').toString('base64') })(token), undefined)
   t.same(readerOf([null as never, { kty: 'RSA' }, publicJwk(rsa.publicKey)])(token), claims, 'the others still count')
+})
+
+t.test('the app gets the claims where the provider says so, and no token that is not to be forwarded', async t => {
+  const jwks = Buffer.from(JSON.stringify({ keys: [publicJwk(rsa.publicKey)] })).toString('base64')
+  const locations = [{ header: { name: 'X-Token' } }, { header: { name: 'X-Kept', forward: true } }]
+  const resource = { issuer: 'me', audiences: [], locations, clockSkewSeconds: 0, jwks, forwarding: { header: 'x-claims', pad: true } }
+  const tokens = new Tokens(new Map([['p', resource]]))
+  const token = signed({ alg: 'RS256' }, claims, data => sign('sha256', data, rsa.privateKey))
+  const passed = (...headers: string[]) => {
+    const head = {
+      headers,
+      remove(name: string) {
+        for (let i = headers.length - 2; i >= 0; i -= 2) if (headers[i] === name) headers.splice(i, 2)
+      },
+      append: (name: string, value: string) => void headers.push(name, value),
+    }
+    tokens.pass(
+      tokens.read(head, () => tokens),
+      head,
+    )
+    return headers
+  }
+  const told = ['x-claims', Buffer.from(JSON.stringify(claims)).toString('base64').replaceAll('+', '-').replaceAll('/', '_')]
+  t.same(passed('x-token', token, 'a', 'b'), ['a', 'b', ...told])
+  t.same(passed('x-kept', token), ['x-kept', token, ...told])
+  t.same(passed('x-token', 'broken', 'x-claims', 'forged'), ['x-token', 'broken'], 'a caller cannot tell claims of his own')
+  t.equal(
+    tokens.read({ headers: ['x-token', token] }, () => undefined).claims('p'),
+    undefined,
+    'a provider that is gone vouches for nobody',
+  )
 })

@@ -131,7 +131,7 @@ export function serialText(serial: number): string {
   return colonHex(Buffer.from(hex.length % 2 === 0 ? hex : `0${hex}`, 'hex'))
 }
 
-function certificate(options: {
+export function certificate(options: {
   serial: number
   subject: string
   publicKey: KeyObject
@@ -160,7 +160,7 @@ function spkiOf(key: KeyObject): Buffer {
   return (key.type === 'private' ? createPublicKey(key) : key).export({ type: 'spki', format: 'der' })
 }
 
-function keyIdentifiers(subject: KeyObject, issuer: KeyObject): Node[] {
+export function keyIdentifiers(subject: KeyObject, issuer: KeyObject): Node[] {
   return [
     extension(oids.subjectKeyIdentifier, false, octets(keyId(subject))),
     extension(oids.authorityKeyIdentifier, false, sequence(tagged(0, keyId(issuer)))),
@@ -168,7 +168,7 @@ function keyIdentifiers(subject: KeyObject, issuer: KeyObject): Node[] {
 }
 
 /** RFC 5280 4.1: `critical` has a default and is written only when true. */
-function extension(id: string, critical: boolean, value: Node): Node {
+export function extension(id: string, critical: boolean, value: Node): Node {
   return sequence(oid(id), ...(critical ? [boolean(true)] : []), octets(encode(value)))
 }
 

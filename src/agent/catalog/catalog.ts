@@ -13,7 +13,7 @@ import { Imports } from './imports.ts'
 import { meshTarget } from './instances-table.ts'
 import { keys } from './keys.ts'
 import type { Tables } from './tables.ts'
-import { virtualAddressTag, VirtualIps } from './virtual-ips.ts'
+import { virtualAddressTag, VirtualIps, withVirtualAddress } from './virtual-ips.ts'
 
 /** The body of PUT /v1/catalog/register (spec/http-api.md 4), decoded. */
 export interface RegisterRequest {
@@ -147,8 +147,7 @@ export class Catalog {
     const claim = this.#virtualIps.claim('', target)
     ops.push(...claim.ops)
     compare.push(...claim.compare)
-    const tag = { address: claim.address, port: service.port ?? 0 }
-    return { ...service, taggedAddresses: { ...service.taggedAddresses, [virtualAddressTag]: tag } }
+    return withVirtualAddress(service, claim.address)
   }
 
   /** A check carries the name and tags of its service, which must be there or come with it. */
@@ -166,36 +165,43 @@ export class Catalog {
 
 const nodeIdPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
 
+const refuse = (message: string) => new MeshError('invalid', message)
+
 function checkRegistration(request: RegisterRequest, datacenter: string): Registration {
-  const refuse = (message: string) => new MeshError('invalid', message)
   if (request.datacenter && request.datacenter !== datacenter) throw refuse('No path to datacenter')
   if (!request.node) throw refuse('Must provide node')
   if (request.peerName || request.service?.peerName) throw refuse('cannot register requests with PeerName in them')
   if (!request.address && !request.skipNodeUpdate) throw refuse('Must provide address if SkipNodeUpdate is not set')
-  if (request.id && request.id.length !== 36) throw refuse('Bad node ID: uuid string is wrong length')
-  if (request.id && !nodeIdPattern.test(request.id)) throw refuse('Bad node ID: uuid is improperly formatted')
-  const service = request.service && checkService(request.service)
+  const service = request.service && checkedService(request.service)
   const checks = [...(request.check ? [request.check] : []), ...(request.checks ?? [])]
   return {
-    node: {
-      id: request.id ?? '',
-      node: request.node,
-      address: request.address ?? '',
-      datacenter,
-      taggedAddresses: request.taggedAddresses ?? null,
-      meta: request.nodeMeta ?? null,
-      locality: request.locality,
-      createIndex: 0,
-      modifyIndex: 0,
-    },
+    node: checkedNode({ ...request, meta: request.nodeMeta }, datacenter),
     skipNodeUpdate: request.skipNodeUpdate ?? false,
     service,
-    checks: checks.map(check => withCheckDefaults(check, request.node)),
+    checks: checks.map(check => checkedCheck(check, request.node)),
   }
 }
 
-function checkService(given: Partial<NodeService>): NodeService {
-  const refuse = (message: string) => new MeshError('invalid', message)
+/** A node whose defaults are filled in. */
+export function checkedNode(given: Partial<Node>, datacenter: string): Node {
+  if (!given.node) throw refuse('Must provide node')
+  if (given.id && given.id.length !== 36) throw refuse('Bad node ID: uuid string is wrong length')
+  if (given.id && !nodeIdPattern.test(given.id)) throw refuse('Bad node ID: uuid is improperly formatted')
+  return {
+    id: given.id ?? '',
+    node: given.node,
+    address: given.address ?? '',
+    datacenter,
+    taggedAddresses: given.taggedAddresses ?? null,
+    meta: given.meta ?? null,
+    locality: given.locality,
+    createIndex: 0,
+    modifyIndex: 0,
+  }
+}
+
+/** A service whose defaults are filled in and which is sound in itself. */
+export function checkedService(given: Partial<NodeService>): NodeService {
   const id = given.id || given.service || ''
   if (id !== '' && !given.service) throw refuse('Must provide service name (Service.Service) when service ID is provided')
   if (!given.service) throw refuse('Must provide service name (Service.Service)')
@@ -222,7 +228,8 @@ function checkService(given: Partial<NodeService>): NodeService {
   return service
 }
 
-function withCheckDefaults(check: Partial<HealthCheck>, node: string): HealthCheck {
+/** A check whose defaults are filled in; its service's name and tags are not. */
+export function checkedCheck(check: Partial<HealthCheck>, node: string): HealthCheck {
   if (check.node && check.node.toLowerCase() !== node.toLowerCase()) {
     throw new MeshError('invalid', `check node "${check.node}" does not match node "${node}"`)
   }

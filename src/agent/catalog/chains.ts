@@ -8,7 +8,7 @@ import type { ChainTarget, DiscoveryChain } from '../../mesh/discovery-chain.ts'
 import type { Tables } from './tables.ts'
 import type { Reading } from './topics.ts'
 
-export type ChainTables = Pick<Tables, 'configEntry'>
+export type ChainTables = Pick<Tables, 'configEntry' | 'indexOf'>
 type ListTables = Pick<Tables, 'configEntries'>
 
 /** One entry as it would be; `entry` undefined is its absence. */
@@ -46,10 +46,22 @@ class TableEntries implements ChainEntries {
   }
 }
 
+/** Chains that are remembered for one set of tables. Over it the remembering begins anew. */
+const maxRemembered = 4096
+const remembered = new WeakMap<ChainTables, Map<string, Reading<CompiledChain>>>()
+
+/** The same object as long as none of its entries changes: a health flip compiles no chain. */
 export function readChain(tables: ChainTables, request: ChainRequest): Reading<CompiledChain> {
+  let known = remembered.get(tables)
+  if (known === undefined || known.size >= maxRemembered) remembered.set(tables, (known = new Map()))
+  const key = JSON.stringify(request)
+  const before = known.get(key)
+  if (before !== undefined && tables.indexOf(before.topics) === before.index) return before
   const entries = new TableEntries(tables)
   const value = compileChain(request, entries)
-  return { value, index: entries.index, topics: [...entries.topics] }
+  const reading = { value, index: entries.index, topics: [...entries.topics] }
+  known.set(key, reading)
+  return reading
 }
 
 /** Names that have a router, a splitter or a resolver, sorted. */

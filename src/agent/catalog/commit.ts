@@ -13,12 +13,17 @@ const maxAttempts = 20
 export type Proposal<T> = { result: T; ops?: Op[]; compare?: Compare[] }
 
 export async function commit<T>(store: Store, tables: Tables, propose: () => Proposal<T>): Promise<T> {
+  return (await commitAt(store, tables, propose)).result
+}
+
+/** With the revision of the write; that of the tables where nothing was written. */
+export async function commitAt<T>(store: Store, tables: Tables, propose: () => Proposal<T>): Promise<{ result: T; revision: number }> {
   for (let attempt = 0; attempt < maxAttempts; attempt += 1) {
     const { result, ops, compare } = propose()
-    if (!ops || ops.length === 0) return result
+    if (!ops || ops.length === 0) return { result, revision: tables.revision }
     const { ok, revision } = await store.txn({ compare: compare ?? [], ops })
     await tables.reached(revision)
-    if (ok) return result
+    if (ok) return { result, revision }
   }
   throw new MeshError('conflict', 'the write met too many concurrent writes of the same records; try again')
 }

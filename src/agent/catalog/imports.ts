@@ -9,6 +9,7 @@ import { peerNamePattern } from '../../mesh/peering.ts'
 import type { CheckServiceNode } from '../../mesh/service.ts'
 import { storeLimits, type Op, type Store } from '../store/store.ts'
 import { putRecord } from './commit.ts'
+import { ImportWriter } from './import-writer.ts'
 import { fold } from './instances-table.ts'
 import { keys } from './keys.ts'
 import type { ImportedService } from './records.ts'
@@ -28,6 +29,7 @@ export class Imports {
   readonly #store: Store
   readonly #tables: Tables
   readonly #virtualIps: VirtualIps
+  readonly #writer: ImportWriter
   /** By peer and service: writes of one service never overtake each other. */
   readonly #turns = new Turns()
 
@@ -35,6 +37,7 @@ export class Imports {
     this.#store = options.store
     this.#tables = options.tables
     this.#virtualIps = options.virtualIps
+    this.#writer = new ImportWriter(options.store, options.tables)
   }
 
   /** Answers the digest of the set as its record has it; undefined for an empty one. */
@@ -42,7 +45,7 @@ export class Imports {
     checkPeer(peer)
     return this.#turns.run(turnOf(peer, service), async () => {
       if (instances.length > 0) return this.#replace(peer, service, instances, receivedAtMs)
-      await this.#remove(peer, [service])
+      await this.#remove(peer, service)
       return undefined
     })
   }
@@ -50,7 +53,7 @@ export class Imports {
   async sweep(peer: string, keep: (service: string) => boolean): Promise<void> {
     checkPeer(peer)
     const gone = this.#tables.importedServices(peer).value.filter(record => !keep(record.service))
-    await Promise.all(gone.map(({ service }) => this.#turns.run(turnOf(peer, service), () => this.#remove(peer, [service]))))
+    await Promise.all(gone.map(({ service }) => this.#turns.run(turnOf(peer, service), () => this.#remove(peer, service))))
     await this.#collect(peer)
   }
 
@@ -86,18 +89,17 @@ export class Imports {
     const stale = this.#tables.staleGenerations(peer, service).map(each => each.generation)
     if (current) stale.push(current.generation)
     const old = [...new Set(stale)].filter(each => each !== generation).slice(0, maxDeletes / 2)
-    const { ok, revision } = await this.#store.txn({
-      compare: virtual?.compare ?? [],
-      ops: [
+    const written = await this.#writer.write(
+      [
         last,
         putRecord(keys.imported(peer, service), record),
         ...old.map((each): Op => ({ op: 'delete-prefix', prefix: keys.importedGeneration(peer, service, each) })),
         ...(virtual?.ops ?? []),
       ],
-    })
-    await this.#tables.reached(revision)
+      virtual?.compare,
+    )
     // Somebody else has claimed the virtual address meanwhile: once more, with the one that counts or the next.
-    return ok ? digest : this.#replace(peer, service, given, receivedAtMs)
+    return written ? digest : this.#replace(peer, service, given, receivedAtMs)
   }
 
   #claimVirtualIp(peer: string, service: string, instances: CheckServiceNode[]): ReturnType<VirtualIps['claim']> | undefined {
@@ -121,13 +123,15 @@ export class Imports {
     await this.#write(batch)
   }
 
-  async #remove(peer: string, services: readonly string[]): Promise<void> {
-    const ops: Op[] = []
-    for (const service of services) {
-      ops.push({ op: 'delete', key: keys.imported(peer, service) }, { op: 'delete-prefix', prefix: keys.importedChunks(peer, service) })
-      if (service.endsWith(syntheticSuffix)) ops.push(...this.#virtualIps.release(peer, service.slice(0, -syntheticSuffix.length)))
-    }
-    await this.#write(ops)
+  async #remove(peer: string, service: string): Promise<void> {
+    // Peers say again and again that there is nothing.
+    if (!this.#tables.importedService(peer, service) && this.#tables.staleGenerations(peer, service).length === 0) return
+    const synthetic = service.endsWith(syntheticSuffix)
+    await this.#writer.write([
+      { op: 'delete', key: keys.imported(peer, service) },
+      { op: 'delete-prefix', prefix: keys.importedChunks(peer, service) },
+      ...(synthetic ? this.#virtualIps.release(peer, service.slice(0, -syntheticSuffix.length)) : []),
+    ])
   }
 
   /** Generations that no record names; those of writes under way are left alone. */

@@ -31,6 +31,10 @@ export class InstancesTable {
   readonly #gateways: ById<Placed> = new Map()
   /** Joined instances by topic, until that is touched. */
   readonly #joined = new Map<string, CheckServiceNode[]>()
+  /** Each by its place, until a record of it changes: of a large service one change makes one instance anew, and it can be told which. */
+  readonly #instances: ById<CheckServiceNode> = new Map()
+  /** The places of a group in order, until one comes or goes. */
+  readonly #orders = new WeakMap<ById<Placed>, string[]>()
   /** The answer of `services`, likewise. */
   #names: Map<string, string[]> | undefined
   readonly #dirtyNodes = new Set<string>()
@@ -42,7 +46,9 @@ export class InstancesTable {
   clear(): void {
     for (const map of [this.#nodes, this.#services, this.#checks, this.#checksOf, this.#byName, this.#byTarget]) map.clear()
     this.#gateways.clear()
+    this.#orders.delete(this.#gateways)
     this.#joined.clear()
+    this.#instances.clear()
     this.#names = undefined
   }
 
@@ -60,13 +66,14 @@ export class InstancesTable {
     const [node, id] = change.path as [string, string]
     const before = this.#services.get(node)?.get(id)
     const after = change.value === undefined ? undefined : (indexed(change) as NodeService)
-    if (before) this.#unplace(node, before)
+    if (before && !(after && isSamePlace(before, after))) this.#unplace(node, before)
     if (after) {
       put(this.#services, node, id, after)
       this.#place(node, after)
     } else {
       drop(this.#services, node, id)
     }
+    this.#instances.delete(placeKey(node, id))
     if (!before || !after || before.service !== after.service || before.tags.join('\0') !== after.tags.join('\0'))
       this.#topics.touch('services')
     this.#touchNode(`node-services/${node}`, node)
@@ -93,6 +100,7 @@ export class InstancesTable {
         continue
       }
       if (check.serviceName !== '') this.#touchNamed(`checks-service/${fold(check.serviceName)}`, fold(check.serviceName))
+      this.#instances.delete(placeKey(node, check.serviceId))
       const service = this.#services.get(node)?.get(check.serviceId)
       if (service) this.#touchInstance(service)
     }
@@ -100,7 +108,12 @@ export class InstancesTable {
 
   /** Ends a revision: what depends on several records of it is touched once all are there. */
   seal(): void {
-    for (const node of this.#dirtyNodes) for (const service of this.#services.get(node)?.values() ?? []) this.#touchInstance(service)
+    for (const node of this.#dirtyNodes) {
+      for (const service of this.#services.get(node)?.values() ?? []) {
+        this.#instances.delete(placeKey(node, service.id))
+        this.#touchInstance(service)
+      }
+    }
     this.#dirtyNodes.clear()
     for (const topic of this.#topics.touched()) {
       this.#joined.delete(topic)
@@ -167,9 +180,7 @@ export class InstancesTable {
 
   checksOfService(service: string): Reading<HealthCheck[]> {
     const name = fold(service)
-    const value = ordered(this.#byName.get(name)).flatMap(({ node, service: { id } }) =>
-      sortedValues(this.#checksOf.get(placeKey(node, id))),
-    )
+    const value = this.#ordered(this.#byName.get(name)).flatMap(place => sortedValues(this.#checksOf.get(place)))
     return this.#topics.read(value, `checks-service/${name}`)
   }
 
@@ -194,12 +205,9 @@ export class InstancesTable {
     let value = this.#joined.get(topic)
     if (!value) {
       value = []
-      for (const { node, service } of ordered(placed)) {
-        const at = this.#nodes.get(node)
-        if (!at) continue
-        const nodeChecks = sortedValues(this.#checksOf.get(placeKey(node, '')))
-        const checks = [...nodeChecks, ...sortedValues(this.#checksOf.get(placeKey(node, service.id)))]
-        value.push({ node: at, service, checks })
+      for (const place of this.#ordered(placed)) {
+        const instance = this.#instances.get(place) ?? this.#joinInstance(place, placed!.get(place)!)
+        if (instance) value.push(instance)
       }
       // Only what exists is remembered, so that asking for any name costs nothing.
       if (value.length > 0) this.#joined.set(topic, value)
@@ -207,21 +215,54 @@ export class InstancesTable {
     return this.#topics.read(value, topic)
   }
 
+  #joinInstance(place: string, { node, service }: Placed): CheckServiceNode | undefined {
+    const at = this.#nodes.get(node)
+    if (!at) return undefined
+    const nodeChecks = sortedValues(this.#checksOf.get(placeKey(node, '')))
+    const instance = { node: at, service, checks: [...nodeChecks, ...sortedValues(this.#checksOf.get(place))] }
+    this.#instances.set(place, instance)
+    return instance
+  }
+
+  /** By node, then service id. */
+  #ordered(placed: ById<Placed> | undefined): string[] {
+    if (!placed) return []
+    let order = this.#orders.get(placed)
+    if (!order) {
+      const all = [...placed].sort(([, a], [, b]) => compareText(a.node, b.node) || compareText(a.service.id, b.service.id))
+      order = all.map(pair => pair[0])
+      this.#orders.set(placed, order)
+    }
+    return order
+  }
+
   #place(node: string, service: NodeService): void {
     const placed = { node, service }
-    const key = placeKey(node, service.id)
-    put(this.#byName, fold(service.service), key, placed)
+    const place = placeKey(node, service.id)
     const target = meshTarget(service)
-    if (target !== undefined) put(this.#byTarget, fold(target), key, placed)
-    if (service.kind === 'mesh-gateway') this.#gateways.set(key, placed)
+    this.#putPlaced(group(this.#byName, fold(service.service)), place, placed)
+    if (target !== undefined) this.#putPlaced(group(this.#byTarget, fold(target)), place, placed)
+    if (service.kind === 'mesh-gateway') this.#putPlaced(this.#gateways, place, placed)
+  }
+
+  #putPlaced(placed: ById<Placed>, place: string, what: Placed): void {
+    if (!placed.has(place)) this.#orders.delete(placed)
+    placed.set(place, what)
   }
 
   #unplace(node: string, service: NodeService): void {
-    const key = placeKey(node, service.id)
-    drop(this.#byName, fold(service.service), key)
+    const place = placeKey(node, service.id)
     const target = meshTarget(service)
-    if (target !== undefined) drop(this.#byTarget, fold(target), key)
-    this.#gateways.delete(key)
+    for (const [map, name] of [
+      [this.#byName, service.service],
+      [this.#byTarget, target],
+    ] as const) {
+      if (name === undefined) continue
+      const placed = map.get(fold(name))
+      if (placed) this.#orders.delete(placed)
+      drop(map, fold(name), place)
+    }
+    if (this.#gateways.delete(place)) this.#orders.delete(this.#gateways)
   }
 
   #touchInstance(service: NodeService): void {
@@ -269,12 +310,23 @@ function byKey(a: readonly [string, unknown], b: readonly [string, unknown]): nu
 }
 
 function sortedValues<T>(map: ById<T> | undefined): T[] {
-  return map ? [...map].sort(byKey).map(pair => pair[1]) : []
+  if (!map) return []
+  // Most instances have one check.
+  return map.size === 1 ? [...map.values()] : [...map].sort(byKey).map(pair => pair[1])
 }
 
-/** By node, then service id. */
-function ordered(placed: ById<Placed> | undefined): Placed[] {
-  return placed ? [...placed.values()].sort((a, b) => compareText(a.node, b.node) || compareText(a.service.id, b.service.id)) : []
+/** The one is found wherever the other was. */
+function isSamePlace(a: NodeService, b: NodeService): boolean {
+  return a.service === b.service && a.kind === b.kind && meshTarget(a) === meshTarget(b)
+}
+
+function group(map: Map<string, ById<Placed>>, name: string): ById<Placed> {
+  let placed = map.get(name)
+  if (!placed) {
+    placed = new Map()
+    map.set(name, placed)
+  }
+  return placed
 }
 
 function put<T>(map: Map<string, ById<T>>, key: string, id: string, value: T): void {

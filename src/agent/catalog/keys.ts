@@ -17,6 +17,17 @@ export const keys = {
   configEntry: (kind: string, name: string) => `config/${kind}/${part(name.toLowerCase())}`,
   /** -> KvRecord. The key is the user's own, as it is. */
   kv: (key: string) => `kv/${key}`,
+  /** -> Session. */
+  session: (id: string) => `session/${part(id)}`,
+  /** -> PreparedQuery. */
+  query: (id: string) => `query/${part(id)}`,
+  /** -> { id }: makes a name belong to one prepared query only. Templates and plain queries have names of their own. */
+  queryName: (name: string, template: boolean) => `query-name/${template ? 'template' : 'plain'}/${part(name.toLowerCase())}`,
+  /** Both keys of a prepared query; one without a name has only its own. */
+  ofQuery: (query: { id: string; name: string; template: { type: string } }): string[] => [
+    keys.query(query.id),
+    ...(query.name === '' ? [] : [keys.queryName(query.name, query.template.type !== '')]),
+  ],
   /** -> Peering (stored state only; never ACTIVE or FAILING). */
   peering: (name: string) => `peering/${name}`,
   /** -> the peering's secrets, see agent/peering. Never read by a door. */

@@ -11,6 +11,8 @@ export class KvTable {
   readonly #topics: Topics
   readonly #records = new Map<string, KvRecord>()
   #keys: string[] = []
+  /** Locked keys by the session that holds them. */
+  readonly #held = new Map<string, Set<string>>()
   /** Deleted keys with the revision of that, oldest first. */
   readonly #tombstones = new Map<string, number>()
   /** No deletion after this revision has been forgotten. */
@@ -26,6 +28,7 @@ export class KvTable {
   clear(floor: number): void {
     this.#records.clear()
     this.#tombstones.clear()
+    this.#held.clear()
     this.#keys = []
     this.#floor = floor
   }
@@ -46,7 +49,32 @@ export class KvTable {
     return this.#topics.read(records, `kv-prefix/${prefix}`)
   }
 
+  heldBy(session: string): KvRecord[] {
+    return [...(this.#held.get(session) ?? [])].map(key => this.#records.get(key)!)
+  }
+
+  /** Sessions that hold a key. */
+  holders(): string[] {
+    return [...this.#held.keys()]
+  }
+
+  /** Notes who holds a key from now on. */
+  #hold(key: string, session: string | undefined): void {
+    const before = this.#records.get(key)?.session
+    if (before === session) return
+    if (before) {
+      const held = this.#held.get(before)
+      held?.delete(key)
+      if (held?.size === 0) this.#held.delete(before)
+    }
+    if (!session) return
+    const held = this.#held.get(session)
+    if (held) held.add(key)
+    else this.#held.set(session, new Set([key]))
+  }
+
   #add(key: string, change: Change): void {
+    this.#hold(key, (change.value as KvRecord).session)
     if (!this.#records.has(key)) {
       const last = this.#keys.at(-1)
       // Loads arrive in byte order, so that nearly every key is appended.
@@ -59,6 +87,7 @@ export class KvTable {
   }
 
   #remove(key: string, revision: number): void {
+    this.#hold(key, undefined)
     if (this.#records.delete(key)) this.#keys.splice(this.#position(key), 1)
     this.#tombstones.delete(key)
     this.#tombstones.set(key, revision)

@@ -74,10 +74,10 @@ export class LocalAgent {
   /** Registers the own node and what was registered before a restart, and starts the checks. */
   async start(): Promise<void> {
     await this.#load()
-    await this.#repair()
+    await this.repair()
     await this.#forgetForeign()
     for (const id of this.#checks.all().keys()) this.#checks.run(id)
-    this.#every('repair', repairIntervalMs, () => this.#repair())
+    this.#every('repair', repairIntervalMs, () => this.repair())
     this.#every('reap', reapIntervalMs, () => this.#reap())
   }
 
@@ -279,7 +279,7 @@ export class LocalAgent {
   }
 
   /** Makes the catalog hold what is here; where it does, nothing is written. */
-  async #repair(): Promise<void> {
+  async repair(): Promise<void> {
     const { catalog, node, serverService } = this.#options
     await catalog.register({
       node: node.node,

@@ -7,19 +7,22 @@ import { protocolOf, type ConfigEntry, type ConfigEntryKind, type EntryOf } from
 import type { HealthCheck } from '../../mesh/check.ts'
 import type { Node } from '../../mesh/node.ts'
 import type { StoredPeering, TrustBundle } from '../../mesh/peering.ts'
+import type { PreparedQuery } from '../../mesh/prepared-query.ts'
 import type { CheckServiceNode, NodeService } from '../../mesh/service.ts'
+import type { Session } from '../../mesh/session.ts'
 import type { Store, Watch, WatchBatch, WatchEvent } from '../store/store.ts'
 import { ImportedTable } from './imported-table.ts'
 import { InstancesTable } from './instances-table.ts'
 import { KvTable } from './kv-table.ts'
 import { RecordTable } from './record-table.ts'
 import type { CaRoot, Change, ImportedService, KvRecord } from './records.ts'
-import { Topics, type Reading } from './topics.ts'
+import { Topics, type Changed, type Reading } from './topics.ts'
 
 export type { CaRoot, ImportedService, KvRecord } from './records.ts'
-export type { Reading } from './topics.ts'
+export type { Changed, Reading } from './topics.ts'
 
 const reloadDelayMs = 500
+const decoder = new TextDecoder()
 
 interface Subject {
   prefix: string
@@ -33,6 +36,8 @@ export class Tables {
   readonly #imported = new ImportedTable(this.#topics)
   readonly #kv = new KvTable(this.#topics)
   readonly #config = new RecordTable<ConfigEntry>(this.#topics, 'config', { grouped: true })
+  readonly #sessions = new RecordTable<Session>(this.#topics, 'session')
+  readonly #queries = new RecordTable<PreparedQuery>(this.#topics, 'query')
   readonly #peerings = new RecordTable<StoredPeering>(this.#topics, 'peering')
   readonly #trustBundles = new RecordTable<TrustBundle>(this.#topics, 'trust-bundle')
   readonly #virtualIps = new RecordTable<{ address: string }>(this.#topics, 'virtual-ip')
@@ -51,6 +56,8 @@ export class Tables {
     { prefix: 'trust-bundle/', apply: change => this.#trustBundles.apply(change) },
     { prefix: 'virtual-ip/', apply: change => this.#applyVirtualIp(change) },
     { prefix: 'ca/root/', apply: change => this.#caRoots.apply(change) },
+    { prefix: 'session/', apply: change => this.#sessions.apply(change) },
+    { prefix: 'query/', apply: change => this.#queries.apply(change) },
     { prefix: 'kv/', apply: (change, key) => this.#kv.apply(key, change) },
   ]
   #watch: Watch | undefined
@@ -94,8 +101,8 @@ export class Tables {
     return this.#topics.read(undefined, ...topics).index
   }
 
-  /** Calls back (coalesced, in a later macrotask) whenever one of the topics changed; the topics are asked for anew after each call. */
-  subscribe(topics: () => readonly string[], onChange: () => void): { close(): void } {
+  /** Calls back (coalesced, in a later macrotask) with those of the topics that changed; the topics are asked for anew after each call. */
+  subscribe(topics: () => readonly string[], onChange: (changed: Changed) => void): { close(): void } {
     return this.#topics.subscribe(topics, onChange)
   }
 
@@ -246,6 +253,33 @@ export class Tables {
     return this.#kv.list(prefix)
   }
 
+  /** What a session holds. */
+  keysHeldBy(session: string): KvRecord[] {
+    return this.#kv.heldBy(session)
+  }
+
+  /** Sessions that hold a key. */
+  lockHolders(): string[] {
+    return this.#kv.holders()
+  }
+
+  /** In the order of their ids. */
+  sessions(): Reading<Session[]> {
+    return this.#sessions.list()
+  }
+
+  session(id: string): Reading<Session | undefined> {
+    return this.#sessions.get(id)
+  }
+
+  preparedQueries(): Reading<PreparedQuery[]> {
+    return this.#queries.list()
+  }
+
+  preparedQuery(id: string): Reading<PreparedQuery | undefined> {
+    return this.#queries.get(id)
+  }
+
   caRoots(): Reading<{ roots: CaRoot[] }> {
     const { value, index, topics } = this.#caRoots.list()
     return { value: { roots: value.sort((a, b) => a.createIndex - b.createIndex) }, index, topics }
@@ -268,6 +302,8 @@ export class Tables {
       this.#catalog,
       this.#imported,
       this.#config,
+      this.#sessions,
+      this.#queries,
       this.#peerings,
       this.#trustBundles,
       this.#virtualIps,
@@ -312,7 +348,7 @@ export class Tables {
       for (const event of bySubject.get(subject) ?? []) {
         const rest = event.key.slice(subject.prefix.length)
         const path = subject.prefix === 'kv/' ? [] : rest.split('/').map(decodeURIComponent)
-        const value: unknown = event.value === null ? undefined : JSON.parse(new TextDecoder().decode(event.value))
+        const value: unknown = event.value === null ? undefined : JSON.parse(decoder.decode(event.value))
         subject.apply({ path, value, createIndex: event.createRevision, modifyIndex: event.modRevision }, rest)
       }
     }

@@ -13,9 +13,14 @@ export interface Reading<T> {
 }
 
 interface Waiter {
-  /** Called after a revision touched one of its topics. */
-  wake(revision: number): void
+  /** Called for each of its topics that a revision touched. */
+  note?(topic: string): void
+  /** Then once, after that revision; of a restart with nothing noted. */
+  wake(revision: number, everything: boolean): void
 }
+
+/** Topics that have changed since the last call; undefined when all may have. */
+export type Changed = ReadonlySet<string> | undefined
 
 /** A class whose indexes are known elsewhere, so that nothing is kept here for each of its topics. */
 type ClassIndex = (subject: string) => number
@@ -83,11 +88,14 @@ export class Topics {
       } else if (!this.#classes.has(className)) {
         this.#indexes.set(topic, revision)
       }
-      for (const waiter of this.#waiters.get(topic) ?? []) wake.add(waiter)
+      for (const waiter of this.#waiters.get(topic) ?? []) {
+        waiter.note?.(topic)
+        wake.add(waiter)
+      }
     }
     this.#touched.clear()
     this.#lost.clear()
-    for (const waiter of wake) waiter.wake(revision)
+    for (const waiter of wake) waiter.wake(revision, false)
   }
 
   /** Everything may have changed: every topic starts again at `revision`, and everybody is woken. */
@@ -98,7 +106,7 @@ export class Topics {
     this.#lost.clear()
     this.#base = revision
     const wake = new Set([...this.#waiters.values()].flatMap(waiters => [...waiters]))
-    for (const waiter of wake) waiter.wake(revision)
+    for (const waiter of wake) waiter.wake(revision, true)
   }
 
   /** Resolves true once one of the topics is newer than `index`; false at the timeout or an abort. */
@@ -131,25 +139,35 @@ export class Topics {
     for (const end of this.#waits) end()
   }
 
-  /** Calls back, once a macrotask at most, after changes of the topics; which ones is asked anew after every call. */
-  subscribe(topics: () => readonly string[], onChange: () => void): { close(): void } {
+  /**
+   * Calls back, once a macrotask at most, after changes of the topics, with those that changed; which ones to wait on is asked anew
+   * after every call, and costs nothing while the same array is given.
+   */
+  subscribe(topics: () => readonly string[], onChange: (changed: Changed) => void): { close(): void } {
     let current: readonly string[] = topics()
     let queued = false
     let closed = false
+    let changed: Set<string> | undefined = new Set()
+    const call = () => {
+      queued = false
+      if (closed) return
+      const told = changed
+      changed = new Set()
+      onChange(told)
+      if (closed) return
+      const next = topics()
+      if (next === current) return
+      this.#remove(current, waiter)
+      current = next
+      this.#add(current, waiter)
+    }
     const waiter: Waiter = {
-      wake: () => {
+      note: topic => void changed?.add(topic),
+      wake: (_revision, everything) => {
+        if (everything) changed = undefined
         if (queued) return
         queued = true
-        setImmediate(() => {
-          queued = false
-          if (closed) return
-          onChange()
-          if (!closed) {
-            this.#remove(current, waiter)
-            current = topics()
-            this.#add(current, waiter)
-          }
-        })
+        setImmediate(call)
       },
     }
     this.#add(current, waiter)

@@ -3,12 +3,19 @@
  * belongs to one service by a key of its own, so that two processes cannot give it out twice, and a freed one comes back last.
  */
 import { MeshError } from '../../lib/errors.ts'
+import type { NodeService } from '../../mesh/service.ts'
 import type { Compare, Op } from '../store/store.ts'
 import { putRecord } from './commit.ts'
 import { keys } from './keys.ts'
 import type { Tables } from './tables.ts'
 
 export const virtualAddressTag = 'consul-virtual'
+
+/** The service as it is shown: with its virtual address under the tag that clients look for. */
+export function withVirtualAddress(service: NodeService, address: string): NodeService {
+  const tag = { address, port: service.port ?? 0 }
+  return { ...service, taggedAddresses: { ...service.taggedAddresses, [virtualAddressTag]: tag } }
+}
 
 /** 240.0.0.0/4 without its first and last address. */
 const maxOffset = 2 ** 28 - 2

@@ -1,13 +1,13 @@
 /**
- * What the catalog says to a form: instances that may be used, in an order of their own each time, nodes, virtual addresses and
- * reverse names. Critical instances never leave here, and a peer's are found only under that peer's name.
+ * What the catalog says to a form: instances that may be used, nodes, virtual addresses and reverse names, each with the topics that
+ * it was read from. Critical instances never leave here, and a peer's are found only under that peer's name.
  */
 import { LRUCache } from 'lru-cache'
 import { isIP } from 'node:net'
 import { aggregateStatus } from '../../mesh/check.ts'
 import type { Node } from '../../mesh/node.ts'
 import type { CheckServiceNode } from '../../mesh/service.ts'
-import { addressBytes, addressText } from '../../wire/dns/writer.ts'
+import { addressBytes, addressText } from '../../lib/address-bytes.ts'
 import type { Tables } from '../catalog/tables.ts'
 import type { Form } from './question.ts'
 
@@ -17,18 +17,42 @@ export interface Instance {
   weight: number
 }
 
+/** What a prepared query says when it is executed. */
+export interface QueryResult {
+  /** The service that it ended at. */
+  service: string
+  /** Usable ones, in the order in which they are to be tried. */
+  nodes: readonly CheckServiceNode[]
+  /** Where they are: our datacenter, or a peer. */
+  datacenter: string
+  peerName: string
+  /** The query's own DNS.TTL as it is written; empty without one. */
+  ttl: string
+}
+
 export interface LookupOptions {
   tables: Tables
+  /** Executes the prepared query of this name or id; undefined when there is none. */
+  query: (nameOrId: string) => QueryResult | undefined
   datacenter: string
   onlyPassing: boolean
   random: () => number
   monotonicMs: () => number
 }
 
-/** Usable instances of one service as of one revision of the tables. */
+/** `topics` is what the value depends on; undefined when that is more than topics can say, so that it must be read anew each time. */
+export interface Found<T> {
+  value: T
+  topics: readonly string[] | undefined
+}
+
+/** Usable instances of one service as of the last revision that touched its topics. */
 interface Usable {
-  revision: number
   instances: Instance[]
+  topics: readonly string[]
+  index: number
+  /** The tables' revision at which the index was last looked at. */
+  seen: number
 }
 
 const maxCachedServices = 1024
@@ -46,34 +70,49 @@ export class Lookup {
     this.#peerNodes = derived(() => this.#buildPeerNodes())
   }
 
-  /** Usable instances in a random order, drawn one by one: whoever needs three of ten thousand pays for three. */
-  *instances(form: Extract<Form, { form: 'service' | 'connect' }>): Generator<Instance> {
-    if (!this.#isOurs(form.datacenter)) return
-    const all = form.form === 'service' ? this.#cached('service', form.service, form.peer) : this.#cached('connect', form.service, '')
+  /** Usable instances, by node name, then service id. */
+  instances(form: Extract<Form, { form: 'service' | 'connect' }>): Found<Instance[]> {
+    if (!this.#isOurs(form.datacenter)) return { value: [], topics: [] }
+    const { instances, topics } =
+      form.form === 'service' ? this.#usableOf('service', form.service, form.peer) : this.#usableOf('connect', form.service, '')
     const tag = form.form === 'service' ? form.tag : ''
+    const value =
+      tag === '' ? instances : instances.filter(({ instance }) => instance.service.tags.some(each => each.toLowerCase() === tag))
+    return { value, topics }
+  }
+
+  /** What the query found, and what its instances weigh. */
+  query(form: Extract<Form, { form: 'query' }>): { result: QueryResult; instances: Instance[] } | undefined {
+    const result = this.#isOurs(form.datacenter) ? this.#options.query(form.query) : undefined
+    return result && { result, instances: result.nodes.map(instance => ({ instance, weight: weightOf(instance) })) }
+  }
+
+  /** In a random order, drawn one by one: whoever needs three of ten thousand pays for three. */
+  *drawn<T>(all: readonly T[]): Generator<T> {
     const pool = [...all]
     for (let left = pool.length; left > 0; left--) {
       const at = Math.floor(this.#options.random() * left)
-      const drawn = pool[at]!
+      const each = pool[at]!
       pool[at] = pool[left - 1]!
-      if (tag === '' || drawn.instance.service.tags.some(each => each.toLowerCase() === tag)) yield drawn
+      yield each
     }
   }
 
-  node(form: Extract<Form, { form: 'node' }>): Node | undefined {
-    if (form.peer !== '') return this.#peerNodes.get().get(`${form.peer}/${form.node}`)
-    return this.#isOurs(form.datacenter) ? this.#options.tables.node(form.node).value : undefined
+  node(form: Extract<Form, { form: 'node' }>): Found<Node | undefined> {
+    // Derived from everything that was imported, and a moment behind it.
+    if (form.peer !== '') return { value: this.#peerNodes.get().get(`${form.peer}/${form.node}`), topics: undefined }
+    return this.#isOurs(form.datacenter) ? this.#options.tables.node(form.node) : { value: undefined, topics: [] }
   }
 
-  virtualAddress(form: Extract<Form, { form: 'virtual' }>): string | undefined {
-    if (!this.#isOurs(form.datacenter)) return undefined
-    return this.#options.tables.virtualIp(form.service, form.peer).value
+  virtualAddress(form: Extract<Form, { form: 'virtual' }>): Found<string | undefined> {
+    return this.#isOurs(form.datacenter) ? this.#options.tables.virtualIp(form.service, form.peer) : { value: undefined, topics: [] }
   }
 
   /** The nodes that answer for the zone: those with a usable instance of the service `consul`. */
   *servers(): Generator<Node> {
     const seen = new Set<string>()
-    for (const { instance } of this.instances({ form: 'service', service: 'consul', tag: '', datacenter: '', peer: '' })) {
+    const all = this.instances({ form: 'service', service: 'consul', tag: '', datacenter: '', peer: '' }).value
+    for (const { instance } of this.drawn(all)) {
       if (seen.has(instance.node.node)) continue
       seen.add(instance.node.node)
       yield instance.node
@@ -89,22 +128,26 @@ export class Lookup {
     return datacenter === '' || datacenter === this.#options.datacenter
   }
 
-  #cached(kind: 'service' | 'connect', service: string, peer: string): Instance[] {
+  #usableOf(kind: 'service' | 'connect', service: string, peer: string): Usable {
     const { tables, onlyPassing } = this.#options
     const key = `${kind}/${peer}/${service}`
-    const revision = tables.revision
+    const seen = tables.revision
     const known = this.#usable.get(key)
-    if (known?.revision === revision) return known.instances
-    const found = kind === 'service' ? tables.instances(service, peer) : tables.connectInstances(service, peer)
+    if (known && (known.seen === seen || tables.indexOf(known.topics) === known.index)) {
+      known.seen = seen
+      return known
+    }
+    const { value, topics, index } = kind === 'service' ? tables.instances(service, peer) : tables.connectInstances(service, peer)
     const instances: Instance[] = []
-    for (const instance of found.value) {
+    for (const instance of value) {
       const status = aggregateStatus(instance.checks)
       if (status !== 'passing' && (onlyPassing || status !== 'warning')) continue
       instances.push({ instance, weight: weightOf(instance) })
     }
+    const usable = { instances, topics, index, seen }
     // Names that nobody has are asked for by the million; only those that answer are worth a place.
-    if (instances.length > 0) this.#usable.set(key, { revision, instances })
-    return instances
+    if (instances.length > 0) this.#usable.set(key, usable)
+    return usable
   }
 
   #buildReverse(): Map<string, string> {

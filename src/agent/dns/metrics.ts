@@ -11,25 +11,27 @@ export interface DnsMetrics {
 }
 
 export function dnsMetrics(registry: Registry): DnsMetrics {
-  const messages = new Counter({
+  // One place for each rcode, one for the others, one for what got no reply: plain numbers, read when they are scraped.
+  const labels = [...rcodeNames, 'other', 'ignored']
+  const counts: Record<Transport, number[]> = { udp: labels.map(() => 0), tcp: labels.map(() => 0) }
+  const counter: Counter<'transport' | 'rcode'> = new Counter({
     name: 'isthmus_dns_messages_total',
     help: 'DNS messages received, by the rcode of the reply ("ignored" when none was sent).',
     labelNames: ['transport', 'rcode'] as const,
     registers: [registry],
+    collect() {
+      counter.reset()
+      for (const transport of ['udp', 'tcp'] as const) {
+        labels.forEach((rcode, i) => counter.inc({ transport, rcode }, counts[transport][i]))
+      }
+    },
   })
   const connections = new Gauge({ name: 'isthmus_dns_tcp_connections', help: 'Open DNS connections over TCP.', registers: [registry] })
-  const child = (transport: Transport) => ({
-    byRcode: rcodeNames.map(rcode => messages.labels({ transport, rcode })),
-    other: messages.labels({ transport, rcode: 'other' }),
-    ignored: messages.labels({ transport, rcode: 'ignored' }),
-  })
-  const children = { udp: child('udp'), tcp: child('tcp') }
   return {
     connections,
     count(transport, reply) {
-      const { byRcode, other, ignored } = children[transport]
-      if (reply) (byRcode[reply[3]! & 0x0f] ?? other).inc()
-      else ignored.inc()
+      const at = reply ? Math.min(reply[3]! & 0x0f, rcodeNames.length) : rcodeNames.length + 1
+      counts[transport][at]! += 1
     },
   }
 }

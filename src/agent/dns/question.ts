@@ -4,7 +4,7 @@
  */
 import { isIP } from 'node:net'
 import { rrTypes } from '../../wire/dns/records.ts'
-import { addressText } from '../../wire/dns/writer.ts'
+import { addressText } from '../../lib/address-bytes.ts'
 
 /** Where a name is looked for: `datacenter` is empty for our own. A name never carries both. */
 export interface Locality {
@@ -17,6 +17,8 @@ export type Form =
   | { form: 'connect'; service: string; datacenter: string }
   | ({ form: 'virtual'; service: string } & Locality)
   | ({ form: 'node'; node: string } & Locality)
+  /** A prepared query, by name or id. */
+  | { form: 'query'; query: string; datacenter: string }
   /** `name` is what the record is owned by: lower case left of the zone. */
   | { form: 'address'; address: string; name: string }
   /** An `addr` of a length that no address has: no error, and no answer. */
@@ -99,10 +101,21 @@ function formOf(keyword: string, parts: string[], suffix: string[], match: ZoneM
     }
     case 'addr':
       return parts.length === 1 ? addressForm(parts[0]!, match) : unknown
+    case 'query': {
+      const locality = parseLocality(suffix, 'datacenter')
+      if (!locality || locality.peer !== '' || parts.length === 0) return unknown
+      return { form: 'query', query: queryName(parts), datacenter: locality.datacenter }
+    }
     default:
-      // `ingress` and `query` name things that this catalog does not have.
+      // `ingress` names something that this catalog does not have.
       return unknown
   }
+}
+
+/** A name may have dots; RFC 2782's `_NAME._tcp` is the same, whatever the protocol (dns.md 1). */
+function queryName(parts: string[]): string {
+  const rfc2782 = parts.length > 1 && parts[0]!.startsWith('_') && parts.at(-1)!.startsWith('_')
+  return rfc2782 ? parts.slice(0, -1).join('.').slice(1) : parts.join('.')
 }
 
 /** `[tag.]NAME`, where a tag may have dots, or RFC 2782's `_NAME._tcp` (any other protocol is a tag). */

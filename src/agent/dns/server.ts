@@ -11,8 +11,9 @@ import type { Logger } from '../../lib/log.ts'
 import type { Registry } from '../../lib/metrics.ts'
 import type { Tables } from '../catalog/tables.ts'
 import type { AgentConfig } from '../config.ts'
+import { KeptAnswers } from './kept-answers.ts'
 import { dnsMetrics } from './metrics.ts'
-import { Lookup } from './lookup.ts'
+import { Lookup, type LookupOptions } from './lookup.ts'
 import { zonesOf } from './question.ts'
 import { Recursors } from './recursors.ts'
 import { Responder } from './responder.ts'
@@ -24,6 +25,8 @@ export interface DnsDoorOptions {
   /** 0 takes any port that is free for both. */
   port: number
   tables: Tables
+  /** Executes a prepared query by name or id. */
+  query: LookupOptions['query']
   config: Pick<AgentConfig, 'domain' | 'altDomain' | 'recursors' | 'dnsConfig'>
   datacenter: string
   /** How old what we hold of a peer's service may be. */
@@ -58,6 +61,7 @@ export async function startDnsDoor(options: DnsDoorOptions): Promise<DnsDoor> {
   })
   const lookup = new Lookup({
     tables: options.tables,
+    query: options.query,
     datacenter: options.datacenter,
     onlyPassing: config.onlyPassing,
     random,
@@ -71,7 +75,10 @@ export async function startDnsDoor(options: DnsDoorOptions): Promise<DnsDoor> {
     nowMs: () => clock.nowMs(),
     freshness: options.freshness,
   })
-  const responder = new Responder({ zone, config, recursors, logger })
+  const { tables } = options
+  const nowMs = () => clock.nowMs()
+  const keptAnswers = () => new KeptAnswers({ tables, nowMs, random })
+  const responder = new Responder({ zone, config, recursors, logger, keptAnswers })
 
   const tcp = createTcpDoor({
     clock,
@@ -89,7 +96,8 @@ export async function startDnsDoor(options: DnsDoorOptions): Promise<DnsDoor> {
   const send = (reply: Buffer | undefined, toPort: number, toAddress: string) => {
     metrics.count('udp', reply)
     if (!reply || closed || udp.getSendQueueSize() > maxQueuedBytes) return
-    udp.send(reply, toPort, toAddress, () => {})
+    // Without a callback: what the kernel refuses is lost, as the network might have lost it.
+    udp.send(reply, toPort, toAddress)
   }
   udp.on('message', (message, from) => {
     // A datagram from port 0 cannot be answered.
@@ -139,7 +147,12 @@ async function bindBoth(tcp: ReturnType<typeof createTcpDoor>['server'], options
 }
 
 function bindUdp(address: string, port: number): Promise<Socket> {
-  const socket = createSocket(isIP(address) === 6 ? 'udp6' : 'udp4')
+  const family = isIP(address) === 6 ? 6 : 4
+  const socket = createSocket({
+    type: family === 6 ? 'udp6' : 'udp4',
+    // Node looks up whatever it sends to, addresses too, in a later turn; only addresses come here, and they are known at once.
+    lookup: (host, _options, found) => found(null, host, family),
+  })
   return new Promise((resolve, reject) => {
     socket.once('error', error => {
       socket.close()

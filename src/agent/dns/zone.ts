@@ -2,14 +2,16 @@
  * Answers from our own zones: a form becomes records (dns.md 2 to 4). Synchronous, from memory; names outside the zones that an
  * answer points at are left as `chase` for whoever may ask a recursor. Work is bounded by the room that the reply has.
  */
-import { isIP, isIPv4 } from 'node:net'
+import { isIP } from 'node:net'
+import { parseDuration } from '../../lib/duration.ts'
 import { describeFreshness, type Freshness } from '../../mesh/freshness.ts'
-import type { Node } from '../../mesh/node.ts'
-import type { DnsRecord, SoaRecord } from '../../wire/dns/records.ts'
+import type { DnsRecord, Edns, SoaRecord } from '../../wire/dns/records.ts'
 import { rcodes, rrTypes, type Rcode } from '../../wire/dns/records.ts'
-import { addressBytes } from '../../wire/dns/writer.ts'
+import { addressBytes } from '../../lib/address-bytes.ts'
 import type { DnsConfig } from '../config.ts'
+import { addressRecord, fqdn, hostOf, poolOf, type AddressPool } from './hosts.ts'
 import type { Instance, Lookup } from './lookup.ts'
+import { metaRecords } from './node-meta.ts'
 import { matchZone, parseForm, type Form, type ZoneMatch, type Zones } from './question.ts'
 
 export interface ZoneQuestion {
@@ -17,7 +19,7 @@ export interface ZoneQuestion {
   /** As it came, with its closing dot. */
   name: string
   type: number
-  edns: boolean
+  edns: Edns | undefined
   /** Answers worth making: one more than can be sent. */
   wanted: number
   /** Bytes that can be sent. */
@@ -37,6 +39,14 @@ export interface ZoneAnswer {
   authority: DnsRecord[]
   additional: DnsRecord[]
   chase: Chase[]
+  /** The answer stays as it is while these do; undefined when it is to be made anew each time. */
+  topics: readonly string[] | undefined
+  /** What the addresses of such an answer are drawn from, where there is a choice. */
+  pool: AddressPool | undefined
+  /** The answers are all that there are, or too many to be sent, in an order that is another each time. */
+  shuffled: boolean
+  /** The answer depends on the client's subnet (RFC 7871). */
+  scoped: boolean
 }
 
 /** How deep, and how often in one query, a service whose address is another name of the zone is followed. */
@@ -46,9 +56,10 @@ const maxServers = 3
 /** Records taken from a chased name when the client has no EDNS (dns.md 6). */
 export const maxChasedRecords = 5
 
-/** Names are followed on behalf of one query; this is what it has left. */
-interface Budget {
-  inner: number
+/** Names are followed on behalf of one query: how deep, and how often in all, it may still be done. */
+interface Following {
+  depth: number
+  budget: { inner: number }
 }
 
 export interface ZoneOptions {
@@ -88,92 +99,128 @@ export class Zone {
   answer(question: ZoneQuestion, match: ZoneMatch): ZoneAnswer {
     if (question.type === rrTypes.soa) {
       const { ns, glue } = this.#nameServers(match.domain)
-      return { ...empty(), answer: [this.#soa(match)], authority: ns, additional: glue }
+      return { ...empty(undefined), answer: [this.#soa(match)], authority: ns, additional: glue }
     }
     if (question.type === rrTypes.ns) {
       const { ns, glue } = this.#nameServers(match.domain)
-      return { ...empty(), answer: ns, additional: glue }
+      return { ...empty(undefined), answer: ns, additional: glue }
     }
-    if (question.type === rrTypes.axfr || question.type === rrTypes.ixfr) return { ...empty(), rcode: rcodes.notImplemented }
-    return this.#answerForm(question, match, maxDepth, { inner: maxInner })
+    if (question.type === rrTypes.axfr || question.type === rrTypes.ixfr) return { ...empty([]), rcode: rcodes.notImplemented }
+    return this.#answerForm(question, match, { depth: maxDepth, budget: { inner: maxInner } })
   }
 
-  #answerForm(question: ZoneQuestion, match: ZoneMatch, depth: number, budget: Budget): ZoneAnswer {
+  #answerForm(question: ZoneQuestion, match: ZoneMatch, following: Following): ZoneAnswer {
     const form = parseForm(match, question.type)
     switch (form.form) {
       case 'service':
       case 'connect':
-        return this.#serviceAnswer(form, question, match, depth, budget)
+        return this.#serviceAnswer(form, question, match, following)
+      case 'query':
+        return this.#queryAnswer(form, question, match, following)
       case 'node':
         return this.#nodeAnswer(form, question, match)
       case 'virtual': {
-        const address = this.#lookup.virtualAddress(form)
+        const { value: address, topics } = this.#lookup.virtualAddress(form)
         // Whatever was asked for, the answer is an A record (dns.md 1); its owner is lower case left of the zone, as Consul's is.
         const name = `${match.rest.join('.')}.${match.domain}`
         const record = address === undefined ? undefined : addressRecord(name, address, this.#nodeTtl)
-        return { ...empty(), answer: record ? [record] : [] }
+        return { ...empty(topics), answer: record ? [record] : [] }
       }
       case 'address': {
         const record = addressRecord(form.name, form.address, this.#nodeTtl)!
-        return wants(question.type, record.type, [rrTypes.any]) ? { ...empty(), answer: [record] } : { ...empty(), additional: [record] }
+        return wants(question.type, record.type, [rrTypes.any])
+          ? { ...empty([]), answer: [record] }
+          : { ...empty([]), additional: [record] }
       }
       case 'nothing':
-        return empty()
+        return empty([])
       case 'unknown':
-        return this.nameError(match)
+        return this.nameError(match, [])
     }
   }
 
   /** NXDOMAIN, with the SOA that says for how long. */
-  nameError(match: ZoneMatch): ZoneAnswer {
-    return { ...empty(), rcode: rcodes.nameError, authority: [this.#soa(match)] }
+  nameError(match: ZoneMatch, topics: ZoneAnswer['topics']): ZoneAnswer {
+    return { ...empty(topics), rcode: rcodes.nameError, authority: [this.#soa(match)] }
   }
 
   /** The reverse name of one of our addresses, always in the primary domain, never cached (dns.md 2). */
-  reverse(name: string, address: string): DnsRecord[] {
+  reverse(name: string, address: string): ZoneAnswer | undefined {
     const found = this.#lookup.reverse(address)
-    return found === undefined ? [] : [{ type: 'PTR', name, ttl: 0, target: `${found}.${this.zones.primary.join('.')}.` }]
+    if (found === undefined) return undefined
+    return { ...empty(undefined), answer: [{ type: 'PTR', name, ttl: 0, target: `${found}.${this.zones.primary.join('.')}.` }] }
   }
 
   #serviceAnswer(
     form: Extract<Form, { form: 'service' | 'connect' }>,
     question: ZoneQuestion,
     match: ZoneMatch,
-    depth: number,
-    budget: Budget,
+    following: Following,
   ): ZoneAnswer {
+    const { value: instances, topics } = this.#lookup.instances(form)
     const context: ServiceContext = {
       question,
       match,
+      datacenter: this.#datacenter,
       peer: form.form === 'service' ? form.peer : '',
       ttl: this.#serviceTtl(form.service),
-      depth,
-      budget,
-      out: empty(),
+      ...following,
+      out: empty(topics),
     }
-    const instances = this.#lookup.instances(form)
-    const found = question.type === rrTypes.srv ? this.#srvRecords(instances, context) : this.#hostRecords(instances, context)
-    if (!found) return this.nameError(match)
-    if (question.type === rrTypes.txt && context.peer !== '') this.#addFreshness(form.service, context)
-    if (context.out.answer.length === 0) context.out.authority.push(this.#soa(match))
-    return context.out
+    const drawn = this.#lookup.drawn(instances)
+    if (question.type === rrTypes.srv) {
+      this.#srvRecords(drawn, context)
+      context.out.shuffled = instances.length > 1
+    } else {
+      this.#hostRecords(drawn, context)
+      if (question.type === rrTypes.txt && context.peer !== '' && instances.length > 0) this.#addFreshness(form.service, context)
+      context.out.pool = poolOf(instances, question)
+      if (context.out.answer.length > 1 && !context.out.pool) context.out.topics = undefined
+    }
+    return this.#settled(instances.length > 0, context)
   }
 
-  /** isthmus's own: a TXT query for an imported service tells its age too, before the addresses and never cached. */
+  /** As a service, in the query's own order; made anew each time, because it may depend on who asks. */
+  #queryAnswer(form: Extract<Form, { form: 'query' }>, question: ZoneQuestion, match: ZoneMatch, following: Following): ZoneAnswer {
+    const found = this.#lookup.query(form)
+    if (!found) return this.nameError(match, undefined)
+    const { result, instances } = found
+    const own = result.ttl === '' ? undefined : parseDuration(result.ttl)
+    const context: ServiceContext = {
+      question,
+      match,
+      datacenter: result.datacenter,
+      peer: result.peerName,
+      ttl: own === undefined ? this.#serviceTtl(result.service.toLowerCase()) : seconds(own),
+      ...following,
+      out: { ...empty(undefined), scoped: true },
+    }
+    if (question.type === rrTypes.srv) this.#srvRecords(instances, context)
+    else this.#hostRecords(instances, context)
+    return this.#settled(instances.length > 0, context)
+  }
+
+  /** No instance is NXDOMAIN; instances without a record of the type that was asked for are an empty answer. */
+  #settled(found: boolean, { out, match }: ServiceContext): ZoneAnswer {
+    if (!found) return this.nameError(match, out.topics)
+    if (out.answer.length === 0) out.authority.push(this.#soa(match))
+    return out
+  }
+
+  /** isthmus's own: a TXT query for an imported service tells its age too, before the addresses; it is never kept, here or by who asks. */
   #addFreshness(service: string, { question, peer, out }: ServiceContext): void {
     const text = `isthmus-freshness=${describeFreshness(this.#freshness(peer, service))}`
     out.answer.unshift({ type: 'TXT', name: question.name, ttl: 0, text })
+    out.topics = undefined
   }
 
-  /** Addresses of instances, each once; an alias only where there is no address, and only one. False when there was no instance at all. */
-  #hostRecords(instances: Iterable<Instance>, context: ServiceContext): boolean {
+  /** Addresses of instances, each once; an alias only where there is no address, and only one. */
+  #hostRecords(instances: Iterable<Instance>, context: ServiceContext): void {
     const { question, ttl, out } = context
     const limit = Math.min(question.wanted, this.#config.aRecordLimit || Number.POSITIVE_INFINITY)
     const seen = new Set<string>()
     let alias: string | undefined
-    let found = false
     for (const { instance } of instances) {
-      found = true
       const host = hostOf(instance.service.address, instance.node.address, question.name)
       if (host === undefined) continue
       if (isIP(host) === 0) {
@@ -190,15 +237,12 @@ export class Zone {
       out.answer.push({ type: 'CNAME', name: question.name, ttl, target: fqdn(alias) })
       this.#follow(alias, 'answer', context)
     }
-    return found
   }
 
-  #srvRecords(instances: Iterable<Instance>, context: ServiceContext): boolean {
+  #srvRecords(instances: Iterable<Instance>, context: ServiceContext): void {
     const { question, ttl, out } = context
     const seen = new Set<string>()
-    let found = false
     for (const { instance, weight } of instances) {
-      found = true
       const { node, service } = instance
       const key = `${node.node} ${service.address} ${service.port ?? 0}`
       const host = hostOf(service.address, node.address, question.name)
@@ -213,24 +257,25 @@ export class Zone {
       if (this.#config.enableAdditionalNodeMetaTxt && mayFit(out, question)) out.additional.push(...metaRecords(nodeName, node, ttl))
       if (out.answer.length >= question.wanted) break
     }
-    return found
   }
 
   /** dns.md 2: an address of the instance's own gets an `addr` name, the node's address the node's name, a name stays itself. */
-  #srvTarget(host: string, serviceAddress: string, nodeName: string, { match, peer }: ServiceContext): string {
+  #srvTarget(host: string, serviceAddress: string, nodeName: string, { match, peer, datacenter }: ServiceContext): string {
     if (isIP(host) === 0) return fqdn(host)
     if (host !== serviceAddress) return nodeName
     // For a peer there is no datacenter label (dns.md 3).
-    const place = peer === '' ? `${this.#datacenter}.` : ''
+    const place = peer === '' ? `${datacenter}.` : ''
     return `${addressBytes(host).toString('hex')}.addr.${place}${match.domain}`
   }
 
-  #nodeName(node: string, { match, peer }: ServiceContext): string {
-    return `${node}.node.${peer === '' ? this.#datacenter : `${peer}.peer`}.${match.domain}`
+  #nodeName(node: string, { match, peer, datacenter }: ServiceContext): string {
+    return `${node}.node.${peer === '' ? datacenter : `${peer}.peer`}.${match.domain}`
   }
 
   /** Follows a name that stands in for an address: inside our zones at once, outside by the caller. */
   #follow(host: string, into: Chase['into'], { question, depth, budget, ttl, out }: ServiceContext): void {
+    // What is found there has topics of its own.
+    out.topics = undefined
     const labels = fqdn(host).slice(0, -1).split('.')
     const match = matchZone(labels, this.zones)
     if (!match) {
@@ -243,8 +288,7 @@ export class Zone {
     const inner = this.#answerForm(
       { labels, name: fqdn(host), type: rrTypes.any, edns: question.edns, wanted: limit, bytes: question.bytes },
       match,
-      depth - 1,
-      budget,
+      { depth: depth - 1, budget },
     )
     const records = inner.answer.filter(record => record.type === 'A' || record.type === 'AAAA' || record.type === 'CNAME')
     out[into].push(...records.slice(0, limit).map(record => ({ ...record, ttl })))
@@ -252,10 +296,10 @@ export class Zone {
   }
 
   #nodeAnswer(form: Extract<Form, { form: 'node' }>, question: ZoneQuestion, match: ZoneMatch): ZoneAnswer {
-    const node = this.#lookup.node(form)
-    if (!node) return this.nameError(match)
+    const { value: node, topics } = this.#lookup.node(form)
+    if (!node) return this.nameError(match, topics)
     const { type, name } = question
-    const out = empty()
+    const out = empty(topics)
     const ttl = this.#nodeTtl
     // The other types: no error and no SOA, as Consul does.
     if (type !== rrTypes.a && type !== rrTypes.aaaa && type !== rrTypes.txt && type !== rrTypes.any) return out
@@ -316,18 +360,28 @@ export class Zone {
   }
 }
 
-interface ServiceContext {
+interface ServiceContext extends Following {
   question: ZoneQuestion
   match: ZoneMatch
+  /** Of the instances; empty for a peer's. */
+  datacenter: string
   peer: string
   ttl: number
-  depth: number
-  budget: Budget
   out: ZoneAnswer
 }
 
-function empty(): ZoneAnswer {
-  return { rcode: rcodes.noError, answer: [], authority: [], additional: [], chase: [] }
+function empty(topics: ZoneAnswer['topics']): ZoneAnswer {
+  return {
+    rcode: rcodes.noError,
+    answer: [],
+    authority: [],
+    additional: [],
+    chase: [],
+    topics,
+    pool: undefined,
+    shuffled: false,
+    scoped: false,
+  }
 }
 
 /** False once a reply is too long for sure (no record is shorter than 13 bytes): then texts are the first to be cut, and not worth making. */
@@ -339,42 +393,7 @@ function seconds(ms: number): number {
   return Math.max(0, Math.min(0x7fffffff, Math.floor(ms / 1000)))
 }
 
-function fqdn(name: string): string {
-  return name.endsWith('.') ? name : `${name}.`
-}
-
-/** What to dial: the instance's own address, else the node's; the node's too where the own one is the very name that was asked for. */
-function hostOf(serviceAddress: string, nodeAddress: string, asked: string): string | undefined {
-  if (serviceAddress === '') return nodeAddress === '' ? undefined : nodeAddress
-  if (isIP(nodeAddress) !== 0 && fqdn(serviceAddress).toLowerCase() === asked.toLowerCase()) return nodeAddress
-  return serviceAddress
-}
-
 /** True when a query of this type gets a record of that one; `also` are query types that get addresses of both families. */
 function wants(type: number, record: 'A' | 'AAAA', also: number[]): boolean {
   return type === (record === 'A' ? rrTypes.a : rrTypes.aaaa) || also.includes(type)
-}
-
-function addressRecord(name: string, address: string, ttl: number): Extract<DnsRecord, { type: 'A' | 'AAAA' }> | undefined {
-  if (isIP(address) === 0) return undefined
-  return { type: isIPv4(address) ? 'A' : 'AAAA', name, ttl, address }
-}
-
-/** Node metadata as RFC 1464 texts; a key that begins with `rfc1035-` gives its bare value. */
-function metaRecords(name: string, node: Node, ttl: number): DnsRecord[] {
-  return Object.entries(node.meta ?? {}).map(([key, value]) => ({
-    type: 'TXT',
-    name,
-    ttl,
-    text: key.toLowerCase().startsWith('rfc1035-') ? value : `${attributeName(key)}=${value.replaceAll('`', '``')}`,
-  }))
-}
-
-/** RFC 1464 2: a backquote marks what would otherwise end or trim the attribute's name. */
-function attributeName(key: string): string {
-  return key
-    .replaceAll('`', '``')
-    .replaceAll('=', '`=')
-    .replace(/^ +/, spaces => '` '.repeat(spaces.length))
-    .replace(/ +$/, spaces => '` '.repeat(spaces.length))
 }

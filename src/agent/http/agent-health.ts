@@ -55,8 +55,13 @@ function encodeFully(check: HealthCheck): unknown {
   return { ...rest, ServiceTags, Type: '', Definition: definition, CreateIndex, ModifyIndex }
 }
 
+/** Any name as the value of a header: its UTF-8 bytes, as Go writes them, with a space for what no header may hold. */
+function headerText(text: string): string {
+  return Buffer.from(text.replace(/\p{Cc}/gu, ' ')).toString('latin1')
+}
+
 function answer(call: Call, status: number, reason: string, value: unknown): Reply {
-  const headers = { 'X-Consul-Reason': reason }
+  const headers = { 'X-Consul-Reason': headerText(reason) }
   const wantsText = call.query.get('format') === 'text' || (call.header('accept') ?? '').startsWith('text/plain')
   return wantsText ? bytes(reason, 'text/plain', headers, status) : json(value, headers, status)
 }
@@ -88,6 +93,7 @@ export const agentHealthRoutes: Route[] = [
   {
     method: 'GET',
     path: '/v1/agent/health/service/id/*',
+    takes: ['format'],
     what: 'health of one local service, as a status code',
     handler: byId,
     agentLocal: true,
@@ -95,6 +101,7 @@ export const agentHealthRoutes: Route[] = [
   {
     method: 'GET',
     path: '/v1/agent/health/service/name/*',
+    takes: ['format'],
     what: 'health of the local services of a name',
     handler: byName,
     agentLocal: true,

@@ -59,10 +59,18 @@ async function maintenance(call: Call): Promise<Reply> {
 }
 
 export const agentServiceRoutes: Route[] = [
-  { method: 'GET', path: '/v1/agent/services', what: 'the services of this agent, by id', handler: services, agentLocal: true },
+  {
+    method: 'GET',
+    path: '/v1/agent/services',
+    takes: ['filter'],
+    what: 'the services of this agent, by id',
+    handler: services,
+    agentLocal: true,
+  },
   {
     method: 'GET',
     path: '/v1/agent/service/*',
+    takes: ['hash', 'wait'],
     what: 'one service of this agent; ?hash= waits for a change',
     handler: service,
     agentLocal: true,
@@ -70,6 +78,8 @@ export const agentServiceRoutes: Route[] = [
   {
     method: 'PUT',
     path: '/v1/agent/service/register',
+    takes: ['replace-existing-checks'],
+    body: ServiceDefinition,
     what: 'registers a service, with its sidecar and checks',
     handler: register,
     agentLocal: true,
@@ -78,6 +88,7 @@ export const agentServiceRoutes: Route[] = [
   {
     method: 'PUT',
     path: '/v1/agent/service/maintenance/*',
+    takes: ['enable', 'reason'],
     what: 'puts a service into maintenance, or back',
     handler: maintenance,
     agentLocal: true,

@@ -1,4 +1,4 @@
-/** /v1/catalog (spec/http-api.md 4): what is registered in this cluster. Imported services never appear here. */
+/** /v1/catalog (spec/http-api.md 4): what is registered in this cluster, or with ?peer= what a peer exports to us; never both. */
 import * as z from 'zod'
 import { MeshError } from '../../lib/errors.ts'
 import { HealthCheck } from '../../mesh/check.ts'
@@ -10,9 +10,12 @@ import { blockingRead } from './blocking.ts'
 import { encodeNode, encodeService, encodeServiceNode, ServiceNode, serviceNodeOf } from './encoding.ts'
 import { badRequest } from './errors.ts'
 import { applyFilter, compileFilter } from './filter.ts'
+import { encodeGatewayService, gatewayServices } from './gateway-services.ts'
+import { noted } from './noting.ts'
 import { json, type Reply } from './reply.ts'
 import { checkDatacenter, decodeBody } from './request.ts'
 import type { Call, Route } from './route.ts'
+import { importedNodes, instancesOf } from './ui-summary.ts'
 
 const stringMap = z.record(z.string(), z.string()).nullable().optional()
 
@@ -58,49 +61,70 @@ async function deregister(call: Call): Promise<Reply> {
 }
 
 async function nodes(call: Call): Promise<Reply> {
-  const reading = await blockingRead(call, () => call.agent.tables.nodes())
+  const { tables } = call.agent
+  const peer = call.query.get('peer')
+  const imported = () => noted(noting => importedNodes(tables, peer, noting).map(view => view.node))
+  const reading = await blockingRead(call, peer === '' ? () => tables.nodes() : imported)
   const wanted = call.query.all('node-meta')
   const found = applyFilter(call.query, Node, reading.value).filter(node => hasNodeMeta(node.meta, wanted))
   return json(found.map(encodeNode), readHeaders(call, reading))
 }
 
 async function services(call: Call): Promise<Reply> {
-  const reading = await blockingRead(call, () => call.agent.tables.services())
-  const found = call.query.get('filter') === '' && !call.query.has('node-meta') ? reading.value : selectServices(call, reading.value)
-  return json(Object.fromEntries(found), readHeaders(call, reading, { cacheable: true }))
+  const { tables } = call.agent
+  const peer = call.query.get('peer')
+  if (peer !== '') return importedServices(call, peer)
+  const reading = await blockingRead(call, () => tables.services())
+  const selects = call.query.get('filter') !== '' || call.query.has('node-meta')
+  const all = selects
+    ? selected(
+        call,
+        [...reading.value.keys()].flatMap(name => tables.instances(name).value),
+      )
+    : reading.value
+  return json(Object.fromEntries(all), readHeaders(call, reading, { cacheable: true }))
+}
+
+async function importedServices(call: Call, peer: string): Promise<Reply> {
+  const reading = await blockingRead(call, () => noted(noting => instancesOf(call.agent.tables, peer, noting)))
+  return json(Object.fromEntries(selected(call, reading.value)), readHeaders(call, reading, { cacheable: true }))
 }
 
 /** The names and tags of the instances that the filter and the node meta leave. */
-function selectServices(call: Call, all: Map<string, string[]>): Map<string, string[]> {
+function selected(call: Call, instances: readonly CheckServiceNode[]): Map<string, string[]> {
   const filter = call.query.get('filter')
   const selects = filter === '' ? () => true : compileFilter(filter, ServiceNode)
   const wanted = call.query.all('node-meta')
-  const found = new Map<string, string[]>()
-  for (const name of all.keys()) {
-    const instances = call.agent.tables
-      .instances(name)
-      .value.filter(each => hasNodeMeta(each.node.meta, wanted) && selects(serviceNodeOf(each)))
-    if (instances.length > 0) found.set(name, [...new Set(instances.flatMap(each => each.service.tags))].sort())
+  const found = new Map<string, Set<string>>()
+  for (const each of instances) {
+    if (!hasNodeMeta(each.node.meta, wanted) || !selects(serviceNodeOf(each))) continue
+    const tags = found.get(each.service.service) ?? new Set()
+    for (const tag of each.service.tags) tags.add(tag)
+    found.set(each.service.service, tags)
   }
-  return found
+  return new Map([...found].map(([name, tags]) => [name, [...tags].sort()]))
 }
 
-/** `?peer=` is honoured as by Consuls after 1.16, which answers what is local in the place of what was asked for. */
 function serviceList(read: (tables: Tables, name: string, peer: string) => Reading<CheckServiceNode[]>): (call: Call) => Promise<Reply> {
   return async call => {
     if (call.rest === '') throw badRequest('Missing service name')
-    const peer = call.query.get('peer')
-    const reading = await blockingRead(call, () => read(call.agent.tables, call.rest, peer))
+    const reading = await blockingRead(call, () => read(call.agent.tables, call.rest, call.query.get('peer')))
     const tags = call.query.all('tag')
     const meta = call.query.all('node-meta')
-    const selected = reading.value.filter(each => hasTags(each.service.tags, tags) && hasNodeMeta(each.node.meta, meta)).map(serviceNodeOf)
-    return json(applyFilter(call.query, ServiceNode, selected).map(encodeServiceNode), readHeaders(call, reading, { cacheable: true }))
+    const found = reading.value.filter(each => hasTags(each.service.tags, tags) && hasNodeMeta(each.node.meta, meta)).map(serviceNodeOf)
+    return json(applyFilter(call.query, ServiceNode, found).map(encodeServiceNode), readHeaders(call, reading, { cacheable: true }))
   }
 }
 
-async function nodeReading(call: Call): Promise<Reading<{ node: Node; services: NodeService[] } | undefined>> {
+type OnNode = { node: Node; services: NodeService[] } | undefined
+
+async function nodeReading(call: Call): Promise<Reading<OnNode>> {
   if (call.rest === '') throw badRequest('Missing node name')
-  const reading = await blockingRead(call, () => call.agent.tables.nodeServices(nodeNamed(call.agent.tables, call.rest)))
+  const { tables } = call.agent
+  const peer = call.query.get('peer')
+  const imported = () =>
+    noted((noting): OnNode => importedNodes(tables, peer, noting).find(view => view.node.node.toLowerCase() === call.rest.toLowerCase()))
+  const reading = await blockingRead<OnNode>(call, peer === '' ? () => tables.nodeServices(nodeNamed(tables, call.rest)) : imported)
   if (!reading.value) return reading
   return { ...reading, value: { node: reading.value.node, services: applyFilter(call.query, NodeService, reading.value.services) } }
 }
@@ -127,11 +151,10 @@ async function nodeServices(call: Call): Promise<Reply> {
   return json(found ?? { Node: null, Services: null }, readHeaders(call, reading))
 }
 
-async function gatewayServices(call: Call): Promise<Reply> {
+async function servicesOfGateway(call: Call): Promise<Reply> {
   if (call.rest === '') throw badRequest('Missing gateway name')
-  // Ingress and terminating gateways are config entries that this version refuses by name, so no gateway has services.
-  const reading = await blockingRead(call, () => ({ ...call.agent.tables.configEntries(), value: [] }))
-  return json(reading.value, readHeaders(call, reading))
+  const reading = await blockingRead(call, () => noted(noting => gatewayServices(call.agent.tables, call.rest, noting)))
+  return json(reading.value.map(encodeGatewayService), readHeaders(call, reading))
 }
 
 function datacenters(call: Call): Reply {
@@ -143,35 +166,74 @@ function virtualIps(): never {
 }
 
 export const catalogRoutes: Route[] = [
-  { method: 'PUT', path: '/v1/catalog/register', what: 'registers a node, and a service or checks on it', handler: register },
-  { method: 'PUT', path: '/v1/catalog/deregister', what: 'removes a node, or one service or check of it', handler: deregister },
+  {
+    method: 'PUT',
+    path: '/v1/catalog/register',
+    body: Registration,
+    what: 'registers a node, and a service or checks on it',
+    handler: register,
+  },
+  {
+    method: 'PUT',
+    path: '/v1/catalog/deregister',
+    body: Deregistration,
+    what: 'removes a node, or one service or check of it',
+    handler: deregister,
+  },
   {
     method: 'GET',
     path: '/v1/catalog/datacenters',
     what: 'lists the datacenters: this one; peers are not datacenters',
     handler: datacenters,
   },
-  { method: 'GET', path: '/v1/catalog/nodes', what: 'lists the nodes of this cluster', handler: nodes },
-  { method: 'GET', path: '/v1/catalog/services', what: 'lists the names of services with their tags', handler: services },
+  {
+    method: 'GET',
+    path: '/v1/catalog/nodes',
+    takes: ['index', 'wait', 'filter', 'near', 'node-meta', 'peer'],
+    what: 'lists the nodes of this cluster',
+    handler: nodes,
+  },
+  {
+    method: 'GET',
+    path: '/v1/catalog/services',
+    takes: ['index', 'wait', 'filter', 'node-meta', 'cached', 'peer'],
+    what: 'lists the names of services with their tags',
+    handler: services,
+  },
   {
     method: 'GET',
     path: '/v1/catalog/service/*',
-    what: 'lists the instances of a service; ?peer= for those of a peer',
+    takes: ['index', 'wait', 'filter', 'near', 'node-meta', 'tag', 'cached', 'peer'],
+    what: 'lists the instances of a service',
     handler: serviceList((tables, name, peer) => tables.instances(name, peer)),
   },
   {
     method: 'GET',
     path: '/v1/catalog/connect/*',
-    what: 'what reaches a service over the mesh: sidecars, native instances; ?peer= for gateways of a peer',
+    takes: ['index', 'wait', 'filter', 'near', 'node-meta', 'tag', 'cached', 'peer'],
+    what: 'lists what reaches a service over the mesh: its sidecars and native instances',
     handler: serviceList((tables, name, peer) => tables.connectInstances(name, peer)),
   },
-  { method: 'GET', path: '/v1/catalog/node/*', what: 'one node with its services by id', handler: node },
-  { method: 'GET', path: '/v1/catalog/node-services/*', what: 'one node with its services as a list', handler: nodeServices },
+  {
+    method: 'GET',
+    path: '/v1/catalog/node/*',
+    takes: ['index', 'wait', 'filter', 'peer'],
+    what: 'one node with its services by id',
+    handler: node,
+  },
+  {
+    method: 'GET',
+    path: '/v1/catalog/node-services/*',
+    takes: ['index', 'wait', 'filter', 'peer'],
+    what: 'one node with its services as a list',
+    handler: nodeServices,
+  },
   {
     method: 'GET',
     path: '/v1/catalog/gateway-services/*',
+    takes: ['index', 'wait'],
     what: 'lists the services of an ingress or terminating gateway',
-    handler: gatewayServices,
+    handler: servicesOfGateway,
   },
   { method: 'PUT', path: '/v1/internal/service-virtual-ip', what: 'refuses manual virtual addresses', handler: virtualIps },
 ]

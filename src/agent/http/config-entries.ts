@@ -1,4 +1,5 @@
 /** /v1/config (spec/http-api.md 7): config entries, read, written and deleted one at a time, with compare-and-set. */
+import * as z from 'zod'
 import { MeshError } from '../../lib/errors.ts'
 import { encode } from '../../lib/shape.ts'
 import {
@@ -79,7 +80,20 @@ async function remove(call: Call): Promise<Reply> {
 }
 
 export const configRoutes: Route[] = [
-  { method: 'PUT', path: '/v1/config', what: 'writes a config entry; ?cas= only if its index is this', handler: write },
-  { method: 'GET', path: '/v1/config/*', what: 'one entry by kind and name, or all of a kind', handler: read },
-  { method: 'DELETE', path: '/v1/config/*', what: 'deletes an entry; ?cas= only if its index is this', handler: remove },
+  {
+    method: 'PUT',
+    path: '/v1/config',
+    takes: ['cas'],
+    body: z.record(z.string(), z.unknown()),
+    what: 'writes a config entry; ?cas= only if its index is this',
+    handler: write,
+  },
+  {
+    method: 'GET',
+    path: '/v1/config/*',
+    takes: ['index', 'wait', 'filter'],
+    what: 'one entry by kind and name, or all of a kind',
+    handler: read,
+  },
+  { method: 'DELETE', path: '/v1/config/*', takes: ['cas'], what: 'deletes an entry; ?cas= only if its index is this', handler: remove },
 ]

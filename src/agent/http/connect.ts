@@ -86,13 +86,26 @@ async function configure(call: Call): Promise<Reply> {
 }
 
 export const connectRoutes: Route[] = [
-  { method: 'GET', path: '/v1/connect/ca/roots', what: 'the CA roots of this cluster; ?pem for the certificates alone', handler: roots },
+  {
+    method: 'GET',
+    path: '/v1/connect/ca/roots',
+    takes: ['index', 'wait', 'pem'],
+    what: 'the CA roots of this cluster; ?pem for the certificates alone',
+    handler: roots,
+  },
   { method: 'GET', path: '/v1/connect/ca/configuration', what: "the CA's settings", handler: configuration },
-  { method: 'PUT', path: '/v1/connect/ca/configuration', what: "changes the CA's settings", handler: configure },
-  { method: 'GET', path: '/v1/agent/connect/ca/roots', what: 'the CA roots, as the agent knows them', handler: roots },
+  { method: 'PUT', path: '/v1/connect/ca/configuration', body: CaConfiguration, what: "changes the CA's settings", handler: configure },
+  {
+    method: 'GET',
+    path: '/v1/agent/connect/ca/roots',
+    takes: ['index', 'wait', 'pem'],
+    what: 'the CA roots, as the agent knows them',
+    handler: roots,
+  },
   {
     method: 'GET',
     path: '/v1/agent/connect/ca/leaf/*',
+    takes: ['index', 'wait'],
     what: 'a certificate and its key for a service',
     handler: leaf,
     agentLocal: true,

@@ -51,7 +51,9 @@ function answerOf(compiled: CompiledChain, address: string | undefined): unknown
 
 const what = 'the compiled discovery chain of a name; ?compile-dc= as seen from another datacenter'
 
+const takes = ['index', 'wait', 'cached', 'compile-dc'] as const
+
 export const discoveryChainRoutes: Route[] = [
-  { method: 'GET', path: '/v1/discovery-chain/*', what, handler: chain },
-  { method: 'POST', path: '/v1/discovery-chain/*', what: `${what}, with overrides`, handler: chain },
+  { method: 'GET', path: '/v1/discovery-chain/*', takes, what, handler: chain },
+  { method: 'POST', path: '/v1/discovery-chain/*', takes, body: ChainOverrides, what: `${what}, with overrides`, handler: chain },
 ]

@@ -6,6 +6,8 @@ import * as z from 'zod'
 import { encode } from '../../lib/shape.ts'
 import { Locality, Node } from '../../mesh/node.ts'
 import { CheckServiceNode, NodeService, PeerMeta, ProxyConfig, ServiceAddress, Weights } from '../../mesh/service.ts'
+import type { KvRecord } from '../catalog/tables.ts'
+import { uint64 } from './reply.ts'
 
 /** The flat form of catalog/service and catalog/connect; also what their filters select in. */
 export const ServiceNode = z.object({
@@ -85,6 +87,19 @@ export function encodeInstance(instance: CheckServiceNode): unknown {
   return out
 }
 
+/** Instances of the tables stand until what they are made of changes, so each is written once for all its readers. */
+const writtenInstances = new WeakMap<CheckServiceNode, string>()
+
+/** A list of instances as JSON text. */
+export function writeInstances(instances: readonly CheckServiceNode[]): string {
+  const parts = instances.map(instance => {
+    let text = writtenInstances.get(instance)
+    if (text === undefined) writtenInstances.set(instance, (text = JSON.stringify(encodeInstance(instance))))
+    return text
+  })
+  return `[${parts.join(',')}]`
+}
+
 interface WireProxy {
   Upstreams?: Record<string, unknown>[]
 }
@@ -92,4 +107,16 @@ interface WireProxy {
 /** Catalog and health print an upstream's empty Datacenter, the agent does not (spec/http-api.md 2, Upstream). */
 function printUpstreamDatacenters(proxy: WireProxy): void {
   for (const upstream of proxy.Upstreams ?? []) upstream['Datacenter'] ??= ''
+}
+
+export function encodeKvRecord(record: KvRecord): unknown {
+  return {
+    LockIndex: record.lockIndex,
+    Key: record.key,
+    Flags: uint64(record.flags),
+    Value: record.value,
+    ...(record.session ? { Session: record.session } : {}),
+    CreateIndex: record.createIndex,
+    ModifyIndex: record.modifyIndex,
+  }
 }

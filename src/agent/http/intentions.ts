@@ -189,24 +189,57 @@ async function deleteById(call: Call): Promise<Reply> {
 }
 
 export const intentionRoutes: Route[] = [
-  { method: 'GET', path: '/v1/connect/intentions', what: 'all intentions, the one that counts first', handler: list },
+  {
+    method: 'GET',
+    path: '/v1/connect/intentions',
+    takes: ['index', 'wait', 'filter'],
+    what: 'all intentions, the one that counts first',
+    handler: list,
+  },
   {
     method: 'POST',
     path: '/v1/connect/intentions',
+    body: IntentionRequest,
     what: 'creates an intention with an id (deprecated in Consul; its CLI uses it)',
     handler: create,
   },
-  { method: 'GET', path: '/v1/connect/intentions/match', what: 'the intentions that concern a source or a destination', handler: match },
-  { method: 'GET', path: '/v1/connect/intentions/check', what: 'may this source call this destination?', handler: check },
-  { method: 'GET', path: '/v1/connect/intentions/exact', what: 'the intention of one source and destination', handler: exactGet },
-  { method: 'PUT', path: '/v1/connect/intentions/exact', what: 'writes the intention of one source and destination', handler: exactPut },
+  {
+    method: 'GET',
+    path: '/v1/connect/intentions/match',
+    takes: ['index', 'wait', 'by', 'name', 'cached'],
+    what: 'the intentions that concern a source or a destination',
+    handler: match,
+  },
+  {
+    method: 'GET',
+    path: '/v1/connect/intentions/check',
+    takes: ['source', 'destination', 'source-type'],
+    what: 'may this source call this destination?',
+    handler: check,
+  },
+  {
+    method: 'GET',
+    path: '/v1/connect/intentions/exact',
+    takes: ['source', 'destination'],
+    what: 'the intention of one source and destination',
+    handler: exactGet,
+  },
+  {
+    method: 'PUT',
+    path: '/v1/connect/intentions/exact',
+    takes: ['source', 'destination'],
+    body: IntentionRequest,
+    what: 'writes the intention of one source and destination',
+    handler: exactPut,
+  },
   {
     method: 'DELETE',
     path: '/v1/connect/intentions/exact',
+    takes: ['source', 'destination'],
     what: 'deletes the intention of one source and destination',
     handler: exactDelete,
   },
   { method: 'GET', path: '/v1/connect/intentions/*', what: 'an intention by its id', handler: getById },
-  { method: 'PUT', path: '/v1/connect/intentions/*', what: 'rewrites an intention by its id', handler: putById },
+  { method: 'PUT', path: '/v1/connect/intentions/*', body: IntentionRequest, what: 'rewrites an intention by its id', handler: putById },
   { method: 'DELETE', path: '/v1/connect/intentions/*', what: 'deletes an intention by its id', handler: deleteById },
 ]

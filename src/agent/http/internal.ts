@@ -79,6 +79,7 @@ export const internalRoutes: Route[] = [
   {
     method: 'PUT',
     path: '/v1/internal/isthmus/sign/:proxy',
+    body: SignRequest,
     what: "signs a proxy's certificate request (loopback only)",
     handler: sign,
     agentLocal: true,

@@ -1,46 +1,26 @@
 /** /v1/kv (spec/http-api.md 10): the key-value store of this cluster. It has no peers: a ?peer= is refused, not ignored. */
-import { MeshError } from '../../lib/errors.ts'
 import type { KvRecord, Reading } from '../catalog/tables.ts'
 import { blockingRead } from './blocking.ts'
+import { encodeKvRecord } from './encoding.ts'
 import { badRequest } from './errors.ts'
-import { httpLimits } from './limits.ts'
-import { bytes, empty, json, metaHeaders, type Reply, uint64 } from './reply.ts'
-import { type Query, uint64Param, uintParam } from './request.ts'
+import { bytes, empty, json, metaHeaders, type Reply } from './reply.ts'
+import { type Query, refusePeer, uint64Param, uintParam } from './request.ts'
 import type { Call, Route } from './route.ts'
 
-function refusePeer(call: Call): void {
-  const peer = call.query.get('peer')
-  if (peer !== '') {
-    throw badRequest(
-      `the key-value store is not shared between peers; ask the cluster of peer ${JSON.stringify(peer)} itself, or leave ?peer= out`,
-    )
-  }
-}
-
-function encodeRecord(record: KvRecord): unknown {
-  return {
-    LockIndex: record.lockIndex,
-    Key: record.key,
-    Flags: uint64(record.flags),
-    Value: record.value,
-    ...(record.session ? { Session: record.session } : {}),
-    CreateIndex: record.createIndex,
-    ModifyIndex: record.modifyIndex,
-  }
-}
+const shared = 'the key-value store is not shared between peers'
 
 async function get(call: Call): Promise<Reply> {
-  refusePeer(call)
+  refusePeer(call, shared)
   if (call.query.has('keys')) return keys(call)
   const recurse = call.query.has('recurse')
   if (call.rest === '' && !recurse) throw badRequest('Missing key name')
   if (recurse) {
     const reading = await blockingRead(call, () => call.agent.tables.kvList(call.rest))
-    return reading.value.length === 0 ? empty(metaHeaders(reading), 404) : json(reading.value.map(encodeRecord), metaHeaders(reading))
+    return reading.value.length === 0 ? empty(metaHeaders(reading), 404) : json(reading.value.map(encodeKvRecord), metaHeaders(reading))
   }
   const reading = await blockingRead(call, () => call.agent.tables.kv(call.rest))
   if (!reading.value) return empty(metaHeaders(reading), 404)
-  return call.query.has('raw') ? raw(reading.value, reading) : json([encodeRecord(reading.value)], metaHeaders(reading))
+  return call.query.has('raw') ? raw(reading.value, reading) : json([encodeKvRecord(reading.value)], metaHeaders(reading))
 }
 
 /** The headers keep a browser from taking a stored value for a page. */
@@ -71,20 +51,17 @@ function refuseConflicts(query: Query, names: readonly string[]): void {
 }
 
 async function put(call: Call): Promise<Reply> {
-  refusePeer(call)
+  refusePeer(call, shared)
   if (call.rest === '') throw badRequest('Missing key name')
   refuseConflicts(call.query, ['acquire', 'cas', 'release'])
-  for (const name of ['acquire', 'release']) {
-    // Sessions are not in this version, so no session is known.
-    if (call.query.has(name)) throw new MeshError('invalid', `raft apply failed: invalid session ${JSON.stringify(call.query.get(name))}`)
-  }
   const flags = uint64Param(call.query, 'flags')
   const cas = uintParam(call.query, 'cas')
-  return json(await call.agent.kv.put(call.rest, call.body, { flags, cas }))
+  const session = (name: string) => (call.query.has(name) ? call.query.get(name) : undefined)
+  return json(await call.agent.kv.put(call.rest, call.body, { flags, cas, acquire: session('acquire'), release: session('release') }))
 }
 
 async function remove(call: Call): Promise<Reply> {
-  refusePeer(call)
+  refusePeer(call, shared)
   const recurse = call.query.has('recurse')
   if (call.rest === '' && !recurse) throw badRequest('Missing key name')
   refuseConflicts(call.query, ['cas', 'recurse'])
@@ -92,13 +69,27 @@ async function remove(call: Call): Promise<Reply> {
 }
 
 export const kvRoutes: Route[] = [
-  { method: 'GET', path: '/v1/kv/*', what: 'a value; ?recurse all below a prefix, ?keys their names, ?raw the bytes', handler: get },
+  {
+    method: 'GET',
+    path: '/v1/kv/*',
+    takes: ['index', 'wait', 'recurse', 'keys', 'separator', 'raw'],
+    what: 'a value; ?recurse all below a prefix, ?keys their names, ?raw the bytes',
+    handler: get,
+  },
   {
     method: 'PUT',
     path: '/v1/kv/*',
-    what: 'stores a value; ?cas= only if its index is this, ?flags=',
+    takes: ['cas', 'flags', 'acquire', 'release'],
+    body: 'bytes',
+    what: 'stores a value; ?cas= only if its index is this, ?acquire= and ?release= for locks, ?flags=',
     handler: put,
-    bodyLimit: httpLimits.kvValueBytes,
+    bodyLimit: 'kvValueBytes',
   },
-  { method: 'DELETE', path: '/v1/kv/*', what: 'deletes a key, or with ?recurse all below a prefix', handler: remove },
+  {
+    method: 'DELETE',
+    path: '/v1/kv/*',
+    takes: ['cas', 'recurse'],
+    what: 'deletes a key, or with ?recurse all below a prefix',
+    handler: remove,
+  },
 ]

@@ -2,6 +2,9 @@
 export const httpLimits = {
   /** One value of the key-value store (`limits.kv_max_value_size`). */
   kvValueBytes: 512 * 1024,
+  /** One transaction (`limits.txn_max_req_len`), and its operations. */
+  txnBytes: 512 * 1024,
+  txnOps: 128,
   /** Any other request body. */
   bodyBytes: 1024 * 1024,
   /** Request line and headers together. */
@@ -28,5 +31,7 @@ export const httpLimits = {
   maxWaitMs: 10 * 60_000,
 } as const
 
-/** The limits that a door may be given others of: tests need small ones. */
-export type DoorLimits = { [K in 'connectionsPerClient' | 'headersTimeoutMs' | 'requestTimeoutMs' | 'answerTimeoutMs']: number }
+/** The limits that a door may be given others of: by its configuration, or by tests, which need small ones. */
+export type DoorLimits = {
+  [K in 'kvValueBytes' | 'txnBytes' | 'connectionsPerClient' | 'headersTimeoutMs' | 'requestTimeoutMs' | 'answerTimeoutMs']: number
+}

@@ -46,7 +46,8 @@ function distribution(metric: MetricObjectWithValues<MetricValue<string>>): unkn
 
 function sample(name: string, count: number, sum: number, labels: MetricValue<string>['labels']): unknown {
   const mean = count === 0 ? 0 : sum / count
-  return { Name: name, Count: count, Rate: 0, Sum: sum, Min: 0, Max: 0, Mean: mean, Stddev: 0, Labels: texts(labels) }
+  // Consul's clients read a count into a whole number.
+  return { Name: name, Count: Math.round(count), Rate: 0, Sum: sum, Min: 0, Max: 0, Mean: mean, Stddev: 0, Labels: texts(labels) }
 }
 
 function texts(labels: MetricValue<string>['labels']): Record<string, string> {

@@ -1,17 +1,27 @@
 /** What the HTTP door serves: the parts of one agent, as agent.ts wires them. The door reads and calls them; it owns none. */
+import type { LogTap } from '../../lib/log.ts'
 import type { Registry } from '../../lib/metrics.ts'
 import type { CertificateAuthority } from '../ca/authority.ts'
+import type { Backup } from '../catalog/backup.ts'
 import type { Catalog } from '../catalog/catalog.ts'
 import type { ConfigEntries } from '../catalog/config-entries.ts'
 import type { KvStore } from '../catalog/kv.ts'
 import type { LocalAgent } from '../catalog/local-agent.ts'
+import type { Queries } from '../catalog/queries.ts'
+import type { Sessions } from '../catalog/sessions.ts'
 import type { Tables } from '../catalog/tables.ts'
+import type { Transactions } from '../catalog/transactions.ts'
 import type { Peerings } from '../peering/peerings.ts'
 import type { Snapshots } from '../snapshots/snapshots.ts'
+import type { Coordinates } from './coordinate.ts'
+import type { UserEvents } from './event.ts'
+import type { AutopilotSettings } from './operator.ts'
 
 /** The facts about this agent that its API tells. */
 export interface AgentFacts {
   datacenter: string
+  /** The zone of DNS, without its last dot. */
+  domain: string
   nodeName: string
   nodeId: string
   /** isthmus's own version; clients are told the Consul version whose API this is (`consulVersion`). */
@@ -22,8 +32,18 @@ export interface AgentFacts {
   ports: { http?: number; dns?: number; grpc?: number; grpcTls?: number }
   connectEnabled: boolean
   peeringEnabled: boolean
+  /** RFC 3339, when this agent came up. */
+  startedAt: string
   /** --dev: every JSON answer is printed for people. */
   dev: boolean
+}
+
+/** What a client may have the whole agent do. */
+export interface Lifecycle {
+  /** Reads the configuration again; answers once its services and checks are registered. */
+  reload(): Promise<void>
+  /** Ends the agent gracefully, after the answer. */
+  leave(): void
 }
 
 export interface AgentParts {
@@ -32,11 +52,20 @@ export interface AgentParts {
   catalog: Catalog
   configEntries: ConfigEntries
   kv: KvStore
+  sessions: Sessions
+  transactions: Transactions
+  queries: Queries
+  backup: Backup
+  events: UserEvents
+  coordinates: Coordinates
+  autopilot: AutopilotSettings
   localAgent: LocalAgent
   ca: CertificateAuthority
   peerings: Peerings
   snapshots: Snapshots
   metrics: Registry
+  logs: LogTap
+  lifecycle: Lifecycle
   defaultAclPolicy: 'allow' | 'deny'
 }
 

@@ -77,12 +77,19 @@ export const peeringRoutes: Route[] = [
   {
     method: 'POST',
     path: '/v1/peering/token',
+    body: TokenRequest,
     what: 'makes the token that another cluster establishes a peering with',
     handler: token,
     plain: true,
   },
-  { method: 'POST', path: '/v1/peering/establish', what: 'joins the cluster that made this token', handler: establish },
-  { method: 'GET', path: '/v1/peerings', what: 'all peerings', handler: list },
-  { method: 'GET', path: '/v1/peering/*', what: 'one peering', handler: read },
+  {
+    method: 'POST',
+    path: '/v1/peering/establish',
+    body: EstablishRequest,
+    what: 'joins the cluster that made this token',
+    handler: establish,
+  },
+  { method: 'GET', path: '/v1/peerings', takes: ['index', 'wait'], what: 'all peerings', handler: list },
+  { method: 'GET', path: '/v1/peering/*', takes: ['index', 'wait'], what: 'one peering', handler: read },
   { method: 'DELETE', path: '/v1/peering/*', what: 'ends a peering and drops what it imported', handler: remove },
 ]

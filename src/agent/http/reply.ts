@@ -12,12 +12,19 @@ type Headers = Record<string, string>
 
 export type Reply =
   | { kind: 'json'; status: number; headers: Headers; value: unknown }
+  /** JSON that is written already. */
+  | { kind: 'written'; status: number; headers: Headers; text: string }
   | { kind: 'bytes'; status: number; headers: Headers; body: Buffer | string }
   /** Writes for as long as it likes; called once the headers are out. */
   | { kind: 'stream'; status: number; headers: Headers; start: (response: ServerResponse) => void }
 
 export function json(value: unknown, headers: Headers = {}, status = 200): Reply {
   return { kind: 'json', status, headers, value }
+}
+
+/** JSON that has been written before, and is sent as it is. */
+export function written(text: string, headers: Headers = {}): Reply {
+  return { kind: 'written', status: 200, headers, text }
 }
 
 /** 200 without a body, as Consul's handlers that have nothing to say. */
@@ -86,11 +93,17 @@ export function send(response: ServerResponse, reply: Reply, options: SendOption
     return
   }
   response.setTimeout(options.timeoutMs, () => response.destroy())
-  if (reply.kind === 'json') response.setHeader('Content-Type', 'application/json')
-  const body = reply.kind === 'json' ? encodeJson(reply.value, options.pretty) : Buffer.from(reply.body as string)
+  if (reply.kind !== 'bytes') response.setHeader('Content-Type', 'application/json')
+  const body = bodyOf(reply, options.pretty)
   if (options.compress && body.length >= httpLimits.gzipBytes && acceptsGzip(options.request)) return sendCompressed(response, body)
   response.setHeader('Content-Length', body.length)
   response.end(body)
+}
+
+function bodyOf(reply: Exclude<Reply, { kind: 'stream' }>, pretty: boolean): Buffer {
+  if (reply.kind === 'bytes') return typeof reply.body === 'string' ? Buffer.from(reply.body) : reply.body
+  if (reply.kind === 'json') return encodeJson(reply.value, pretty)
+  return pretty ? encodeJson(JSON.parse(reply.text), true) : Buffer.from(reply.text)
 }
 
 /** Stands before the digits of a uint64 until they are out of their quotes; no client can know it. */

@@ -3,7 +3,7 @@
  * consistency, token and JSON body. Everything here is judged before a handler runs, and a refusal names the parameter.
  */
 import type { IncomingMessage } from 'node:http'
-import type * as z from 'zod'
+import * as z from 'zod'
 import { parseDuration } from '../../lib/duration.ts'
 import { MeshError } from '../../lib/errors.ts'
 import { decode, type DecodeIssue } from '../../lib/shape.ts'
@@ -11,6 +11,7 @@ import type { Tables } from '../catalog/tables.ts'
 import { badRequest } from './errors.ts'
 import { parseJson } from './json.ts'
 import { httpLimits } from './limits.ts'
+import type { Call } from './route.ts'
 
 /** The query string. Presence counts for flags: the Go client sends `stale=` with an empty value. */
 export class Query {
@@ -88,6 +89,12 @@ export function checkDatacenter(asked: string, own: string, tables: Tables): voi
   throw new MeshError('invalid', `No path to datacenter${hint}`)
 }
 
+/** For what has no peers: a ?peer= is refused, not ignored. `why` says what is not shared. */
+export function refusePeer(call: Call, why: string): void {
+  const peer = call.query.get('peer')
+  if (peer !== '') throw badRequest(`${why}; ask the cluster of peer ${JSON.stringify(peer)} itself, or leave ?peer= out`)
+}
+
 /** `datacenter` wins over `dc`. */
 export function askedDatacenter(query: Query): string {
   return query.get('datacenter') || query.get('dc')
@@ -98,8 +105,16 @@ export interface ReadOptions {
   cached: boolean
 }
 
+/** What the agent's configuration says of reads. */
+export interface ReadDefaults {
+  /** `discovery_max_stale`. */
+  stale: boolean
+  /** `http_config.use_cache`. */
+  useCache: boolean
+}
+
 /** 1.6. Reads come from this process's own tables, which have every write it has answered: the modes differ in their headers only. */
-export function readOptions(query: Query, headers: IncomingMessage['headers']): ReadOptions {
+export function readOptions(query: Query, headers: IncomingMessage['headers'], byDefault: Partial<ReadDefaults> = {}): ReadOptions {
   const consistent = query.has('consistent')
   const cached = query.has('cached')
   let stale = query.has('stale')
@@ -111,7 +126,8 @@ export function readOptions(query: Query, headers: IncomingMessage['headers']): 
   if (stale && consistent) throw badRequest('Cannot specify ?stale with ?consistent, conflicting semantics.')
   if (cached && consistent) throw badRequest('Cannot specify ?cached with ?consistent, conflicting semantics.')
   checkCacheControl(headers['cache-control'] ?? '')
-  return { consistency: consistent ? 'consistent' : stale ? 'stale' : 'leader', cached }
+  if (byDefault.stale && !consistent && !query.has('leader')) stale = true
+  return { consistency: consistent ? 'consistent' : stale ? 'stale' : 'leader', cached: cached && byDefault.useCache !== false }
 }
 
 function checkCacheControl(text: string): void {
@@ -157,8 +173,9 @@ export interface BodyTexts {
 export function decodeBody<S extends z.ZodType>(body: Buffer, schema: S, texts: BodyTexts): z.output<S> {
   const parsed = parseJson(body)
   if (!parsed.ok) throw badRequest(`${texts.prefix}: ${parsed.error}`)
-  if (typeof parsed.value !== 'object' || parsed.value === null || Array.isArray(parsed.value)) {
-    throw badRequest(`${texts.prefix}: json: cannot unmarshal ${goType(parsed.value)} into an object`)
+  const list = schema instanceof z.ZodArray
+  if (typeof parsed.value !== 'object' || parsed.value === null || Array.isArray(parsed.value) !== list) {
+    throw badRequest(`${texts.prefix}: json: cannot unmarshal ${goType(parsed.value)} into ${list ? 'a list' : 'an object'}`)
   }
   const decoded = decode(schema, parsed.value)
   if (decoded.ok) return decoded.value

@@ -1,4 +1,6 @@
 /** A row of the route table, and what its handler is given. The table is the whole API: docs and tests read it too. */
+import type * as z from 'zod'
+import type { ParameterName } from './parameters.ts'
 import type { AgentParts } from './parts.ts'
 import type { Query, ReadOptions } from './request.ts'
 import type { Reply } from './reply.ts'
@@ -42,9 +44,18 @@ export interface Route {
   /** What it does, in one line, for the docs. */
   what: string
   handler: (call: Call) => Reply | Promise<Reply>
+  /** The query parameters that its handler reads, beside those of every endpoint. */
+  takes?: readonly ParameterName[]
+  /** What its body is; `bytes` is taken as it is. None: a body is ignored. */
+  body?: z.ZodType | 'bytes'
   /** Endpoints of the agent itself do not look at ?dc= or the consistency modes. */
   agentLocal?: true
-  bodyLimit?: number
+  /** How large a body may be; one of the door's own limits where it has a name, else `bodyBytes`. */
+  bodyLimit?: number | 'kvValueBytes' | 'txnBytes'
+  /** It is none of the API's own: its answers say nothing of access control lists. */
+  unregistered?: true
+  /** The prepared-query family names no OPTIONS in the Allow of a 405, and answers OPTIONS in JSON (1.2). */
+  ownOptions?: true
   /** The answer may hold secrets, or never ends: not compressed. */
   plain?: true
 }

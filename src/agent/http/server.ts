@@ -5,28 +5,49 @@
  */
 import { setMaxListeners } from 'node:events'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
-import type { AddressInfo, Socket } from 'node:net'
+import { type AddressInfo, BlockList, type Socket } from 'node:net'
 import { messageOf, MeshError } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
 import { clearSocketFile } from '../../lib/socket-file.ts'
+import { parseNetwork } from '../config.ts'
 import { errorReply } from './errors.ts'
 import { ConnectionCounter, guard, remoteOf } from './guard.ts'
 import { type DoorLimits, httpLimits } from './limits.ts'
 import type { AgentParts } from './parts.ts'
-import { askedDatacenter, checkDatacenter, parseQuery, type Query, readOptions, refuseEnterprise, tokenOf } from './request.ts'
-import { empty, failedMeta, type Reply, send, text } from './reply.ts'
+import {
+  askedDatacenter,
+  checkDatacenter,
+  parseQuery,
+  type Query,
+  type ReadDefaults,
+  readOptions,
+  refuseEnterprise,
+  tokenOf,
+} from './request.ts'
+import { empty, failedMeta, json, type Reply, send, text } from './reply.ts'
 import type { Call, Method, Route } from './route.ts'
 import { parseTarget, Router, type Target } from './router.ts'
 import { routes } from './routes.ts'
 
 export type HttpAddress = { host: string; port: number } | { socketPath: string }
 
+export interface HttpConfig {
+  allowedHosts?: readonly string[]
+  responseHeaders?: Record<string, string>
+  blockEndpoints?: readonly string[]
+  allowWriteHttpFrom?: readonly string[]
+  useCache?: boolean
+  /** Reads of catalog and health are stale unless they say otherwise. */
+  staleDiscovery?: boolean
+  translateWanAddrs?: boolean
+}
+
 export interface HttpDoorOptions {
   listen: HttpAddress | HttpAddress[]
   agent: AgentParts
   logger: Logger
   /** `http_config` of the agent's configuration. */
-  config?: { allowedHosts?: readonly string[]; responseHeaders?: Record<string, string>; blockEndpoints?: readonly string[] }
+  config?: HttpConfig
   /** `httpLimits` unless told. */
   limits?: Partial<DoorLimits>
 }
@@ -62,6 +83,8 @@ class Door {
   readonly #closing = new AbortController()
   readonly #allowedHosts: ReadonlySet<string>
   readonly #blockEndpoints: readonly string[]
+  readonly #writers: BlockList | undefined
+  readonly #config: HttpConfig
   readonly #common: Record<string, string>
   port = 0
 
@@ -73,9 +96,12 @@ class Door {
     this.#limits = { ...httpLimits, ...options.limits }
     this.#counter = new ConnectionCounter(this.#limits.connectionsPerClient)
     this.#allowedHosts = new Set((options.config?.allowedHosts ?? []).map(each => each.toLowerCase()))
-    this.#blockEndpoints = options.config?.blockEndpoints ?? []
+    this.#config = options.config ?? {}
+    this.#blockEndpoints = this.#config.blockEndpoints ?? []
+    this.#writers = writersOf(this.#config.allowWriteHttpFrom ?? [])
     this.#common = {
-      ...options.config?.responseHeaders,
+      ...this.#config.responseHeaders,
+      ...(this.#config.translateWanAddrs ? { 'X-Consul-Translate-Addresses': 'true' } : {}),
       Vary: 'Accept-Encoding',
       'X-Consul-Default-Acl-Policy': options.agent.defaultAclPolicy,
     }
@@ -160,17 +186,22 @@ class Door {
     const reply = (value: Reply) =>
       send(response, value, {
         request,
-        common: this.#common,
+        common: route?.unregistered ? { Vary: 'Accept-Encoding' } : this.#common,
         pretty: this.#agent.config.dev || (query?.has('pretty') ?? false),
         compress: route?.plain !== true,
         timeoutMs: this.#limits.answerTimeoutMs,
       })
     try {
-      if (request.method === 'OPTIONS') return reply(empty({ Allow: routed.allow }))
+      const ownOptions = [...routed.methods.values()].some(each => each.ownOptions)
+      if (request.method === 'OPTIONS') return reply(ownOptions ? json({}, { Allow: routed.allow }) : empty({ Allow: routed.allow }))
       if (this.#blockEndpoints.some(prefix => routed.path.startsWith(prefix))) {
         return reply(text('Endpoint is blocked by agent configuration', 403))
       }
-      if (!route) return reply(text(`method ${request.method} not allowed`, 405, { Allow: routed.allow }))
+      if (!route)
+        return reply(
+          text(`method ${request.method} not allowed`, 405, { Allow: ownOptions ? routed.allow.replace('OPTIONS,', '') : routed.allow }),
+        )
+      if (route.method !== 'GET' && !this.#mayWrite(request)) return reply(text('Access is restricted', 403))
       if (!query) return reply(empty({}, 500))
       reply(await this.#handle(route, request, response, query, routed))
     } catch (error) {
@@ -201,8 +232,10 @@ class Door {
         rest: routed.params['*'] ?? '',
         params: routed.params,
         token: tokenOf(query, request.headers),
-        body: route.method === 'GET' ? Buffer.alloc(0) : await readBody(request, route.bodyLimit ?? httpLimits.bodyBytes),
-        read: route.agentLocal ? { consistency: 'leader', cached: false } : readOptions(query, request.headers),
+        body: route.method === 'GET' ? Buffer.alloc(0) : await readBody(request, route, this.#limits),
+        read: route.agentLocal
+          ? { consistency: 'leader', cached: false }
+          : readOptions(query, request.headers, this.#readDefaults(routed.path)),
         signal: gone.signal,
         remote: remoteOf(request.socket, request.headers),
       }
@@ -211,6 +244,16 @@ class Door {
       response.removeListener('close', stop)
       this.#closing.signal.removeEventListener('abort', stop)
     }
+  }
+
+  #mayWrite(request: IncomingMessage): boolean {
+    const { address, unix } = remoteOf(request.socket, request.headers)
+    return unix || this.#writers === undefined || this.#writers.check(address, address.includes(':') ? 'ipv6' : 'ipv4')
+  }
+
+  #readDefaults(path: string): Partial<ReadDefaults> {
+    const discovery = path.startsWith('/v1/catalog/') || path.startsWith('/v1/health/')
+    return { useCache: this.#config.useCache ?? true, stale: discovery && this.#config.staleDiscovery === true }
   }
 
   #failure(error: unknown, request: IncomingMessage, response: ServerResponse, route: Route | undefined): Reply {
@@ -232,13 +275,26 @@ function headerOf(request: IncomingMessage, name: string): string | undefined {
   return Array.isArray(value) ? value.join(', ') : value
 }
 
-const kvHelp = 'See https://www.consul.io/docs/agent/config/config-files#kv_max_value_size.'
-
-function readBody(request: IncomingMessage, limit: number): Promise<Buffer> {
-  const tooLarge = (size: number) => {
-    const help = limit === httpLimits.kvValueBytes ? kvHelp : 'Send less at a time.'
-    return new MeshError('too-large', `Request body(${size} bytes) too large, max size: ${limit} bytes. ${help}`)
+/** Undefined: anyone. */
+function writersOf(networks: readonly string[]): BlockList | undefined {
+  if (networks.length === 0) return undefined
+  const list = new BlockList()
+  for (const text of networks) {
+    const network = parseNetwork(text)
+    if (network) list.addSubnet(network.address, network.bits, network.family)
   }
+  return list
+}
+
+/** Where Consul's documentation speaks of the limit. */
+const limitKeys = { kvValueBytes: 'kv_max_value_size', txnBytes: 'txn_max_req_len' } as const
+
+function readBody(request: IncomingMessage, route: Route, limits: DoorLimits): Promise<Buffer> {
+  const named = route.bodyLimit
+  const limit = typeof named === 'string' ? limits[named] : (named ?? httpLimits.bodyBytes)
+  const help =
+    typeof named === 'string' ? `See https://www.consul.io/docs/agent/config/config-files#${limitKeys[named]}.` : 'Send less at a time.'
+  const tooLarge = (size: number) => new MeshError('too-large', `Request body(${size} bytes) too large, max size: ${limit} bytes. ${help}`)
   const declared = Number(request.headers['content-length'] ?? 0)
   if (declared > limit) return Promise.reject(tooLarge(declared))
   return new Promise((resolve, reject) => {

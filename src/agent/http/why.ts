@@ -55,7 +55,8 @@ export const whyRoutes: Route[] = [
   {
     method: 'GET',
     path: '/v1/isthmus/why',
-    what: 'what becomes of a call, step by step: ?source= ?destination= (SERVICE or SERVICE@PEER) ?peer= ?method= ?path= ?header=NAME:VALUE',
+    what: 'what becomes of a call, step by step; source and destination are SERVICE or SERVICE@PEER',
     handler: why,
+    takes: ['source', 'destination', 'peer', 'method', 'path', 'header'],
   },
 ]

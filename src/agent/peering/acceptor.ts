@@ -4,6 +4,7 @@
  * coming for ever (6.5).
  */
 import { Metadata, status, type ServerDuplexStream, type ServerUnaryCall, type sendUnaryData } from '@grpc/grpc-js'
+import type { Clock } from '../../lib/clock.ts'
 import type { Logger } from '../../lib/log.ts'
 import { messageOf } from '../../lib/errors.ts'
 import type { Peering } from '../../mesh/peering.ts'
@@ -31,6 +32,7 @@ export interface PeerStreamHandlers {
 export interface AcceptorOptions {
   tables: Tables
   records: PeeringRecords
+  clock: Clock
   logger: Logger
   /** False while the certificate authority has no root. */
   ready: () => boolean
@@ -72,10 +74,11 @@ export class Acceptor implements PeerStreamHandlers {
 
   readonly streamResources = (call: StreamCall): void => {
     const stream = new AcceptedStream(call)
-    const timer = setTimeout(() => stream.close(invalid('first message when initiating a peering must be: Open')), openTimeoutMs)
-    timer.unref()
+    const timer = this.#options.clock.after(openTimeoutMs, () =>
+      stream.close(invalid('first message when initiating a peering must be: Open')),
+    )
     stream.first(message => {
-      clearTimeout(timer)
+      timer.cancel()
       if (!message) return
       this.#open(message, stream).catch((error: unknown) => {
         this.#options.logger.error({ error: messageOf(error) }, 'opening a peering stream failed')

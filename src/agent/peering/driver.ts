@@ -9,7 +9,7 @@ import type { Logger } from '../../lib/log.ts'
 import type { ReplicationMessage } from '../../wire/gen/peerstream.ts'
 import { readHeartbeat } from '../../wire/freshness.ts'
 import { grpcCodes } from '../../wire/peer-stream.ts'
-import type { Tables } from '../catalog/tables.ts'
+import type { Changed, Tables } from '../catalog/tables.ts'
 import type { Exporter } from './exporter.ts'
 import type { Importer } from './importer.ts'
 import { intakeSize } from './intake.ts'
@@ -93,7 +93,7 @@ export class SessionDriver {
     this.#offer()
     this.#subscription = this.#options.tables.subscribe(
       () => this.#topics,
-      () => this.#offer(),
+      changed => this.#offer(changed),
     )
   }
 
@@ -194,9 +194,9 @@ export class SessionDriver {
     else this.#settle()
   }
 
-  #offer(): void {
+  #offer(changed?: Changed): void {
     try {
-      const { offer, topics } = this.#options.exporter.read()
+      const { offer, topics } = this.#options.exporter.read(changed, this.#topics)
       this.#topics = topics
       this.dispatch({ type: 'offer', offer })
     } catch (error) {

@@ -3,14 +3,12 @@
  * of the stream. What comes back to the operator on failure has a real Consul's words; a refused secret is never tried twice.
  */
 import { X509Certificate } from 'node:crypto'
-import { Metadata, type ServiceError } from '@grpc/grpc-js'
 import type { Clock } from '../../lib/clock.ts'
 import { MeshError, messageOf } from '../../lib/errors.ts'
 import { decodeToken, type PeeringToken } from '../../mesh/peering-token.ts'
-import { grpcCodes, peerStreamService } from '../../wire/peer-stream.ts'
-import { connect, type Target } from './dialer.ts'
-
-const { exchangeSecret } = peerStreamService
+import { grpcCodes } from '../../wire/peer-stream.ts'
+import type { Status } from './session.ts'
+import type { PeerTransport, Target } from './transport.ts'
 
 /** A real dialer's patience. */
 const windowMs = 3000
@@ -43,64 +41,57 @@ export function dialledAddresses({ manualServerAddresses: manual, serverAddresse
 }
 
 /** The secret of the stream. Goes through our own gateways first where peering passes them, then to the addresses themselves (11). */
-export async function spendToken(token: PeeringToken, gateways: readonly string[], clock: Clock): Promise<string> {
+export async function spendToken(token: PeeringToken, gateways: readonly string[], spender: Spender): Promise<string> {
   const addresses = dialledAddresses(token)
   const targets = (list: readonly string[]): Target[] => list.map(address => ({ address, serverName: token.serverName, caPems: token.ca }))
   let result: Exchange | undefined
-  if (gateways.length > 0) result = await exchangeWithRetries(targets(gateways), token, clock)
+  if (gateways.length > 0) result = await exchangeWithRetries(targets(gateways), token, spender)
   if (!result || (!result.ok && result.code !== grpcCodes.permissionDenied)) {
-    result = await exchangeWithRetries(targets([...gateways, ...addresses]), token, clock)
+    result = await exchangeWithRetries(targets([...gateways, ...addresses]), token, spender)
   }
   if (!result.ok) throw exchangeError(result)
   if (result.streamSecret === '') throw invalid('failed to persist peering: invalid secret write request: missing secret ID')
   return result.streamSecret
 }
 
-/** One attempt at one address; a call that is never answered ends at the deadline (a real dialer would wait for ever). */
-function tryExchange(target: Target, token: PeeringToken, deadlineMs: number): Promise<string> {
-  const client = connect(target)
-  return new Promise<string>((resolve, reject) => {
-    client.makeUnaryRequest(
-      exchangeSecret.path,
-      exchangeSecret.requestSerialize,
-      exchangeSecret.responseDeserialize,
-      { PeerID: token.peerId, EstablishmentSecret: token.establishmentSecret },
-      new Metadata(),
-      { deadline: Date.now() + deadlineMs },
-      (error, response) => (error ? reject(error) : resolve(response!.StreamSecret)),
-    )
-  }).finally(() => client.close())
+/** What spending depends on besides the token. */
+export interface Spender {
+  transport: PeerTransport
+  clock: Clock
+  random: () => number
 }
 
-type Exchange = { ok: true; streamSecret: string } | { ok: false; code: number; attempts: { address: string; error: ServiceError }[] }
+type Exchange = { ok: true; streamSecret: string } | { ok: false; code: number; attempts: { address: string; error: Status }[] }
 
 /** Spends the establishment secret: for 3 s, every 150 ms or a little more, round the addresses; a refused secret ends it (4). */
-async function exchangeWithRetries(targets: readonly Target[], token: PeeringToken, clock: Clock): Promise<Exchange> {
-  const attempts: { address: string; error: ServiceError }[] = []
+async function exchangeWithRetries(
+  targets: readonly Target[],
+  token: PeeringToken,
+  { transport, clock, random }: Spender,
+): Promise<Exchange> {
+  const attempts: { address: string; error: Status }[] = []
+  const request = { PeerID: token.peerId, EstablishmentSecret: token.establishmentSecret }
   const end = clock.monotonicMs() + windowMs
   for (let i = 0; ; i += 1) {
     const target = targets[i % targets.length]!
-    try {
-      return { ok: true, streamSecret: await tryExchange(target, token, windowMs) }
-    } catch (error) {
-      const failure = error as ServiceError
-      attempts.push({ address: target.address, error: failure })
-      const waitMs = 150 * (1 + 0.25 * Math.random())
-      const over = clock.monotonicMs() + waitMs >= end
-      const code: number = failure.code
-      if (code === grpcCodes.permissionDenied || over) return { ok: false, code, attempts }
-      await new Promise<void>(resolve => clock.after(waitMs, resolve))
-    }
+    const answer = await transport.exchange(target, request, windowMs)
+    if (answer.ok) return answer
+    const { code } = answer.status
+    attempts.push({ address: target.address, error: answer.status })
+    const waitMs = 150 * (1 + 0.25 * random())
+    const over = clock.monotonicMs() + waitMs >= end
+    if (code === grpcCodes.permissionDenied || over) return { ok: false, code, attempts }
+    await new Promise<void>(resolve => clock.after(waitMs, resolve))
   }
 }
 
 function exchangeError({ code, attempts }: Extract<Exchange, { ok: false }>): MeshError {
   if (code === grpcCodes.permissionDenied) {
-    return new MeshError('permission-denied', `a new peering token must be generated: ${attempts.at(-1)?.error.details}`)
+    return new MeshError('permission-denied', `a new peering token must be generated: ${attempts.at(-1)?.error.message}`)
   }
   const lines = attempts.map(
     ({ address, error }) =>
-      `\t* failed to exchange peering secret through address "${address}": rpc error: code = ${codeName(error.code)} desc = ${error.details}\n`,
+      `\t* failed to exchange peering secret through address "${address}": rpc error: code = ${codeName(error.code)} desc = ${error.message}\n`,
   )
   const text = `${lines.length} error${lines.length === 1 ? '' : 's'} occurred:\n${lines.join('')}\n`
   return new MeshError(code === grpcCodes.unavailable ? 'unavailable' : 'invalid', text)

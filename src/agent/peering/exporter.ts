@@ -1,19 +1,20 @@
 /**
  * What one peer may know of this cluster, computed from the tables and from nothing else (spec/peering-wire.md 7). What is not
- * exported to the peer does not enter. An encoded service is kept until a revision touches what it was made of, so a health flip
- * costs one encoding however many services are exported.
+ * exported to the peer does not enter. What was encoded is kept until a revision touches what it was made of, so a health flip costs
+ * the encoding of one instance, however many services are exported and however many instances this one has.
  */
 import { createHash } from 'node:crypto'
-import { isTypical, type CheckServiceNode } from '../../mesh/service.ts'
+import type { CheckServiceNode } from '../../mesh/service.ts'
 import { externalSni } from '../../mesh/sni.ts'
 import { meshGatewayId, serviceId } from '../../mesh/spiffe.ts'
 import { PeeringServerAddresses, PeeringTrustBundle } from '../../wire/gen/peering.ts'
 import { ExportedService, ExportedServiceList } from '../../wire/gen/peerstream.ts'
 import { CheckServiceNode as WireInstance } from '../../wire/gen/service.ts'
 import { sidecarSuffix } from '../../wire/peer-stream.ts'
-import { chainNames, passedThrough, readChain } from '../catalog/chains.ts'
-import type { Reading, Tables } from '../catalog/tables.ts'
-import type { Offer, Offered } from './offer.ts'
+import { passedThrough, readChain } from '../catalog/chains.ts'
+import type { Changed, Reading, Tables } from '../catalog/tables.ts'
+import { exportable, exportedNames } from './exported-names.ts'
+import { noInstances, type Offer, type Offered } from './offer.ts'
 import { addressesToWire, flatten, nodeToWire, toWire } from './replica.ts'
 
 export interface ExporterOptions {
@@ -25,8 +26,6 @@ export interface ExporterOptions {
   /** Where we are dialled; undefined where the other side does not dial us. */
   serverAddresses: (() => Reading<string[]>) | undefined
 }
-
-const neverExported = 'consul'
 
 /** What is known of one service as long as none of its topics moves. */
 interface Row {
@@ -46,17 +45,27 @@ export class Exporter {
   readonly #options: ExporterOptions
   #rows = new Map<string, Row>()
   #made = new Map<string, { from: string; offered: Offered }>()
+  /** What each part of the last reading depends on, and all of it. */
+  #parts: (readonly string[])[] = []
+  #topics: readonly string[] = []
+  /** Each instance as it stands within its service's message: of many only what has changed is encoded anew. */
+  readonly #encoded = new WeakMap<CheckServiceNode, Uint8Array>()
 
   constructor(options: ExporterOptions) {
     this.#options = options
   }
 
-  /** The offer of this moment, and the topics whose change makes a new one worth asking for. */
-  read(): { offer: Offer; topics: string[] } {
-    const { tables, ca, serverAddresses } = this.#options
-    const topics = new Set<string>()
+  /**
+   * The offer of this moment, and the topics whose change makes a new one worth asking for: the same array as long as they are the
+   * same. Who has waited on those of the last reading may say which of them have changed, and spares a look at all others.
+   */
+  read(changed?: Changed, waitedOn?: readonly string[]): { offer: Offer; topics: readonly string[] } {
+    const { tables, ca, peer, serverAddresses } = this.#options
+    const told = waitedOn === this.#topics ? changed : undefined
+    const holds = ({ topics, index }: Row): boolean => (told ? !topics.some(topic => told.has(topic)) : tables.indexOf(topics) === index)
+    const parts: (readonly string[])[] = []
     const note = <T>(reading: Reading<T>): T => {
-      for (const topic of reading.topics) topics.add(topic)
+      parts.push(reading.topics)
       return reading.value
     }
     // Rebuilt on every read, so that what is no longer exported is not kept.
@@ -67,8 +76,8 @@ export class Exporter {
       const known = this.#rows.get(name)
       if (known) return known
       const before = oldRows.get(name)
-      const made = before && tables.indexOf(before.topics) === before.index ? before : this.#readRow(name)
-      for (const topic of made.topics) topics.add(topic)
+      const made = before && holds(before) ? before : this.#readRow(name)
+      parts.push(made.topics)
       this.#rows.set(name, made)
       return made
     }
@@ -78,7 +87,7 @@ export class Exporter {
       this.#made.set(id, made)
       return made.offered
     }
-    const names = this.#names(note, name => row(name).ordinary)
+    const names = exportedNames(tables, peer, note, name => row(name).ordinary)
     const gatewayReading = tables.gateways()
     const gateways = note(gatewayReading)
     const sharedIds = sharedIdsOf([...names.map(name => row(name).plain), gateways])
@@ -88,16 +97,16 @@ export class Exporter {
     const services = new Map<string, Offered>()
     for (const name of names) {
       const { mesh, protocol, others } = row(name)
-      if (!mesh) continue
       const encode = () => encodeNodes(this.#synthetic(name, row(name), gateways, sharedIds))
       const version = [gatewayReading.index, protocol, sharedBy(gateways), ...others].join(' ')
-      services.set(name + sidecarSuffix, make(`synthetic ${name}`, version, encode))
+      // Said also where there is none: that one went while no stream was up the list does not tell, for the plain name is on it.
+      services.set(name + sidecarSuffix, mesh ? make(`synthetic ${name}`, version, encode) : noInstances)
     }
     // A service that is really called `x-sidecar-proxy` would contradict the synthetic one; a real exporter lets it (7.2).
     for (const name of names) {
       if (services.has(name)) continue
       const { plain, index } = row(name)
-      const encode = () => encodeNodes(plain.map(each => toWire(each, sharedIds)))
+      const encode = () => Buffer.concat(plain.map(each => this.#encode(each, sharedIds)))
       services.set(name, make(`plain ${name}`, `${index} ${sharedBy(plain)}`, encode))
     }
     const rootReading = ca.roots()
@@ -112,7 +121,9 @@ export class Exporter {
     if (addresses && addresses.length > 0) {
       offer.addresses = make('addresses', addresses.join('\n'), () => PeeringServerAddresses.encode({ Addresses: addresses }).finish())
     }
-    return { offer, topics: [...topics] }
+    if (!isSame(parts, this.#parts)) this.#topics = [...new Set(parts.flat())]
+    this.#parts = parts
+    return { offer, topics: this.#topics }
   }
 
   #readRow(name: string): Row {
@@ -134,21 +145,14 @@ export class Exporter {
     }
   }
 
-  /** Sorted plain names: those given by name, registered or not, and for `*` every ordinary service there is and every name that has a chain (7.1). */
-  #names(note: <T>(reading: Reading<T>) => T, isOrdinary: (name: string) => boolean): string[] {
-    const { tables, peer } = this.#options
-    const entry = note(tables.configEntry('exported-services', 'default'))
-    const rows = entry?.services.filter(each => each.consumers.some(consumer => consumer.peer === peer)) ?? []
-    const names = new Set<string>()
-    for (const { name } of rows) {
-      if (name !== '*') names.add(name)
-      else {
-        for (const each of note(tables.services()).keys()) if (isOrdinary(each)) names.add(each)
-        for (const each of note(chainNames(tables))) names.add(each)
-      }
-    }
-    names.delete(neverExported)
-    return [...names].toSorted()
+  /** A service's message is one field for each instance, so that those of single ones can be put together. */
+  #encode(instance: CheckServiceNode, sharedIds: ReadonlySet<string>): Uint8Array {
+    if (sharedIds.has(instance.node.id)) return encodeNodes([toWire(instance, sharedIds)])
+    const known = this.#encoded.get(instance)
+    if (known) return known
+    const made = encodeNodes([toWire(instance, sharedIds)])
+    this.#encoded.set(instance, made)
+    return made
   }
 
   /** One instance for each of our mesh gateways, in their order, with their address and their health (7.4). */
@@ -209,9 +213,12 @@ function sharedIdsOf(sets: readonly (readonly CheckServiceNode[])[]): Set<string
   return shared
 }
 
-/** Ordinary instances only; proxies and gateways never travel as they are (7.2). */
-function exportable(name: string, instances: readonly CheckServiceNode[]): CheckServiceNode[] {
-  return name.endsWith(sidecarSuffix) ? [] : instances.filter(instance => isTypical(instance.service.kind))
+function isSame(a: readonly (readonly string[])[], b: readonly (readonly string[])[]): boolean {
+  return a.length === b.length && a.every((topics, i) => topics === b[i] || isSameList(topics, b[i]!))
+}
+
+function isSameList(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((topic, i) => topic === b[i])
 }
 
 function encodeNodes(nodes: WireInstance[]): Uint8Array {

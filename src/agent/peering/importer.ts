@@ -134,9 +134,12 @@ export class Importer {
 
   async #storeBundle({ trustDomain, rootPems, exportedPartition }: Extract<Change, { kind: 'bundle' }>): Promise<string | undefined> {
     const { tables, records, peer, ownTrustDomain } = this.#options
+    const stored = tables.trustBundle(peer).value
     const problem = bundleProblem(trustDomain, rootPems, {
       own: ownTrustDomain,
-      pinned: this.mayChangeTrustDomain ? undefined : tables.trustBundle(peer).value?.trustDomain,
+      pinned: this.mayChangeTrustDomain ? undefined : stored?.trustDomain,
+      // Every stream says it again; to read a certificate is dear.
+      judged: stored?.rootPems ?? [],
       others: tables.trustBundles().value.filter(each => each.peer !== peer),
     })
     if (problem !== undefined) return problem
@@ -176,7 +179,7 @@ export class Importer {
 export function bundleProblem(
   trustDomain: string,
   rootPems: readonly string[],
-  known: { own: string; pinned: string | undefined; others: readonly { peer: string; trustDomain: string }[] },
+  known: { own: string; pinned: string | undefined; judged: readonly string[]; others: readonly { peer: string; trustDomain: string }[] },
 ): string | undefined {
   if (!/^[a-z0-9][a-z0-9._-]{0,254}$/.test(trustDomain)) return `"${clip(trustDomain)}" is not a trust domain`
   if (trustDomain === known.own) return `trust domain "${trustDomain}" is this cluster's own`
@@ -185,7 +188,9 @@ export function bundleProblem(
     return `trust domain "${trustDomain}" is not "${known.pinned}", by which this peer is known; peer again to accept it`
   }
   if (rootPems.length === 0 || rootPems.length > maxRoots) return `a trust bundle needs 1 to ${maxRoots} roots, not ${rootPems.length}`
-  return rootPems.every(isCaCertificate) ? undefined : 'a root of the trust bundle is no CA certificate'
+  return rootPems.every(pem => known.judged.includes(pem) || isCaCertificate(pem))
+    ? undefined
+    : 'a root of the trust bundle is no CA certificate'
 }
 
 function isCaCertificate(pem: string): boolean {

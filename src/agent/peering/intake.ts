@@ -47,8 +47,8 @@ export interface Intake {
   nextTicket: number
 }
 
-/** Changes of different resources that are stored at the same time. */
-const concurrency = 16
+/** Changes of different resources that are stored at the same time: twice as many as fill a transaction of the store. */
+const concurrency = 64
 /** Of a resource that is replaced faster than it can be stored, this many answers are owed at most. */
 const owedAnswers = 32
 const maxTextLength = 256

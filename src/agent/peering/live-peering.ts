@@ -7,11 +7,12 @@ import type { Logger } from '../../lib/log.ts'
 import { freshnessLimits } from '../../mesh/freshness.ts'
 import type { Peering, PeeringState, StreamStatus } from '../../mesh/peering.ts'
 import type { Tables } from '../catalog/tables.ts'
-import { Dialer, type Target } from './dialer.ts'
+import { Dialer } from './dialer.ts'
 import { SessionDriver, type Link, type StreamHandler } from './driver.ts'
 import type { Exporter } from './exporter.ts'
 import type { Importer } from './importer.ts'
 import type { Identity, SessionStatus } from './session.ts'
+import type { PeerTransport, Target } from './transport.ts'
 
 export interface LiveOptions {
   id: string
@@ -19,7 +20,9 @@ export interface LiveOptions {
   tables: Tables
   importer: Importer
   exporter: Exporter
+  transport: PeerTransport
   clock: Clock
+  random: () => number
   logger: Logger
   onTerminated: () => void
 }
@@ -49,9 +52,9 @@ export class LivePeering {
 
   /** Dials until stopped. */
   dial(identity: Identity, targets: () => Target[], justEstablished: boolean): void {
-    const { clock, logger, name } = this.#options
+    const { transport, clock, random, logger, name } = this.#options
     if (justEstablished) this.#establishedAtMs = clock.monotonicMs()
-    this.#dialer = new Dialer({ clock, logger, peer: name, targets, begin: link => this.begin(identity, link) })
+    this.#dialer = new Dialer({ transport, clock, random, logger, peer: name, targets, begin: link => this.begin(identity, link) })
     this.#dialer.start()
   }
 

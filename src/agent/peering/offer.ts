@@ -45,8 +45,8 @@ export interface Oversized {
 export interface Outbox {
   subscribed: Set<TypeUrl>
   offer: Offer | undefined
-  /** Digest of what was last sent, by type and id. */
-  sent: Map<string, string>
+  /** Digest of what was last sent, by id. */
+  sent: Record<TypeUrl, Map<string, string>>
   /** What the other side was told, for digests. */
   ledger: Ledger
   nonce: number
@@ -60,10 +60,17 @@ const highWaterBytes = 1024 * 1024
 /** Room in a message for everything but the value. */
 const envelopeBytes = 512
 
-const nothing = new Uint8Array(0)
+/** A service without instances: on the wire it is how one is deleted (5.4). */
+export const noInstances: Offered = { value: new Uint8Array(0), digest: '' }
 
 export function newOutbox(): Outbox {
-  return { subscribed: new Set(), offer: undefined, sent: new Map(), ledger: newLedger(), nonce: 0, unsentBytes: 0, oversized: new Map() }
+  const sent = {
+    [typeUrls.service]: new Map(),
+    [typeUrls.list]: new Map(),
+    [typeUrls.bundle]: new Map(),
+    [typeUrls.addresses]: new Map(),
+  }
+  return { subscribed: new Set(), offer: undefined, sent, ledger: newLedger(), nonce: 0, unsentBytes: 0, oversized: new Map() }
 }
 
 export function oversizedOf(outbox: Outbox): Oversized[] {
@@ -97,18 +104,18 @@ export function subscribe(
 export function flush(outbox: Outbox): { messages: ReplicationMessage[]; listSent: boolean; complete: boolean } {
   const messages: ReplicationMessage[] = []
   const { offer, subscribed } = outbox
-  const put = (url: TypeUrl, id: string, offered: Offered): boolean => {
-    const key = `${url} ${id}`
+  const put: Put = (url, id, offered) => {
+    const sent = outbox.sent[url]
     const fits = offered.value.length + 2 * url.length + id.length + envelopeBytes <= messageLimits.sent
     const digest = fits ? offered.digest : `oversized ${offered.digest}`
-    if (outbox.sent.get(key) === digest) return true
+    if (sent.get(id) === digest) return true
     if (outbox.unsentBytes >= highWaterBytes) return false
     if (fits) outbox.oversized.delete(id)
     else outbox.oversized.set(id, offered.value.length)
-    outbox.sent.set(key, digest)
+    sent.set(id, digest)
     // Only a service can be sent empty: that hides its instances and leaves its name. An empty list would delete everything.
     if (!fits && url !== typeUrls.service) return true
-    const value = fits ? offered.value : nothing
+    const value = fits ? offered.value : noInstances.value
     outbox.nonce += 1
     outbox.unsentBytes += value.length + 2 * url.length + id.length
     messages.push(upsert(url, id, formatNonce(outbox.nonce), value))
@@ -123,13 +130,10 @@ export function flush(outbox: Outbox): { messages: ReplicationMessage[]; listSen
     (!subscribed.has(typeUrls.bundle) || !offer.bundle || put(typeUrls.bundle, resourceIds.bundle, offer.bundle)) &&
     (!subscribed.has(typeUrls.addresses) || !offer.addresses || put(typeUrls.addresses, resourceIds.addresses, offer.addresses))
   if (subscribed.has(typeUrls.service)) {
-    const before = outbox.sent.get(`${typeUrls.list} ${resourceIds.list}`)
+    const before = outbox.sent[typeUrls.list].get(resourceIds.list)
     // What goes away goes before the list says so (7.5).
-    complete =
-      retract(outbox, offer, put) &&
-      put(typeUrls.list, resourceIds.list, offer.list) &&
-      Array.from(offer.services).every(([id, offered]) => put(typeUrls.service, id, offered))
-    listSent = outbox.sent.get(`${typeUrls.list} ${resourceIds.list}`) !== before
+    complete = retract(outbox, offer, put) && put(typeUrls.list, resourceIds.list, offer.list) && putServices(offer, put)
+    listSent = outbox.sent[typeUrls.list].get(resourceIds.list) !== before
   }
   return { messages, listSent, complete: complete && others }
 }
@@ -137,27 +141,33 @@ export function flush(outbox: Outbox): { messages: ReplicationMessage[]; listSen
 /** The other side holds something else in these slots than it was told: what is in them is sent again, deletions too. */
 export function sendAgain(outbox: Outbox, wanted: readonly number[]): void {
   for (const slot of wanted) {
-    if (slot === slots.list) outbox.sent.delete(`${typeUrls.list} ${resourceIds.list}`)
-    else if (slot === slots.bundle) outbox.sent.delete(`${typeUrls.bundle} ${resourceIds.bundle}`)
-    else if (slot === slots.addresses) outbox.sent.delete(`${typeUrls.addresses} ${resourceIds.addresses}`)
+    if (slot === slots.list) outbox.sent[typeUrls.list].delete(resourceIds.list)
+    else if (slot === slots.bundle) outbox.sent[typeUrls.bundle].delete(resourceIds.bundle)
+    else if (slot === slots.addresses) outbox.sent[typeUrls.addresses].delete(resourceIds.addresses)
     else if (slot < serviceSlots) {
       for (const id of idsIn(outbox.ledger, slot)) {
         // Known as sent in a form that it never has, so that what is no longer offered is emptied once more.
-        outbox.sent.set(`${typeUrls.service} ${id}`, 'to be sent again')
+        outbox.sent[typeUrls.service].set(id, 'to be sent again')
       }
     }
   }
 }
 
+/** False when there is no room for it now. */
+type Put = (url: TypeUrl, id: string, offered: Offered) => boolean
+
+function putServices({ services }: Offer, put: Put): boolean {
+  for (const [id, offered] of services) if (!put(typeUrls.service, id, offered)) return false
+  return true
+}
+
 /** Empties the virtual proxies that are no longer offered. Plain names need nothing: the list sweeps them (7.5). */
-function retract(outbox: Outbox, offer: Offer, put: (url: TypeUrl, id: string, offered: Offered) => boolean): boolean {
-  const prefix = `${typeUrls.service} `
-  for (const key of outbox.sent.keys()) {
-    if (!key.startsWith(prefix)) continue
-    const id = key.slice(prefix.length)
+function retract(outbox: Outbox, offer: Offer, put: Put): boolean {
+  const sent = outbox.sent[typeUrls.service]
+  for (const id of sent.keys()) {
     if (offer.services.has(id)) continue
-    if (id.endsWith(sidecarSuffix) && !put(typeUrls.service, id, { value: nothing, digest: '' })) return false
-    outbox.sent.delete(key)
+    if (id.endsWith(sidecarSuffix) && !put(typeUrls.service, id, noInstances)) return false
+    sent.delete(id)
     outbox.oversized.delete(id)
   }
   return true

@@ -21,8 +21,7 @@ import type { Reading, Tables } from '../catalog/tables.ts'
 import type { Store } from '../store/store.ts'
 import { Acceptor, type PeerStreamHandlers } from './acceptor.ts'
 import { localGatewayAddresses, serverAddresses } from './addresses.ts'
-import type { Target } from './dialer.ts'
-import { dialledAddresses, readToken, spendToken } from './exchange.ts'
+import { dialledAddresses, readToken, spendToken, type Spender } from './exchange.ts'
 import { Exporter } from './exporter.ts'
 import { Importer, type ImportLimits } from './importer.ts'
 import { LivePeering, streamStatusOf } from './live-peering.ts'
@@ -40,6 +39,7 @@ import {
 } from './requests.ts'
 import { newSecret, withToken, type DialerSecrets } from './secrets.ts'
 import type { Identity } from './session.ts'
+import { grpcTransport, type PeerTransport, type Target } from './transport.ts'
 import { PeeringView } from './view.ts'
 
 export interface PeeringsOptions {
@@ -59,11 +59,17 @@ export interface PeeringsOptions {
   /** Whether a token without CA may be dialled in plaintext. */
   allowPlaintext: boolean
   importLimits?: ImportLimits
+  /** gRPC, unless told. */
+  transport?: PeerTransport
+  /** For jitter: 0..1. */
+  random?: () => number
 }
 
 export class Peerings {
   readonly #options: PeeringsOptions
   readonly #records: PeeringRecords
+  readonly #transport: PeerTransport
+  readonly #random: () => number
   /** By the peering's id. */
   readonly #live = new Map<string, LivePeering>()
   readonly #view: PeeringView
@@ -76,9 +82,12 @@ export class Peerings {
   constructor(options: PeeringsOptions) {
     this.#options = options
     this.#records = new PeeringRecords(options.store, options.tables)
+    this.#transport = options.transport ?? grpcTransport
+    this.#random = options.random ?? Math.random
     this.handlers = new Acceptor({
       tables: options.tables,
       records: this.#records,
+      clock: options.clock,
       logger: options.logger,
       ready: () => !this.#closed && options.ca.roots().value.roots.length > 0,
       isBusy: id => this.#live.get(id)?.isBusy ?? false,
@@ -103,6 +112,13 @@ export class Peerings {
     const dialled = [...this.#live.values()].filter(live => live.isDialled)
     for (const live of dialled) live.leave()
     return dialled.length > 0
+  }
+
+  /** After everything that is stored has become something else: ends every stream and takes up what is stored now. */
+  async restart(): Promise<void> {
+    await Promise.all(Array.from(this.#live.values(), live => live.stop({ cancel: true })))
+    this.#live.clear()
+    await this.start()
   }
 
   async close(): Promise<void> {
@@ -200,13 +216,14 @@ export class Peerings {
   /** Our own gateways, where peering passes them, learn from the record whose name leads where before they are dialled (11). */
   async #spend(name: string, token: PeeringToken): Promise<string> {
     const gateways = localGatewayAddresses(this.#options.tables)
-    if (gateways.length === 0) return spendToken(token, gateways, this.#options.clock)
+    const spender: Spender = { transport: this.#transport, clock: this.#options.clock, random: this.#random }
+    if (gateways.length === 0) return spendToken(token, gateways, spender)
     const exchanging = { serverName: token.serverName, addresses: dialledAddresses(token) }
     const mark = (change: { exchanging?: StoredPeering['exchanging'] }) =>
       this.#records.update(name, current => (current && isDialer(current) ? { ...current, ...change } : undefined))
     await mark({ exchanging })
     try {
-      return await spendToken(token, gateways, this.#options.clock)
+      return await spendToken(token, gateways, spender)
     } finally {
       await mark({ exchanging: undefined })
     }
@@ -339,7 +356,9 @@ export class Peerings {
       tables,
       importer,
       exporter,
+      transport: this.#transport,
       clock,
+      random: this.#random,
       logger,
       onTerminated,
     })

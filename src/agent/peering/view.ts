@@ -34,7 +34,9 @@ export class PeeringView {
     if (!peering) return reading
     const status = live(peering.id)?.status
     const seen = this.#seen(peering)
-    const warnings = warningsOf(status, peering.name, tables, seen.streamStatus.freshness)
+    // What has ended is not expected to bring anything.
+    const ended = peering.state === 'TERMINATED' || peering.state === 'DELETING'
+    const warnings = ended ? [] : warningsOf(status, peering.name, tables, seen.streamStatus.freshness)
     const streamStatus = { ...seen.streamStatus, importedFreshness: this.#imported(peering.name, status) }
     return { ...reading, value: { ...seen, streamStatus, warnings } }
   }

@@ -61,7 +61,7 @@ export function gatherWay(
     targets[target.id] = name
     gathering.add('upstream', name, { ...told, protocol })
   }
-  gathering.add('chain', service, { protocol, ...at, chain, targets })
+  gathering.add('chain', service, resourceOf(chain, { protocol, ...at, chain, targets }))
 }
 
 function chainOf({ upstream }: Dialled, gathering: Gathering, context: SnapshotContext): DiscoveryChain | undefined {
@@ -114,6 +114,19 @@ function targetOf(
   gathering.add('endpoints', endpoints, subsetEndpoints(gathering.read(context.tables.connectInstances(service)), subset))
   const { trustDomain } = context.ca
   return { service, peer: '', protocol: '', sni, spiffeIds: [serviceId(trustDomain, datacenter, service)], endpoints, ...traffic }
+}
+
+/** What was made of a chain: told again as the same object, so that it is not hashed again (see gathering.ts). */
+const made = new WeakMap<DiscoveryChain, Map<string, ChainResource>>()
+
+function resourceOf(chain: DiscoveryChain, resource: ChainResource): ChainResource {
+  let known = made.get(chain)
+  if (known === undefined) made.set(chain, (known = new Map()))
+  const key = JSON.stringify([resource.listen, resource.targets])
+  const before = known.get(key)
+  if (before !== undefined) return before
+  known.set(key, resource)
+  return resource
 }
 
 /** The name of the endpoints of a target of our own. */

@@ -28,6 +28,8 @@ export function exportableNames(gathering: Gathering, context: SnapshotContext):
 export function callersOf(service: string, gathering: Gathering, context: SnapshotContext): string[] {
   const peers = new Set(consumersOf(service, gathering, context))
   const { tables, datacenter } = context
+  // Where nothing is exported, no chain is looked at: whoever writes one wakes nobody.
+  if (!gathering.read(tables.configEntry('exported-services', 'default'))) return []
   for (const name of gathering.read(chainNames(tables))) {
     const consumers = name === service ? [] : consumersOf(name, gathering, context)
     if (consumers.every(peer => peers.has(peer))) continue

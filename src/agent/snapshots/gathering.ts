@@ -17,6 +17,7 @@ export type SnapshotTables = Pick<
   | 'gateways'
   | 'configEntry'
   | 'configEntries'
+  | 'indexOf'
   | 'protocol'
   | 'peering'
   | 'peerings'

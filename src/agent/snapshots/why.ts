@@ -118,8 +118,8 @@ function judgeOf(service: string, context: SnapshotContext): Judge | undefined {
   if (proxy === undefined) return undefined
   const { plan, resources } = compiled(proxy, gatherSidecar, context)
   const intentions = resources.find(({ kind }) => kind === 'intentions')!.value as Intentions
-  const { jwtProviders } = plan as SidecarPlan
-  return { plan: plan as SidecarPlan, intentions, tokens: new Tokens(jwtProviders) }
+  const tokens = new Tokens((plan as SidecarPlan).jwtProviders)
+  return { plan: plan as SidecarPlan, intentions, tokens: request => tokens.explain(request) }
 }
 
 function gatewaysOf(context: SnapshotContext): { proxyId: string; plan: GatewayPlan }[] {

@@ -122,8 +122,9 @@ function leafTest(field: Field, operator: Operator, value: string, name: string)
       return actual => contains(actual, wanted) === (operator === 'in')
     }
     default: {
-      const pattern = compileRegex(value)
-      return actual => pattern.matcher(textOf(actual)).find() === (operator === 'matches')
+      const compiled = compileRegex(value)
+      if (!compiled.ok) throw new FilterRefusal(`Failed to compile regular expression ${JSON.stringify(value)}: ${compiled.problem}`)
+      return actual => compiled.regex.matcher(textOf(actual)).find() === (operator === 'matches')
     }
   }
 }
@@ -177,13 +178,12 @@ function coerce(kind: Field['kind'], value: string, name: string): unknown {
   return value.startsWith('-') ? -Number(value.slice(1)) : Number(value)
 }
 
-function compileRegex(pattern: string): RE2JS {
+/** An operator's regex in Go's syntax, or what is wrong with it in Go's words. */
+export function compileRegex(pattern: string): { ok: true; regex: RE2JS } | { ok: false; problem: string } {
   try {
-    return RE2JS.compile(pattern)
+    return { ok: true, regex: RE2JS.compile(pattern) }
   } catch (error) {
-    throw new FilterRefusal(
-      `Failed to compile regular expression ${JSON.stringify(pattern)}: ${messageOf(error).replace(/: `?([^`]*)`?$/, ': `$1`')}`,
-    )
+    return { ok: false, problem: messageOf(error).replace(/: `?([^`]*)`?$/, ': `$1`') }
   }
 }
 

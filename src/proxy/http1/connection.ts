@@ -6,6 +6,7 @@
 import { Socket } from 'node:net'
 import type { ByteStream } from '../../lib/byte-stream.ts'
 import { kept, type Borrower } from '../../lib/read-buffer.ts'
+import { resetSocket } from '../../lib/socket-reset.ts'
 import { TLSSocket } from 'node:tls'
 import { CR, LF } from './chars.ts'
 import { Deadlines, sharedDeadlines, type Watched } from '../../lib/deadlines.ts'
@@ -279,7 +280,7 @@ class Connection implements ServedConnection, Host, Watched {
 
   broken(hard: boolean): void {
     // TLS needs no reset: it shows an end without close_notify.
-    if (hard && this.stream instanceof Socket && !(this.stream instanceof TLSSocket)) this.stream.resetAndDestroy()
+    if (hard && this.stream instanceof Socket && !(this.stream instanceof TLSSocket)) resetSocket(this.stream)
     else this.stream.destroy()
   }
 

@@ -51,6 +51,8 @@ export interface Edns {
   version: number
   dnssecOk: boolean
   clientSubnet: Buffer | undefined
+  /** True when it carried options of any kind. */
+  options: boolean
 }
 
 /** RFC 1035 2.3.4. */

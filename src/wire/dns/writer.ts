@@ -2,7 +2,7 @@
  * Writes messages: replies with name compression (dns.md 5), and the queries that go to recursors. dns-packet never compresses,
  * which answers need. Invariant: what cannot be written (a name of the catalog that is no DNS name) is left out, never half written.
  */
-import { isIPv4 } from 'node:net'
+import { addressBytes } from '../../lib/address-bytes.ts'
 import type { Query } from './query.ts'
 import { classIn, isWritable, nameLimits, rrTypes, type DnsRecord, type Edns, type Rcode } from './records.ts'
 
@@ -16,6 +16,8 @@ export interface Reply {
   additional: DnsRecord[]
   /** An OPT record echoes the client's, if it sent one. */
   opt: boolean
+  /** The answer depends on the client's subnet: its scope is the whole of it (RFC 7871 7.2.1). */
+  scoped?: boolean
 }
 
 const responseFlag = 0x8000
@@ -46,7 +48,7 @@ export function writeReply(query: Query, reply: Reply, options: { compress: bool
   const authorities = out.records(reply.authority)
   let additionals = out.records(reply.additional)
   if (reply.opt && query.edns) {
-    out.opt(query.edns, reply.rcode)
+    out.opt(query.edns, reply.rcode, reply.scoped ? 'source' : 'none')
     additionals += 1
   }
   const flags =
@@ -72,7 +74,7 @@ export function writeRefusal(refusal: { id: number; flags: number; rcode: Rcode 
 export function writeQuery(id: number, query: Pick<Query, 'flags' | 'question' | 'edns'>): Buffer {
   const out = new MessageWriter(false)
   out.raw(query.question)
-  if (query.edns) out.opt(query.edns, 0, true)
+  if (query.edns) out.opt(query.edns, 0, 'as it came')
   return out.finish(id, query.flags, [1, 0, 0, query.edns ? 1 : 0])!
 }
 
@@ -117,8 +119,8 @@ class MessageWriter {
     return written
   }
 
-  /** RFC 6891 6.1.2; a client subnet comes back with scope 0: no answer here depends on it (RFC 7871 7.2.1). */
-  opt(edns: Edns, rcode: number, keepScope = false): void {
+  /** RFC 6891 6.1.2; a client subnet comes back with scope 0 where the answer does not depend on it (RFC 7871 7.2.1). */
+  opt(edns: Edns, rcode: number, scope: 'none' | 'source' | 'as it came'): void {
     const subnet = edns.clientSubnet
     this.#reserve(11 + (subnet ? 4 + subnet.length : 0))
     this.#byte(0)
@@ -126,14 +128,14 @@ class MessageWriter {
     this.#uint16(edns.udpSize)
     this.#byte(rcode >> 4)
     this.#byte(0)
-    this.#uint16(keepScope && edns.dnssecOk ? 0x8000 : 0)
+    this.#uint16(scope === 'as it came' && edns.dnssecOk ? 0x8000 : 0)
     this.#uint16(subnet ? 4 + subnet.length : 0)
     if (!subnet) return
     this.#uint16(8)
     this.#uint16(subnet.length)
     const at = this.#length
     this.raw(subnet)
-    if (!keepScope) this.#buffer[at + 3] = 0
+    if (scope !== 'as it came') this.#buffer[at + 3] = scope === 'source' ? subnet[2]! : 0
   }
 
   finish(id: number, flags: number, counts: [number, number, number, number]): Buffer | undefined {
@@ -239,34 +241,4 @@ class MessageWriter {
 function targetsOf(record: DnsRecord): string[] {
   if (record.type === 'SOA') return [record.mname, record.rname]
   return 'target' in record ? [record.target] : []
-}
-
-/** An IPv4 or IPv6 text in network order. The caller has made sure that it is one (`net.isIP`). */
-export function addressBytes(address: string): Buffer {
-  if (isIPv4(address)) return Buffer.from(address.split('.').map(Number))
-  const bare = address.split('%', 1)[0]!
-  const [head, tail] = bare.split('::') as [string, string | undefined]
-  const before = groups(head)
-  const after = tail === undefined ? [] : groups(tail)
-  const middle = Array.from({ length: 16 - before.length - after.length }, () => 0)
-  return Buffer.from([...before, ...middle, ...after])
-}
-
-function groups(text: string): number[] {
-  if (text === '') return []
-  return text.split(':').flatMap(group => {
-    if (group.includes('.')) return group.split('.').map(Number)
-    const value = Number.parseInt(group, 16)
-    return [value >> 8, value & 0xff]
-  })
-}
-
-/** Sixteen bytes as RFC 5952 writes them; four as dotted quad. */
-export function addressText(bytes: Uint8Array): string {
-  if (bytes.length === 4) return bytes.join('.')
-  const words = Array.from({ length: 8 }, (_, i) => ((bytes[2 * i]! << 8) | bytes[2 * i + 1]!).toString(16))
-  const zeros = [...words.join(':').matchAll(/(?:^|:)0(?::0)+(?=:|$)/g)].sort((a, b) => b[0].length - a[0].length)[0]
-  if (!zeros) return words.join(':')
-  const text = words.join(':')
-  return `${text.slice(0, zeros.index)}::${text.slice(zeros.index + zeros[0].length + 1)}`
 }

@@ -292,6 +292,52 @@ t.test('a subscriber is called once for many changes, and asked again what it re
   t.equal(calls, after + 1)
 })
 
+t.test('a subscriber is told which of its topics have changed', async t => {
+  const { catalog, tables } = await scene(t)
+  const topics = ['web', 'db'].flatMap(name => [...tables.instances(name).topics])
+  const told: (string[] | undefined)[] = []
+  const subscription = tables.subscribe(
+    () => topics,
+    changed => told.push(changed && [...changed].sort()),
+  )
+  await catalog.register(web)
+  await turn()
+  await catalog.register({ node: 'n2', address: '10.0.0.2', service: { service: 'db', port: 1 } })
+  await turn()
+  await catalog.register({ node: 'n2', address: '10.0.0.2', service: { service: 'other', port: 1 } })
+  await turn()
+  subscription.close()
+  t.same(told, [['instances//web'], ['instances//db']])
+})
+
+t.test('of a large service one change makes one instance anew', async t => {
+  const { catalog, tables } = await scene(t)
+  const register = (i: number, status: string) =>
+    catalog.register({
+      node: `n${i}`,
+      address: '10.0.0.2',
+      service: { service: 'web', port: 1 },
+      check: { name: 'alive', serviceId: 'web', status },
+    })
+  await Promise.all(Array.from({ length: 50 }, (_, i) => register(i, 'passing')))
+  const before = tables.instances('web').value
+  await register(7, 'critical')
+  const after = tables.instances('web').value
+  t.same(
+    after.filter((instance, i) => instance !== before[i]).map(({ node, checks }) => [node.node, checks[0]?.status]),
+    [['n7', 'critical']],
+  )
+  await catalog.register({ node: 'n7', address: '10.0.0.9' })
+  t.equal(tables.instances('web').value.find(instance => instance.node.node === 'n7')?.node.address, '10.0.0.9')
+  await catalog.deregister({ node: 'n7' })
+  t.equal(tables.instances('web').value.length, 49)
+  await register(7, 'warning')
+  t.same(
+    tables.instances('web').value.map(instance => instance.node.node),
+    before.map(instance => instance.node.node),
+  )
+})
+
 t.test('a wait ends at its timeout and with its signal', async t => {
   const { tables } = await scene(t)
   const { topics, index } = tables.instances('web')

@@ -192,3 +192,44 @@ t.test("a name that is not a peer's reaches nothing", async t => {
     await t.rejects(catalog.replaceImported(peer, 'web', [], 1), { code: 'invalid' })
   }
 })
+
+t.test('sets that come together share transactions, and each of them flips whole', async t => {
+  const { catalog, tables, store } = await scene(t)
+  const before = store.revision
+  const names = Array.from({ length: 200 }, (_, i) => `service-${i}`)
+  const sizes = new Map<string, Set<number>>(names.map(name => [name, new Set()]))
+  const watch = store.watch('imported/', before, {
+    onBatch: ({ events }) => {
+      for (const { key } of events) {
+        const name = key.slice('imported/east/'.length)
+        sizes.get(name)!.add(tables.instances(name, 'east').value.length)
+      }
+    },
+    onCompacted: () => t.fail('the history is long enough'),
+  })
+  const set = (name: string, count: number) => Array.from({ length: count }, (_, i) => instance(`n${i}`, name))
+  await Promise.all(names.map(name => catalog.replaceImported('east', name, set(name, 5), 1)))
+  t.ok(store.revision - before < 20, `${store.revision - before} transactions`)
+  await Promise.all(names.map((name, i) => catalog.replaceImported('east', name, set(name, i % 2 === 0 ? 3 : 0), 2)))
+  watch.close()
+  for (const [i, name] of names.entries()) t.same([...sizes.get(name)!], i % 2 === 0 ? [5, 3] : [5, 0], name)
+  t.equal((await all({ store } as CatalogScene, 'imported-data/')).length, 100, 'what was replaced or removed leaves nothing')
+})
+
+t.test('a set that cannot be written keeps none beside it from being written', async t => {
+  const { catalog, tables } = await scene(t)
+  const good = ['a', 'b', 'c', 'd'].map(name => catalog.replaceImported('east', name, [instance('n', name)], 1))
+  const bad = catalog.replaceImported('east', 'huge', [instance('n', 'huge', { tags: ['x'.repeat(800 * 1024)] })], 1)
+  await Promise.all([...good, t.rejects(bad, { code: 'too-large' })])
+  t.same(
+    tables.importedServices('east').value.map(each => each.service),
+    ['a', 'b', 'c', 'd'],
+  )
+})
+
+t.test('of many that claim virtual addresses at once each gets its own', async t => {
+  const { catalog, tables } = await scene(t)
+  const names = Array.from({ length: 60 }, (_, i) => `svc-${i}`)
+  await Promise.all(names.map(name => catalog.replaceImported('east', `${name}-sidecar-proxy`, [synthetic(name)], 1)))
+  t.equal(new Set(names.map(name => tables.virtualIp(name, 'east').value)).size, 60)
+})

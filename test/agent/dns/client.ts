@@ -107,7 +107,7 @@ export function dug(reply: Buffer): Dug {
     rcode: packet.rcode,
     flags: flagBits.filter(([, bit]) => (bits & bit) !== 0).map(([name]) => name),
     edns: opt
-      ? `EDNS: version: 0, flags:; udp: ${opt.udpPayloadSize} ${subnet ? ` CLIENT-SUBNET: ${subnet.ip}/${subnet.sourcePrefixLength}/${subnet.scopePrefixLength}` : ''}`.trim()
+      ? `EDNS: version: 0, flags:; udp: ${opt.udpPayloadSize}${subnet ? ` CLIENT-SUBNET: ${subnet.ip}/${subnet.sourcePrefixLength}/${subnet.scopePrefixLength}` : ''}`
       : null,
     size: reply.length,
     answer: lines(packet.answers),

@@ -9,8 +9,8 @@ import { startDnsDoor } from '../../../src/agent/dns/server.ts'
 import { loadConfig } from '../../../src/agent/config.ts'
 import { silentLogger } from '../../../src/lib/log.ts'
 import { Registry } from '../../../src/lib/metrics.ts'
-import { unknownFreshness } from '../../../src/mesh/freshness.ts'
-import { askUdp, dig, digQuery, dug } from './client.ts'
+import { unknownFreshness, type Freshness } from '../../../src/mesh/freshness.ts'
+import { askTcp, askUdp, dig, digQuery, dug, framed } from './client.ts'
 import { fillAlpha, imported, startScene, type DnsScene } from './golden-catalog.ts'
 import { exampleCom, startRecursor } from './recursor.ts'
 
@@ -238,6 +238,7 @@ void t.test('a port that is taken is named, with what to do', async t => {
     config,
     datacenter: 'dc1',
     freshness: () => unknownFreshness,
+    query: () => undefined,
     logger: silentLogger(),
     metrics: new Registry(),
   })
@@ -245,7 +246,8 @@ void t.test('a port that is taken is named, with what to do', async t => {
 })
 
 void t.test('a TXT query for an imported service tells how old it may be, and nothing of what is not imported', async t => {
-  const made = await startScene('dc1', {}, { state: 'FROZEN', ageMs: 61_200, evidence: 'digest' })
+  const freshness: Freshness = { state: 'FROZEN', ageMs: 61_200, evidence: 'digest' }
+  const made = await startScene('dc1', {}, { freshness })
   t.teardown(() => made.close())
   const { catalog, door } = made
   await catalog.register(instance('local', '10.0.0.1'))
@@ -261,6 +263,8 @@ void t.test('a TXT query for an imported service tells how old it may be, and no
   ])
   t.same(await ask('api.service.east.peer.consul', 'A'), ['NOERROR', 'api.service.east.peer.consul. 0 A 10.20.0.5'])
   t.same(await ask('local.service.consul'), ['NOERROR', 'local.service.consul. 0 A 10.0.0.1'])
+  freshness.ageMs = 62_200
+  t.match((await ask('api.service.east.peer.consul'))[2], 'FROZEN 62.2s', 'an age that is asked for again has grown')
   t.same(await ask('other.service.east.peer.consul'), ['NXDOMAIN'])
   t.same(await ask('api.service.west.peer.consul'), ['NXDOMAIN'])
 })
@@ -276,27 +280,90 @@ void t.test('messages are counted by transport and rcode', async t => {
   t.match(text, 'isthmus_dns_messages_total{transport="udp",rcode="REFUSED"} 1')
 })
 
-const hasDig = spawnSync('dig', ['-v']).error === undefined
+/** Runs a client against a door; `skip` says loudly why it cannot be run. */
+function client(name: string, version: string): { skip: string | false; run: (...args: string[]) => Promise<string> } {
+  const missing = spawnSync(name, [version]).error !== undefined
+  if (missing) process.stderr.write(`# NOT TESTED: ${name} is not installed\n`)
+  return {
+    skip: missing ? `${name} is not installed` : false,
+    run: async (...args) => (await promisify(execFile)(name, args)).stdout,
+  }
+}
 
-void t.test('dig itself understands the answers', { skip: hasDig ? false : 'dig is not installed' }, async t => {
+const digProgram = client('dig', '-v')
+const kdig = client('kdig', '-V')
+const dnsperf = client('dnsperf', '-h')
+
+void t.test('dig itself understands the answers', { skip: digProgram.skip }, async t => {
   const made = await scene(t)
   await fillAlpha(made)
-  const run = async (...args: string[]) => {
-    const { stdout } = await promisify(execFile)('dig', [
-      '@127.0.0.1',
-      '-p',
-      String(made.door.port),
-      '+norec',
-      '+time=3',
-      '+tries=1',
-      ...args,
-    ])
-    return stdout
-  }
+  const run = (...args: string[]) => digProgram.run('@127.0.0.1', '-p', String(made.door.port), '+norec', '+time=3', '+tries=1', ...args)
   const short = (await run('+short', 'web.service.consul', 'SRV')).trim().split('\n')
   t.same(short.sort(), ['1 10 8080 7f00000a.addr.dc1.consul.', '1 7 8081 7f00000b.addr.dc1.consul.'])
   const many = await run('big.service.consul', 'SRV', '+tcp')
   t.match(many, /status: NOERROR.*\n.*ANSWER: 60, AUTHORITY: 0, ADDITIONAL: 301/)
   t.notMatch(many, /WARNING|malformed|extra/i)
   t.match(await run('consul', 'AXFR'), 'Transfer failed')
+  // It sends a cookie each time, which nothing here keeps.
+  for (let i = 0; i < 3; i++)
+    t.match(await run('alpha.node.consul', 'A', '+cookie'), /NOERROR[^]*alpha\.node\.consul\.\s+0\s+IN\s+A\s+127\.0\.0\.1/)
+})
+
+void t.test('kdig asks many questions over one TCP connection and understands the answers', { skip: kdig.skip }, async t => {
+  const made = await scene(t)
+  await fillAlpha(made)
+  const run = (...args: string[]) => kdig.run('@127.0.0.1', '-p', String(made.door.port), '+time=3', '+retry=0', ...args)
+  t.equal((await run('+short', 'alpha.node.consul', 'A')).trim(), '127.0.0.1')
+  const kept = await run('+tcp', '+keepopen', '+short', 'api.service.consul', 'A', 'api.virtual.consul', 'A', 'v6.service.consul', 'AAAA')
+  t.same(kept.trim().split('\n'), ['127.0.0.20', '240.0.0.1', 'fe80::1'])
+  const edns = await run('+edns', '+bufsize=1232', '+padding=64', 'web.service.consul', 'SRV')
+  t.match(edns, /status: NOERROR/)
+  t.notMatch(edns, /WARNING|malformed/i)
+})
+
+void t.test('dnsperf loses no answer while the catalog changes', { skip: dnsperf.skip }, async t => {
+  const made = await scene(t)
+  const directory = t.testdir({
+    queries: ['web.service.consul A', 'web.service.consul SRV', 'nope.service.consul A', 'n1.node.consul A', ''].join('\n'),
+  })
+  await made.catalog.register(instance('web', '10.0.0.1'))
+  const over = new AbortController()
+  const running = dnsperf
+    .run('-s', '127.0.0.1', '-p', String(made.door.port), '-d', `${directory}/queries`, '-l', '1', '-q', '20', '-Q', '4000')
+    .finally(() => over.abort())
+  for (let i = 2; !over.signal.aborted; i++) {
+    await made.catalog.register(instance('web', `10.0.0.${i % 50}`, { port: i }))
+    await new Promise(resolve => setTimeout(resolve, 5))
+  }
+  const text = await running
+  t.match(text, /Queries lost: +0 /)
+  t.match(text, /Response codes: +NOERROR \d+ \([\d.]+%\), NXDOMAIN \d+ \([\d.]+%\)\n/)
+})
+
+void t.test('a prepared query is answered with its own TTL, in its own order, and a datacenter that is not ours has none', async t => {
+  const nodes = [1, 2, 3, 4].map(i => imported('web', `10.0.0.${i}`, 80))
+  const asked: string[] = []
+  const made = await startScene(
+    'dc1',
+    { dns_config: { service_ttl: { web: '9s' } } },
+    {
+      executed(_tables, name) {
+        asked.push(name)
+        if (name === 'none') return { service: 'web', nodes: [], datacenter: 'dc1', peerName: '', ttl: '' }
+        return { service: 'Web', nodes, datacenter: 'dc1', peerName: '', ttl: name === 'own' ? '7s' : '' }
+      },
+    },
+  )
+  t.teardown(() => made.close())
+  const ask = async (name: string, type = 'A', options = ['+tcp']) => {
+    const { rcode, answer } = dug((await askTcp(made.door.port, framed(digQuery(name, type, options))))[0]!)
+    return [rcode, ...answer]
+  }
+  const lines = (name: string, ttl: number) => nodes.map(({ service }) => `${name}. ${ttl} A ${service.address}`)
+  t.same(await ask('own.query.consul'), ['NOERROR', ...lines('own.query.consul', 7)])
+  t.same(await ask('other.query.dc1.consul'), ['NOERROR', ...lines('other.query.dc1.consul', 9)])
+  t.same(await ask('_With.Dots._any.query.consul'), ['NOERROR', ...lines('_With.Dots._any.query.consul', 9)])
+  t.same(await ask('none.query.consul'), ['NXDOMAIN'], 'nobody is NXDOMAIN')
+  for (const name of ['query.consul', 'own.query.dc9.consul', 'own.query.east.peer.consul']) t.same(await ask(name), ['NXDOMAIN'], name)
+  t.same(asked, ['own', 'other', 'with.dots', 'none'], 'names are lower case')
 })

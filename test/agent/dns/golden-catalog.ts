@@ -4,6 +4,7 @@ import { Catalog, type RegisterRequest } from '../../../src/agent/catalog/catalo
 import { keys } from '../../../src/agent/catalog/keys.ts'
 import { Tables } from '../../../src/agent/catalog/tables.ts'
 import { loadConfig, type AgentConfig } from '../../../src/agent/config.ts'
+import type { QueryResult } from '../../../src/agent/dns/lookup.ts'
 import { startDnsDoor, type DnsDoor } from '../../../src/agent/dns/server.ts'
 import { openEmbeddedStore } from '../../../src/agent/store/embedded.ts'
 import type { Store } from '../../../src/agent/store/store.ts'
@@ -21,11 +22,14 @@ export interface DnsScene {
   close(): Promise<void>
 }
 
-/** A door over an empty catalog of its own; whatever is imported is as old as `freshness` says. */
+/** A prepared query as its own tests make it: what it ends at, over the tables of the scene. */
+export type Executed = (tables: Tables, nameOrId: string) => QueryResult | undefined
+
+/** A door over an empty catalog of its own; whatever is imported is as old as `freshness` says, and there are the queries of `executed`. */
 export async function startScene(
   datacenter: string,
   flags: Record<string, unknown> = {},
-  freshness: Freshness = unknownFreshness,
+  { freshness = unknownFreshness, executed }: { freshness?: Freshness; executed?: Executed } = {},
 ): Promise<DnsScene> {
   const logger = silentLogger()
   const store = await openEmbeddedStore({ dir: undefined, logger })
@@ -33,10 +37,12 @@ export async function startScene(
   const catalog = new Catalog({ store, tables, datacenter })
   const metrics = new Registry()
   const config: AgentConfig = loadConfig({ dev: true, flags: { datacenter, node_name: 'n', ...flags } })
+  const query = (nameOrId: string) => executed?.(tables, nameOrId)
   const door = await startDnsDoor({
     address: '127.0.0.1',
     port: 0,
     tables,
+    query,
     config,
     datacenter,
     freshness: () => freshness,
@@ -55,6 +61,15 @@ export async function startScene(
       await store.close()
     },
   }
+}
+
+/** The queries of alpha: a template `tpl-SERVICE`, and one that finds nobody here and fails over to the peer. */
+export const alphaQueries: Executed = (tables, nameOrId) => {
+  const usable = (service: string, peer: string) =>
+    tables.instances(service, peer).value.filter(({ checks }) => checks.every(each => each.status !== 'critical'))
+  if (nameOrId === 'billq') return { service: 'billing', nodes: usable('billing', 'beta'), datacenter: '', peerName: 'beta', ttl: '' }
+  const service = /^tpl-(.+)$/.exec(nameOrId)?.[1]
+  return service === undefined ? undefined : { service, nodes: usable(service, ''), datacenter: 'dc1', peerName: '', ttl: '' }
 }
 
 const version = { 'consul-version': '1.16.4', 'consul-network-segment': '' }

@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { dig, type Dug } from './client.ts'
-import { deltaFlags, fillAlpha, fillDelta, startScene, type DnsScene } from './golden-catalog.ts'
+import { alphaQueries, deltaFlags, fillAlpha, fillDelta, startScene, type DnsScene } from './golden-catalog.ts'
 import { startRecursor, type FakeRecursor } from './recursor.ts'
 
 interface Case extends Omit<Dug, 'rcode'> {
@@ -23,10 +23,6 @@ interface Difference {
 
 const nothing = { answer: [], additional: [] }
 const soa = ['consul. 0 SOA ns.consul. hostmaster.consul. SERIAL 3600 600 86400 0']
-const noQueries: Difference = {
-  why: 'there are no prepared queries in this catalog',
-  ours: { rcode: 'NXDOMAIN', ...nothing, authority: soa },
-}
 const noIngress: Difference = {
   why: 'there are no ingress gateways in this catalog',
   ours: { rcode: 'NXDOMAIN', ...nothing, authority: soa },
@@ -36,13 +32,19 @@ const keepsOpt = 'RFC 6891 6.1.1: whoever sends OPT gets OPT, also in a reply th
 const differences: Record<string, Difference> = {
   'ingress/a': noIngress,
   'ingress/srv': noIngress,
-  'query/dc': noQueries,
-  'query/ecs': { ...noQueries, ours: { ...noQueries.ours, edns: 'EDNS: version: 0, flags:; udp: 1232  CLIENT-SUBNET: 10.1.2.0/24/0' } },
-  'query/peer-failover': noQueries,
-  'query/peer-failover-srv': { why: 'a real Consul sends no reply at all', ours: { ...noQueries.ours, flags: ['qr', 'aa'] } },
-  'query/rfc2782': noQueries,
-  'query/template': noQueries,
-  'query/template-srv': noQueries,
+  'query/peer-failover-srv': {
+    why: 'a real Consul sends no reply at all; this is what it says of the same instances under the name of the peer',
+    ours: {
+      rcode: 'NOERROR',
+      flags: ['qr', 'aa'],
+      answer: ['billq.query.consul. 0 SRV 1 1 7000 0a140005.addr.consul.'],
+      additional: [
+        '0a140005.addr.consul. 0 A 10.20.0.5',
+        'beta.node.beta.peer.consul. 0 TXT "consul-network-segment="',
+        'beta.node.beta.peer.consul. 0 TXT "consul-version=1.16.4"',
+      ],
+    },
+  },
   'zone/axfr': { why: 'dig showed no message; no zone is handed out', ours: { rcode: 'NOTIMP', flags: ['qr', 'aa'] } },
   'zone/ixfr': { why: 'dig showed no message; no zone is handed out', ours: { rcode: 'NOTIMP', flags: ['qr', 'aa'] } },
   'config-variants/udp-edns-512': { why: keepsOpt, ours: { edns: 'EDNS: version: 0, flags:; udp: 512' } },
@@ -85,7 +87,7 @@ const directory = join(process.cwd(), 'test', 'golden', 'dns')
 
 void t.test('every recorded query is answered as Consul answered it', async t => {
   const recursor: FakeRecursor = await startRecursor()
-  const alpha: DnsScene = await startScene('dc1')
+  const alpha: DnsScene = await startScene('dc1', {}, { executed: alphaQueries })
   const delta: DnsScene = await startScene('dc4', deltaFlags(recursor.port))
   t.teardown(() => Promise.all([recursor.close(), alpha.close(), delta.close()]))
   await fillAlpha(alpha)
@@ -97,8 +99,10 @@ void t.test('every recorded query is answered as Consul answered it', async t =>
       const key = `${area}/${golden.name}`
       const port = (golden.agent === 'alpha' ? alpha : delta).door.port
       const options = golden.options.flatMap(each => each.split(' '))
-      const { size, ...ours } = await dig(port, golden.query, golden.type, options)
       const theirs = expected(key, golden)
+      // Asked twice: the second reply may be one that was kept.
+      await dig(port, golden.query, golden.type, options)
+      const { size, ...ours } = await dig(port, golden.query, golden.type, options)
       if (key in differences) used.add(key)
       if (cut.has(key)) {
         used.add(key)

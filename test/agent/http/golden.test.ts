@@ -2,36 +2,68 @@
  * Recorded requests of a real Consul 1.16.4, replayed in order against a fresh agent. Everything must be equal that is not in the
  * table of differences; and what is in that table must really differ, so that the table cannot go stale.
  */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import t from 'tap'
-import { agentWithHttp } from '../../support/agent-parts.ts'
-import { recording, recordings, Replay } from '../../support/golden-http.ts'
-import { differences, orders, type Step } from './golden-cases.ts'
+import { agentWithHttp, type HttpTestAgent } from '../../support/agent-parts.ts'
+import { recording, Replay, type Stand } from '../../support/golden-http.ts'
+import { areas, orders, reasonOf, replayed, type Step } from './golden-cases.ts'
 
-const areas = ['general', 'agent', 'catalog', 'health', 'kv', 'status', 'connect-ca', 'config', 'intentions', 'discovery-chain', 'peering']
+t.setTimeout(120_000)
 
-t.test('the recorded answers, one agent through all of them', async t => {
-  const agent = await agentWithHttp({ nodeMeta: { rack: 'r1', 'rfc1035-note': 'plain text' }, sidecarPorts: { min: 23_900, max: 23_949 } })
-  t.teardown(() => agent.close())
-  const replay = new Replay(agent.url)
+function standOf({ url, door, grpcTlsPort }: HttpTestAgent): Stand {
+  return { url, ports: [door.port, ...(grpcTlsPort === undefined ? [] : [grpcTlsPort])] }
+}
+
+t.test('the recorded answers, the same agents through all of them', async t => {
+  const alpha = await agentWithHttp({ nodeMeta: { rack: 'r1', 'rfc1035-note': 'plain text' }, sidecarPorts: { min: 23_900, max: 23_949 } })
+  t.teardown(() => alpha.close())
+  const betaOptions = { datacenter: 'dc2', nodeName: 'beta', nodeId: '8763bfe0-31c7-80d5-0fc4-fd9d31364597' }
+  const dir = mkdtempSync(join(tmpdir(), 'isthmus-beta-'))
+  let beta = await agentWithHttp({ ...betaOptions, dir })
+  t.teardown(async () => {
+    await beta.close()
+    rmSync(dir, { recursive: true, force: true })
+  })
+  // The odd ones: a development agent with everything of http_config set, and one that is told to leave.
+  const eps = await agentWithHttp({
+    nodeName: 'eps',
+    dev: true,
+    config: {
+      connect: { enabled: false },
+      peering: { enabled: false },
+      translate_wan_addrs: true,
+      discovery_max_stale: '10s',
+      http_config: {
+        response_headers: { 'Access-Control-Allow-Origin': '*', 'X-Test': '1' },
+        block_endpoints: ['/v1/kv'],
+        allow_write_http_from: ['10.0.0.0/8'],
+      },
+    },
+  })
+  t.teardown(() => eps.close())
+  const replay = new Replay({ alpha: standOf(alpha), beta: standOf(beta), eps: standOf(eps), delta: standOf(beta) })
+  const played = new Set<string>()
   for (const area of areas) {
     await t.test(area, async t => {
-      const order: Step[] = orders[area] ?? recordings(area)
-      const names = order.filter(step => typeof step === 'string')
-      t.same(
-        [...names].sort(),
-        recordings(area).filter(name => !(differences[`${area}/${name}`] ?? '').startsWith('absent: ')),
-        'every recording is replayed',
-      )
+      const order: readonly Step[] = orders[area] ?? replayed(area)
       for (const step of order) {
         if (typeof step !== 'string') {
-          await replay.aside(...step)
+          if (step[0] === 'STOP') await beta.close()
+          else if (step[0] === 'START') replay.set('beta', standOf((beta = await agentWithHttp({ ...betaOptions, dir }))))
+          else await replay.aside(...step)
           continue
         }
-        const { wanted, found } = await replay.play(recording(area, step))
-        const reason = differences[`${area}/${step}`]
-        if (reason === undefined) t.strictSame(found, wanted, step)
-        else t.notSame(found, wanted, `${step} differs: ${reason}`)
+        const name = step.includes('/') ? step : `${area}/${step}`
+        played.add(name)
+        const { wanted, found } = await replay.play(recording(name))
+        const reason = reasonOf(name)
+        if (reason === undefined) t.strictSame(found, wanted, name)
+        else t.notSame(found, wanted, `${name} differs: ${reason}`)
       }
     })
   }
+  const wanted = areas.flatMap(area => replayed(area).map(name => `${area}/${name}`))
+  t.same([...played].sort(), wanted.sort(), 'every recording is replayed')
 })

@@ -150,6 +150,11 @@ t.test('answers to malformed requests never tell where the code is', async t => 
     '/v1/config',
     '/v1/agent/check/register',
     '/v1/connect/ca/configuration',
+    '/v1/session/create',
+    '/v1/txn',
+    '/v1/coordinate/update',
+    '/v1/operator/autopilot/configuration',
+    '/v1/snapshot',
   ]) {
     for (const content of [
       '{"Name":{"a":1}}',
@@ -162,6 +167,17 @@ t.test('answers to malformed requests never tell where the code is', async t => 
       const answer = await ask(agent.url, 'PUT', path, {}, content)
       t.notMatch(answer.body.toString(), /at .*\.[jt]s:|node:internal|internal error/, `${path} ${content}`)
     }
+  }
+})
+
+t.test('a name in any script is quoted in a header as its bytes', async t => {
+  for (const [kind, reason] of [
+    ['id', 'ServiceId zß水😀 x not found'],
+    ['name', 'ServiceName zß水😀 x Not Found'],
+  ]) {
+    const answer = await ask(agent.url, 'GET', `/v1/agent/health/service/${kind}/z%C3%9F%E6%B0%B4%F0%9F%98%80%20x`)
+    t.equal(answer.status, 404)
+    t.equal(Buffer.from(answer.headers['x-consul-reason']!, 'latin1').toString(), reason)
   }
 })
 

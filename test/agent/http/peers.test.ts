@@ -46,7 +46,7 @@ t.test('a token made here joins the clusters there', async t => {
   t.equal(again.status, 403, 'a token is used once')
 })
 
-t.test('an exported service is seen with ?peer= and nowhere else', async t => {
+t.test('an exported service is seen with ?peer= on every endpoint of catalog and health, and nowhere without', async t => {
   await call(east, 'PUT', '/v1/agent/service/register', {
     Name: 'billing',
     Port: 7000,
@@ -80,12 +80,35 @@ t.test('an exported service is seen with ?peer= and nowhere else', async t => {
   t.notOk('ImportedFreshness' in listed!.StreamStatus, 'every service only where one peering is read')
   for (const path of [
     '/v1/health/service/billing',
+    '/v1/health/checks/billing',
+    '/v1/health/node/beta',
     '/v1/catalog/service/billing',
-    '/v1/catalog/connect/billing?peer=east',
-    '/v1/health/checks/billing?peer=east',
     '/v1/health/service/billing?peer=other',
+    '/v1/catalog/service/billing?peer=other',
+    '/v1/catalog/nodes?peer=other',
+    '/v1/health/state/any?peer=other',
+    '/v1/internal/ui/services?peer=other',
   ]) {
     t.same(json(await call(west, 'GET', path)), [], path)
+  }
+  const node = { Node: 'beta', PeerName: 'east', Datacenter: 'dc2' }
+  const check = { CheckID: 'billing:overall-check', PeerName: 'east' }
+  for (const [path, wanted] of [
+    ['/v1/catalog/services', { billing: ['v2'] }],
+    ['/v1/catalog/nodes', [node]],
+    ['/v1/catalog/service/billing', [{ Node: 'beta', ServiceID: 'billing', PeerName: 'east' }]],
+    ['/v1/catalog/connect/billing', []],
+    ['/v1/catalog/node/beta', { Node: node, Services: { billing: { Port: 7000 } } }],
+    ['/v1/catalog/node-services/beta', { Node: node, Services: [{ ID: 'billing' }] }],
+    ['/v1/health/node/beta', [check]],
+    ['/v1/health/checks/billing', [check]],
+    ['/v1/health/state/passing', [check]],
+    ['/v1/health/state/critical', []],
+    ['/v1/internal/ui/services', [{ Name: 'billing', PeerName: 'east', InstanceCount: 1, ChecksPassing: 1 }]],
+    ['/v1/internal/ui/nodes', [{ Node: 'beta', PeerName: 'east', Services: [{ ID: 'billing' }] }]],
+    ['/v1/internal/ui/node/beta', { Node: 'beta', PeerName: 'east' }],
+  ] as const) {
+    t.match(json(await call(west, 'GET', `${path}?peer=east`)), wanted, path)
   }
   t.same(Object.keys(json(await call(west, 'GET', '/v1/catalog/services')) as object), ['consul'])
   t.same(

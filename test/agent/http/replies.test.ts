@@ -120,3 +120,12 @@ t.test('a failure that nobody foresaw tells the client nothing of itself', async
 })
 
 t.end()
+
+t.test('an entry that nothing is served by is stored, and its writer is told so', async t => {
+  const Listeners = [{ Port: 8080, Protocol: 'http', Services: [{ Name: 'web' }] }]
+  const written = await put('/v1/config', JSON.stringify({ Kind: 'ingress-gateway', Name: 'in', Listeners }))
+  t.same([written.status, written.body.toString()], [200, 'true'])
+  t.equal(written.headers['x-isthmus-note'], 'entries of kind "ingress-gateway" are stored, but this version serves nothing by them')
+  const served = await put('/v1/config', JSON.stringify({ Kind: 'service-defaults', Name: 'web', Protocol: 'http' }))
+  t.same([served.status, served.headers['x-isthmus-note']], [200, undefined])
+})

@@ -1,5 +1,7 @@
 /** Paths: what is matched, redirected and refused (http-api.md 1.2), and that the route table is what it says. */
+import { readdirSync, readFileSync } from 'node:fs'
 import t from 'tap'
+import { parameters } from '../../../src/agent/http/parameters.ts'
 import { parseQuery } from '../../../src/agent/http/request.ts'
 import { parseTarget, Router, type Routed } from '../../../src/agent/http/router.ts'
 import { routes } from '../../../src/agent/http/routes.ts'
@@ -94,4 +96,35 @@ t.test('queries are read as Go reads them', async t => {
 t.test('every route says what it does, in one line', async t => {
   t.ok(routes.length > 60)
   for (const route of routes) t.match(route.what, /^[^\n]{5,100}$/, `${route.method} ${route.path}`)
+})
+
+t.test('the parameters that are documented are those that are read', async t => {
+  const folder = 'src/agent/http'
+  const source = readdirSync(folder)
+    .map(file => readFileSync(`${folder}/${file}`, 'utf8'))
+    .join('\n')
+  const read = new Set(
+    [...source.matchAll(/uery\.(?:get|has|all)\('([^']+)'\)|Param\(call(?:\.query)?, '([^']+)'\)/g)].map(match => (match[1] ?? match[2])!),
+  )
+  // Read by names that stand elsewhere: filters of events, sessions of a lock, refusals of what the community edition has not.
+  const elsewhere = new Set(['node', 'service', 'tag', 'acquire', 'release', 'near', 'pretty'])
+  // Spellings that are taken and not told of, and what every endpoint takes or refuses.
+  const silent = new Set(['token', 'datacenter', 'seperator', 'merge-central-config'])
+  t.same(
+    [...read].filter(name => !silent.has(name) && !(name in parameters)),
+    [],
+    'everything that is read is documented',
+  )
+  t.same(
+    Object.keys(parameters).filter(name => !read.has(name) && !elsewhere.has(name)),
+    [],
+    'everything that is documented is read',
+  )
+  const taken = new Set<string>(routes.flatMap(route => route.takes ?? []))
+  const everywhere = new Set(['dc', 'stale', 'consistent', 'leader', 'max_stale', 'pretty'])
+  t.same(
+    Object.keys(parameters).filter(name => !taken.has(name) && !everywhere.has(name)),
+    [],
+    'and some row takes it',
+  )
 })

@@ -2,8 +2,9 @@
 import { Metadata, Server, ServerCredentials, status, type ServerDuplexStream } from '@grpc/grpc-js'
 import { createServer, type AddressInfo, type Socket } from 'node:net'
 import t, { type Test } from 'tap'
-import { Dialer, type Target } from '../../../src/agent/peering/dialer.ts'
+import { Dialer } from '../../../src/agent/peering/dialer.ts'
 import type { StreamHandler } from '../../../src/agent/peering/driver.ts'
+import { grpcTransport, type Target } from '../../../src/agent/peering/transport.ts'
 import { systemClock, type Clock } from '../../../src/lib/clock.ts'
 import { silentLogger } from '../../../src/lib/log.ts'
 import type { ReplicationMessage } from '../../../src/wire/gen/peerstream.ts'
@@ -42,7 +43,9 @@ function dialer(
   clock: Clock = systemClock,
 ) {
   const made = new Dialer({
+    transport: grpcTransport,
     clock,
+    random: Math.random,
     logger: silentLogger(),
     peer: 'p',
     targets,

@@ -35,7 +35,7 @@ void t.test('bundles that are refused', async t => {
   t.teardown(() => cluster.close())
   const root = cluster.ca.roots().value.roots[0]!.rootCert
   const leaf = (await cluster.ca.issueServerCertificate()).certPem.match(/-----BEGIN[\s\S]*?-----END CERTIFICATE-----/)![0]
-  const known = { own: 'own.consul', pinned: 'pinned.consul', others: [{ peer: 'b', trustDomain: 'b.consul' }] }
+  const known = { judged: [], own: 'own.consul', pinned: 'pinned.consul', others: [{ peer: 'b', trustDomain: 'b.consul' }] }
   const problem = (domain: string, pems: string[], pinned?: string) => bundleProblem(domain, pems, { ...known, pinned })
   t.equal(problem('new.consul', [root]), undefined)
   t.equal(problem('pinned.consul', [root], 'pinned.consul'), undefined)

@@ -169,3 +169,17 @@ t.test('where requests must be looked at, they end at the gateway and go on by t
   )
   t.equal(plan.wan.get(sni)?.upstream, 'shop')
 })
+
+t.test('a health flip tells the chain again as the same object', async t => {
+  await versions()
+  await world.meshService('web', { upstreams: [upstream('api')] })
+  await write({ Kind: 'proxy-defaults', Config: { protocol: 'http' } })
+  await write({ Kind: 'service-router', Name: 'api', Routes: [] })
+  const chain = () => valuesOf(resources(), 'chain')['api']
+  const before = chain()
+  await world.check('check-0', 'critical', 'api-0-sidecar-proxy')
+  t.same(ports('api'), [-22_000, 22_001, 22_002])
+  t.equal(chain(), before)
+  await write({ Kind: 'service-router', Name: 'api', Routes: [{ Match: { HTTP: { PathExact: '/x' } } }] })
+  t.not(chain(), before)
+})

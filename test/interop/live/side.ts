@@ -177,10 +177,9 @@ function ours(cluster: ClusterProcess): Carrier {
     },
     async endGateway(id, gone) {
       const { child } = cluster.proxies.get(id)!
-      const ended = new Promise(resolve => child.once('exit', resolve))
       child.kill('SIGTERM')
       await gone()
-      await ended
+      await until(`${id} has ended`, () => Promise.resolve(child.exitCode !== null), 30_000, 100)
     },
     killGateway: id => cluster.proxies.get(id)!.stop('SIGKILL'),
     stop: async () => {},

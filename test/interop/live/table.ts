@@ -21,7 +21,7 @@ export function textOf(head: string[], rows: readonly Row[]): string {
     .join('\n')
 }
 
-const isLate = (problem: string) => problem.includes(': late, ')
+export const isLate = (problem: string) => problem.includes(': late, ')
 
 /** Failed requests and lost exchanges of a stretch of traffic. Late ones are failed, too; apart, because a busy machine is late by itself. */
 export function lossesOf({ sent, failed, slowestMs, exchanges, broken, ended }: Stretch): string {

@@ -58,6 +58,7 @@ void t.test('an OPT record is read, with its client subnet', async t => {
     version: 0,
     dnssecOk: true,
     clientSubnet: Buffer.from([0, 1, 24, 0, 10, 1, 2]),
+    options: true,
   })
 })
 

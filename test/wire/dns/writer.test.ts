@@ -5,7 +5,8 @@ import { isIPv6 } from 'node:net'
 import t from 'tap'
 import { readQuery, type Query } from '../../../src/wire/dns/query.ts'
 import { rcodes, type DnsRecord } from '../../../src/wire/dns/records.ts'
-import { addressBytes, addressText, questionBytes, writeQuery, writeRefusal, writeReply, type Reply } from '../../../src/wire/dns/writer.ts'
+import { addressBytes, addressText } from '../../../src/lib/address-bytes.ts'
+import { questionBytes, writeQuery, writeRefusal, writeReply, type Reply } from '../../../src/wire/dns/writer.ts'
 
 function queryFor(name: string, type = 1): Query {
   const read = readQuery(writeQuery(7, { flags: 0x0100, question: questionBytes(name, type)!, edns: undefined }))
@@ -138,7 +139,7 @@ void t.test('a refusal is a bare header', async t => {
 })
 
 void t.test('BADVERS carries its upper bits in the OPT record', async t => {
-  const query = { ...queryFor('consul.'), edns: { udpSize: 1232, version: 1, dnssecOk: false, clientSubnet: undefined } }
+  const query = { ...queryFor('consul.'), edns: { udpSize: 1232, version: 1, dnssecOk: false, clientSubnet: undefined, options: false } }
   const read = decode(writeReply(query, reply({ rcode: rcodes.badVersion }), { compress: true })!)
   t.match(read.additionals, [{ type: 'OPT', extendedRcode: 1, ednsVersion: 0 }])
   t.equal((read as { rcode?: string }).rcode, 'NOERROR')

@@ -209,12 +209,17 @@ function claimsFor({ providers }: JwtRequirement): Record<string, Claims> {
     const claims: Record<string, unknown> = {}
     for (const { path, value } of verifyClaims) {
       let at = claims
-      for (const key of path.slice(0, -1)) at = at[key] = (at[key] as Record<string, unknown> | undefined) ?? {}
+      for (const key of path.slice(0, -1)) at = at[key] = objectAt(at, key)
       at[path.at(-1) ?? ''] = value
     }
     all[name] = claims
   }
   return all
+}
+
+function objectAt(object: Record<string, unknown>, key: string): Record<string, unknown> {
+  const found = object[key]
+  return typeof found === 'object' && found !== null ? (found as Record<string, unknown>) : {}
 }
 
 /** What the usual pieces of a regex may stand for; whatever comes out is tried. */

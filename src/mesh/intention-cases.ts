@@ -3,7 +3,7 @@
  * What is wrong with a case is said for all cases at once; a field that is not known is refused, so that no expectation is overlooked.
  */
 import * as z from 'zod'
-import type { Claims, TokenReader } from './jwt.ts'
+import type { TokenReader } from './jwt.ts'
 import { requestFacts } from './forwarded.ts'
 import type { Outcome, OutcomeCall, TargetOutcome } from './outcome.ts'
 import { byteString } from './path.ts'
@@ -70,7 +70,7 @@ export function callOf(
   const request = requestFacts(method.toUpperCase(), byteString(path), Object.entries(headers))
   const real = tokens(request)
   const given: TokenReader = {
-    claims: provider => (Object.hasOwn(claims, provider) ? (claims[provider] as Claims) : real.claims(provider)),
+    claims: provider => (Object.hasOwn(claims, provider) ? claims[provider] : real.claims(provider)),
   }
   return { source, destination, request, tokens: given }
 }

@@ -96,7 +96,7 @@ t.test('a file that says nothing is refused, and so is what it does not say righ
     ['cases: [{ source: "@", destination: api }]', /is no service/],
     ['cases: [{ source: web, destination: api, path: x }]', /cases\.0\.path: begins with a slash/],
     ['entries: [{ Kind: service-intentions, Name: api, Bogus: 1 }]\ncases: [{ source: web, destination: api }]', /entries\[0\]: [^]*Bogus/],
-    ['a = 1', /HCL/],
+    ['- cases', /must hold a map/],
   ] as const) {
     const { code, stderr } = await isthmus(['intention', 'test', '-'], { stdin: text })
     t.equal(code, 1)

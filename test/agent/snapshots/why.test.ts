@@ -210,7 +210,7 @@ t.test('what entries alone decide is what the plans decide', async t => {
   const entries = bodies.map(entryOf)
   await world.peer('east', east)
   await world.put(keys.trustBundle('east'), { peer: 'east', trustDomain: east, rootPems: [root.certPem], exportedPartition: '' })
-  for (const entry of entries) await world.entry(entry as Parameters<World['entry']>[0])
+  for (const entry of entries) await world.entry(entry)
   await world.service({ service: 'gw', kind: 'mesh-gateway', port: 8443 })
   for (const name of ['api', 'api2', 'db']) await world.meshService(name)
   for (const name of ['web', 'cron']) await world.meshService(name, upstreams('api', 'api2', 'db', 'split'))

@@ -5,6 +5,7 @@ import { dirname } from 'node:path'
 import { promisify } from 'node:util'
 import t from 'tap'
 import { loadConfig } from '../src/agent/config.ts'
+import { whyCodes } from '../src/mesh/why-report.ts'
 import { cliPath } from './support/processes.ts'
 
 const run = promisify(execFile)
@@ -83,6 +84,13 @@ t.test('every metric that the README names is one that an agent or a proxy has',
   const named = [...new Set([...readme.matchAll(/isthmus_[a-z_]+/g)].map(match => match[0]))]
   t.ok(named.length >= 5)
   for (const name of named) t.ok(sources.includes(`'${name}'`), name)
+  t.end()
+})
+
+t.test('docs/why.md has every code of an explanation, and no other', t => {
+  const page = readFileSync('docs/why.md', 'utf8')
+  const cells = [...page.matchAll(/^\| (`.*?) \|/gm)].flatMap(match => [...match[1]!.matchAll(/`([a-z-]+)`/g)].map(each => each[1]!))
+  t.same(cells.toSorted(), whyCodes.toSorted())
   t.end()
 })
 

@@ -204,9 +204,9 @@ function headerFor(match: HeaderMatch, unsampled: Set<string>, miss: boolean): [
 }
 
 function claimsFor({ providers }: JwtRequirement): Record<string, Claims> {
-  const all: Record<string, Claims> = {}
+  const all = noClaims<Claims>()
   for (const { name, verifyClaims = [] } of providers) {
-    const claims: Record<string, unknown> = {}
+    const claims = noClaims<unknown>()
     for (const { path, value } of verifyClaims) {
       let at = claims
       for (const key of path.slice(0, -1)) at = at[key] = objectAt(at, key)
@@ -217,9 +217,14 @@ function claimsFor({ providers }: JwtRequirement): Record<string, Claims> {
   return all
 }
 
+/** Claims have names that others choose, and no prototype that one of them could be. */
+function noClaims<V>(): Record<string, V> {
+  return Object.create(null) as Record<string, V>
+}
+
 function objectAt(object: Record<string, unknown>, key: string): Record<string, unknown> {
   const found = object[key]
-  return typeof found === 'object' && found !== null ? (found as Record<string, unknown>) : {}
+  return typeof found === 'object' && found !== null ? (found as Record<string, unknown>) : noClaims()
 }
 
 /** What the usual pieces of a regex may stand for; whatever comes out is tried. */

@@ -1,5 +1,5 @@
 /** `isthmus intention test` and `isthmus whatif`: cases with entries of their own, and against what an agent holds. */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
@@ -86,6 +86,11 @@ cases:
     stderr: '',
   })
   t.match(await test(failing, '--format', 'json'), { code: 1, stdout: /^\{"Passed":1,"Failed":\[\{"Case":"web -> api GET \/x"/ })
+})
+
+t.test('the example of docs/why.md comes true', async t => {
+  const [, example = ''] = /```yaml\n([^]*?)```/.exec(readFileSync('docs/why.md', 'utf8'))!
+  t.same(await isthmus(['intention', 'test', '-'], { stdin: example }), { code: 0, stdout: '4 passed, 0 failed\n', stderr: '' })
 })
 
 t.test('a file that says nothing is refused, and so is what it does not say right', async t => {

@@ -14,7 +14,7 @@ import {
 } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import type { EditableHead } from '../mesh/header-edit.ts'
-import { claimsHold, parseToken, tokensOf, type Claims, type Token, type TokenFacts, type TokenReader } from '../mesh/jwt.ts'
+import { claimsHold, parseToken, tokenLimits, tokensOf, type Claims, type Token, type TokenFacts, type TokenReader } from '../mesh/jwt.ts'
 import type { JwtProviderResource } from '../mesh/snapshot.ts'
 
 export const verifierLimits = { keys: 64, remembered: 1024, tokensPerRequest: 4 } as const
@@ -120,6 +120,7 @@ class Provider {
   }
 
   #signed(text: string): Claims | false {
+    if (text.length > tokenLimits.length) return false
     let claims = this.#seen.get(text)
     if (claims === undefined) {
       const token = parseToken(text)
@@ -181,12 +182,19 @@ function keyOf(jwk: JsonWebKey): Key | undefined {
     const possible = algorithmsOf(jwk)
     const algorithms = jwk['alg'] === undefined ? possible : possible.filter(each => each === jwk['alg'])
     if (algorithms.length === 0) return undefined
-    const key = jwk.kty === 'oct' ? createSecretKey(Buffer.from(String(jwk.k), 'base64url')) : createPublicKey({ key: jwk, format: 'jwk' })
+    const key = jwk.kty === 'oct' ? secretOf(jwk.k) : createPublicKey({ key: jwk, format: 'jwk' })
+    if (key === undefined) return undefined
     if (jwk.kty === 'RSA' && (key.asymmetricKeyDetails?.modulusLength ?? 0) < rsaBits) return undefined
     return { kid: typeof jwk['kid'] === 'string' ? jwk['kid'] : undefined, algorithms, key }
   } catch {
     return undefined
   }
+}
+
+/** An empty secret is one that everybody knows. */
+function secretOf(k: unknown): KeyObject | undefined {
+  const bytes = Buffer.from(typeof k === 'string' ? k : '', 'base64url')
+  return bytes.length === 0 ? undefined : createSecretKey(bytes)
 }
 
 function algorithmsOf({ kty, crv = '' }: JsonWebKey): string[] {

@@ -152,6 +152,7 @@ t.test('whoever proves nothing, or not what this name is for, reaches nobody', a
     'another peer that claims the trust domain of the peer': await mint.leaf(third, { san: `URI:${webId}` }),
     'a caller of the own cluster': await mint.leaf(westRoot, { san: `URI:${serviceId(westDomain, 'west', 'web')}` }),
     'the own gateway': await mint.leaf(westRoot, { san: `URI:${meshGatewayId(westDomain, 'west')}` }),
+    'another name behind the own one': await mint.leaf(eastRoot, { san: `URI:spiffe://${eastDomain}/x;URI=${webId}` }),
     'two names': await mint.leaf(eastRoot, { san: `URI:${webId},URI:${serviceId(eastDomain, 'east', 'admin')}` }),
   }
   for (const [who, leaf] of Object.entries(leaves)) {

@@ -13,7 +13,7 @@ import {
   type KeyObject,
 } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
-import type { EditableHead } from '../mesh/header-edit.ts'
+import { isEditable, type EditableHead } from '../mesh/header-edit.ts'
 import { claimsHold, parseToken, tokenLimits, tokensOf, type Claims, type Token, type TokenFacts, type TokenReader } from '../mesh/jwt.ts'
 import type { JwtProviderResource } from '../mesh/snapshot.ts'
 
@@ -71,6 +71,8 @@ export class Carried implements TokenReader {
   }
 }
 
+type TokenHeader = NonNullable<JwtProviderResource['locations'][number]['header']>
+
 interface Valid {
   claims: Claims
   text: string
@@ -88,12 +90,21 @@ function providerOf(resource: JwtProviderResource): Provider {
 class Provider {
   readonly #resource: JwtProviderResource
   readonly #keys: readonly Key[]
+  readonly #forwarding: JwtProviderResource['forwarding']
+  /** Where a token is that is not to be forwarded. */
+  readonly #hidden: readonly { header: TokenHeader }[]
   /** Claims by the token's text; false for one that no key signed. */
   readonly #seen = new LRUCache<string, Claims | false>({ max: verifierLimits.remembered })
 
   constructor(resource: JwtProviderResource) {
     this.#resource = resource
     this.#keys = keysOf(resource.jwks)
+    const { forwarding, locations } = resource
+    // What an entry may say is checked when it is written; a snapshot may be of another hand.
+    this.#forwarding = forwarding !== undefined && isEditable(forwarding.header) ? forwarding : undefined
+    this.#hidden = locations.flatMap(({ header }) =>
+      header !== undefined && header.forward !== true && isEditable(header.name.toLowerCase()) ? [{ header }] : [],
+    )
   }
 
   read(request: TokenFacts): Valid | undefined {
@@ -106,13 +117,11 @@ class Provider {
   }
 
   pass(valid: Valid | undefined, head: TokenHead): void {
-    const { forwarding, locations } = this.#resource
+    const forwarding = this.#forwarding
     if (forwarding !== undefined) head.remove(forwarding.header)
     if (valid === undefined) return
-    for (const { header } of locations) {
-      if (header === undefined || header.forward === true) continue
-      const name = header.name.toLowerCase()
-      if (tokensOf({ locations: [{ header }] }, head).includes(valid.text)) head.remove(name)
+    for (const location of this.#hidden) {
+      if (tokensOf({ locations: [location] }, head).includes(valid.text)) head.remove(location.header.name.toLowerCase())
     }
     if (forwarding === undefined) return
     const [, claims = ''] = valid.text.split('.')

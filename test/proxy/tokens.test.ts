@@ -122,6 +122,16 @@ t.test('the app gets the claims where the provider says so, and no token that is
   t.same(passed('x-token', token, 'a', 'b'), ['a', 'b', ...told])
   t.same(passed('x-kept', token), ['x-kept', token, ...told])
   t.same(passed('x-token', 'broken', 'x-claims', 'forged'), ['x-token', 'broken'], 'a caller cannot tell claims of his own')
+  for (const header of ['content-length', 'host', 'transfer_encoding', 'x-forwarded-client-cert']) {
+    const hostile = new Tokens(new Map([['p', { ...resource, forwarding: { header, pad: false } }]]))
+    const headers = ['x-token', token, header, '5']
+    const head = { headers, remove: (name: string) => void headers.push('removed', name), append: () => t.fail(header) }
+    hostile.pass(
+      hostile.read(head, () => hostile),
+      head,
+    )
+    t.same(headers.slice(4), ['removed', 'x-token'], `${header} is not a provider's`)
+  }
   t.equal(
     tokens.read({ headers: ['x-token', token] }, () => undefined).claims('p'),
     undefined,

@@ -28,8 +28,9 @@ export function forwarded(request: RouteFacts, { rewrite, requestHeaders }: Rout
   return { method: request.method, target, path: target.split('?', 1)[0]!, headers: head.headers }
 }
 
-/** A request of a method, a path with its query and headers, each a name and a value. */
+/** A request of a method, a path with its query and headers, each a name and a value. Of client certificates an app has nothing to say. */
 export function requestFacts(method: string, target: string, headers: Iterable<readonly [string, string]>): RouteFacts {
-  const flat = [...headers].flatMap(([name, value]) => [name.toLowerCase(), value])
+  const lower = Array.from(headers, ([name, value]) => [name.toLowerCase(), value] as const)
+  const flat = lower.filter(([name]) => name !== 'x-forwarded-client-cert').flat()
   return { method, path: target.split('?', 1)[0]!, target, headers: flat }
 }

@@ -80,7 +80,7 @@ export class Outcomes {
     const legs: (LegPlan | undefined)[] = taken.next.kind === 'split' ? [...taken.next.legs] : [undefined]
     const targets = legs.map(leg => {
       const resolver = leg?.resolver ?? (taken.next as ResolverPlan)
-      return this.#target(resolver.targets[0]!, way.chain, { ...call, request: forwarded(request, taken, leg) })
+      return this.#target(resolver.targets[0] ?? '', way.chain, { ...call, request: forwarded(request, taken, leg) })
     })
     return settled(taken.entry, targets)
   }

@@ -106,21 +106,27 @@ interface Chosen extends ReachedTarget {
 }
 
 /** What a proxy that has just started would use; one that runs comes back to a better target only after a while. */
-function chooseTarget({ targets }: ResolverPlan, { resource }: ChainPlan, upstreams: RoutePlans['upstreams'], request: RouteFacts): Chosen {
+function chooseTarget(
+  { targets, name }: ResolverPlan,
+  { resource }: ChainPlan,
+  upstreams: RoutePlans['upstreams'],
+  request: RouteFacts,
+): Chosen {
   const plans = targets.map(id => upstreams.get(resource.targets[id] ?? ''))
   const usable = plans.map(plan => plan !== undefined && plan.picker.size > 0)
   const { current } = followHealth(firstTarget, usable, 0)
   const order = targets.map((id, i) => ({ name: targetName(resource.chain, id), usable: usable[i]! }))
-  return { name: order[current]!.name, plan: plans[current], request, order, current }
+  // A chain that is not whole has resolvers without targets.
+  return { name: order[current]?.name ?? name, plan: plans[current], request, order, current }
 }
 
-function resolverStep({ entry, name }: ResolverPlan, { order, current, plan }: Chosen, from: From): WhyStep {
+function resolverStep({ entry, name }: ResolverPlan, { name: target, order, current, plan }: Chosen, from: From): WhyStep {
   const sources = entry === '' ? {} : { from: from(entry) }
   const list = order.map(
     ({ name: each, usable }, i) => `${i === current ? 'uses' : 'has'} ${each}${usable ? '' : ', which cannot be used now'}`,
   )
   const details = order.length > 1 ? { details: list } : {}
-  const text = current === 0 ? `${name} leads to ${order[0]!.name}` : `${name} has failed over to ${order[current]!.name}`
+  const text = current === 0 ? `${name} leads to ${target}` : `${name} has failed over to ${target}`
   if (plan === undefined) return { ...unreachable(text), ...sources, ...details }
   if (current > 0) return { step: 'resolver', state: 'warning', code: 'failed-over', text, ...sources, ...details }
   return { step: 'resolver', state: 'ok', text, ...sources, ...details }

@@ -1,7 +1,6 @@
 /** Boundary cases: on both sides of everything that a rule asks for, whatever it is called. */
 import t from 'tap'
 import { boundaryCases } from '../../src/mesh/boundary-cases.ts'
-import type { Permission } from '../../src/mesh/config-entry.ts'
 import { EntrySet } from '../../src/mesh/entry-set.ts'
 import { requestFacts } from '../../src/mesh/forwarded.ts'
 import { judgePath } from '../../src/mesh/path.ts'
@@ -32,14 +31,14 @@ t.test('every part of a permission has a request on each side', async t => {
   ]) {
     const { cases, unsampled, permissions } = casesOf([{ Action: 'allow', HTTP }])
     t.same(unsampled, [], JSON.stringify(HTTP))
-    const judged = new Permissions(permissions as Permission[], false)
+    const judged = new Permissions(permissions, false)
     const outcomes = new Set(
       cases.map(({ method, target, headers }) => {
         const facts = requestFacts(method, target, headers)
         return judged.judge(facts, judgePath(facts.path)!) === 0
       }),
     )
-    t.same([...outcomes].toSorted(), [false, true], JSON.stringify(HTTP))
+    t.same([outcomes.has(true), outcomes.has(false)], [true, true], JSON.stringify(HTTP))
   }
 })
 

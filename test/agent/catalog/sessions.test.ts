@@ -185,3 +185,15 @@ t.test('sessions and locks outlive a restart, and the time to live counts from i
   await until(() => !made.tables.session(id).value)
   t.equal(made.tables.kv('k').value?.session, undefined)
 })
+
+t.test('a plain write at the same time as an acquisition leaves the lock', async t => {
+  const { sessions, kv, tables } = await scene(t)
+  const id = await sessions.create(session())
+  for (const first of ['lock', 'write'] as const) {
+    const key = `k-${first}`
+    const acts = { lock: () => kv.put(key, value, { acquire: id }), write: () => kv.put(key, Buffer.from('plain')) }
+    const second = first === 'lock' ? 'write' : 'lock'
+    t.same(await Promise.all([acts[first](), acts[second]()]), [true, true])
+    t.match(tables.kv(key).value, { session: id, lockIndex: 1 }, `${first} first`)
+  }
+})

@@ -24,7 +24,14 @@ async function restore(call: Call): Promise<Reply> {
 }
 
 export const snapshotRoutes: Route[] = [
-  { method: 'GET', path: '/v1/snapshot', what: 'saves everything, secrets included (loopback only)', handler: save, plain: true, localOnly },
+  {
+    method: 'GET',
+    path: '/v1/snapshot',
+    what: 'saves everything, secrets included (loopback only)',
+    handler: save,
+    plain: true,
+    localOnly,
+  },
   {
     method: 'PUT',
     path: '/v1/snapshot',

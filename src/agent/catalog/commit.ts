@@ -10,8 +10,11 @@ import type { Tables } from './tables.ts'
 
 const maxAttempts = 20
 
-/** Who lost once waits its turn: many writers of one record would else go on losing to each other. */
-const retries = new WeakMap<Store, Turns>()
+/**
+ * By the first record that a write is conditional on: who lost once waits its turn, and who comes meanwhile goes behind it. Many
+ * writers of one record would else go on losing to each other, or to newcomers.
+ */
+const contended = new WeakMap<Store, Turns>()
 
 /** What a write does: nothing, a transaction, or an answer that needs none. */
 export type Proposal<T> = { result: T; ops?: Op[]; compare?: Compare[] }
@@ -22,22 +25,28 @@ export async function commit<T>(store: Store, tables: Tables, propose: () => Pro
 
 /** With the revision of the write; that of the tables where nothing was written. */
 export async function commitAt<T>(store: Store, tables: Tables, propose: () => Proposal<T>): Promise<{ result: T; revision: number }> {
-  const first = await attempt(store, tables, propose)
-  if (first) return first
-  let turns = retries.get(store)
-  if (!turns) retries.set(store, (turns = new Turns()))
-  return turns.run('', async () => {
-    for (let tried = 1; tried < maxAttempts; tried += 1) {
-      const done = await attempt(store, tables, propose)
-      if (done) return done
+  const proposal = propose()
+  let turns = contended.get(store)
+  if (!turns) contended.set(store, (turns = new Turns()))
+  const record = proposal.compare?.[0]?.key ?? ''
+  const writes = (proposal.ops ?? []).length > 0
+  const done = writes && turns.isBusy(record) ? undefined : await attempt(store, tables, proposal)
+  if (done) return done
+  return turns.run(record, async () => {
+    for (let tried = 0; tried < maxAttempts; tried += 1) {
+      const late = await attempt(store, tables, propose())
+      if (late) return late
     }
     throw new MeshError('conflict', 'the write met too many concurrent writes of the same records; try again')
   })
 }
 
 /** Undefined when somebody else was faster. */
-async function attempt<T>(store: Store, tables: Tables, propose: () => Proposal<T>): Promise<{ result: T; revision: number } | undefined> {
-  const { result, ops, compare } = propose()
+async function attempt<T>(
+  store: Store,
+  tables: Tables,
+  { result, ops, compare }: Proposal<T>,
+): Promise<{ result: T; revision: number } | undefined> {
   if (!ops || ops.length === 0) return { result, revision: tables.revision }
   const { ok, revision } = await store.txn({ compare: compare ?? [], ops })
   await tables.reached(revision)

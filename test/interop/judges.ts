@@ -69,7 +69,7 @@ export class Identities {
   bytes({ set, default: action, method, target, headers, token }: Question): Buffer {
     const bearer = token === 'none' ? [] : [['Authorization', `Bearer ${this.#tokens[token]}`]]
     const fields = [['Host', hostOf(set, action)], ['Content-Length', '0'], ...headers, ...bearer]
-    const lines = fields.map(([name, value]) => `${name}: ${byteText(value!)}\r\n`)
+    const lines = fields.map(([name, value]) => `${name}: ${byteText(value)}\r\n`)
     return Buffer.from(`${method} ${target} HTTP/1.1\r\n${lines.join('')}\r\n`, 'latin1')
   }
 }

@@ -103,10 +103,13 @@ function permissionsOf({ permissions = [] }: Source, context: RbacContext): Part
   return permissions.flatMap((permission, i) => {
     if (permission.action === context.default) return []
     const token = permission.jwt && tokenOf(permission.jwt, context, allRules, rules => ({ or_rules: { rules } }))
-    const own = allRules([requestOf(permission), ...(token === undefined ? [] : [token])])
     // Of those before, without their tokens.
-    const before = permissions.slice(0, i).toReversed()
-    return [allRules([own, ...before.map(each => ({ not_rule: requestOf(each) }))])]
+    const not = permissions
+      .slice(0, i)
+      .toReversed()
+      .map(each => ({ not_rule: requestOf(each) }))
+    const request = allRules([requestOf(permission), ...not])
+    return [token === undefined ? request : allRules([request, token])]
   })
 }
 

@@ -2,6 +2,8 @@
  * Intentions and requests made up from a seed: small pools of names, paths and values, so that rules and requests meet, and the odd spellings
  * by which a request may try to get past a rule.
  */
+import { parseConfigEntry, type ServiceIntentions } from '../../src/mesh/config-entry.ts'
+import { checkConfigEntry, normaliseConfigEntry } from '../../src/mesh/config-entry-check.ts'
 import { seeded } from '../mesh/balance/endpoints.ts'
 import type { Action } from './intention-rbac.ts'
 
@@ -99,6 +101,16 @@ const oddTargets = [
 ]
 /** No honest client sends them. */
 const badTargets = ['/%', '/%zz', '/%00', '/a%0', '/a%2f..%2fadmin', '/admin/..;/a', '/a%5c..%5cadmin', '/a\\admin', '/a#admin']
+
+/** An entry as it is stored, of one as the API takes it. */
+export function written(input: unknown): ServiceIntentions {
+  const parsed = parseConfigEntry(input)
+  if (!parsed.ok || parsed.value.kind !== 'service-intentions') throw new Error(`not taken: ${JSON.stringify(parsed)}`)
+  const entry = normaliseConfigEntry(parsed.value)
+  const problem = checkConfigEntry(entry)
+  if (problem !== undefined) throw new Error(problem)
+  return entry
+}
 
 export class Maker {
   readonly #random: () => number

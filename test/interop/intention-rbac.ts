@@ -144,14 +144,17 @@ function headerOf({ name, exact, regex: pattern, prefix, suffix, invert }: Heade
 /** One of the providers, by its issuer, with every claim that is asked for. */
 function tokenOf({ providers }: JwtRequirement, context: RbacContext, all: (parts: Part[]) => Part, any: (parts: Part[]) => Part): Part {
   const each = providers.map(({ name, verifyClaims = [] }) => {
-    const claim = (keys: string[], exact: string) => ({
+    const claim = (keys: string[], exact: string): Part => ({
       metadata: {
         filter: 'envoy.filters.http.jwt_authn',
         path: [`jwt_payload_${name}`, ...keys].map(key => ({ key })),
         value: { string_match: { exact } },
       },
     })
-    return all([claim(['iss'], context.issuers[name] ?? ''), ...verifyClaims.map(({ path, value }) => claim(path, value))])
+    const claims = verifyClaims.map(({ path, value }) => claim(path, value))
+    // A permission that asks for none says so.
+    if (all === allRules && claims.length === 0) claims.push({ any: true })
+    return all([claim(['iss'], context.issuers[name] ?? ''), ...claims])
   })
   return each.length === 1 ? each[0]! : any(each)
 }

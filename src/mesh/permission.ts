@@ -1,7 +1,7 @@
 /**
  * L7 permissions of an intention, compiled (spec/data-plane.md 7.6). All parts of one permission must match; the first permission
  * that matches decides. Regexes run on a linear-time engine and match whole values. It fails closed: a permission that cannot be
- * compiled denies what it would have matched, and what would be allowed but for its token is denied unless a later permission decides.
+ * compiled denies what it would have matched, and a request that lacks the token of the permission it matches is none of the later ones'.
  */
 import type { JwtRequirement, Permission } from './config-entry.ts'
 import { compileHeader, compileRegex, never, type HeadersMatch } from './header-match.ts'
@@ -28,7 +28,7 @@ interface CompiledPermission {
 
 /** No permission matched: the default decides. */
 export const unmatched = -1
-/** None matched, and one that allows would have with a token that the request does not carry. */
+/** The first that matches allows only with a token that the request does not carry. */
 export const unproven = -2
 
 /** How a permission fared, for people. */
@@ -45,13 +45,13 @@ export class Permissions {
   readonly allows: readonly boolean[]
   readonly #list: readonly CompiledPermission[]
   readonly #defaultAllow: boolean
-  readonly #denies: boolean
+  readonly #restricts: boolean
 
   constructor(permissions: readonly Permission[], defaultAllow: boolean) {
     this.#list = permissions.map(compilePermission)
     this.allows = this.#list.map(permission => permission.allow)
     this.#defaultAllow = defaultAllow
-    this.#denies = this.allows.includes(false)
+    this.#restricts = this.#list.some(({ allow, jwt }) => !allow || jwt !== undefined)
   }
 
   /** The index of the permission that decides, or `unmatched`. Every form of the path is judged; the strictest outcome wins. */
@@ -63,9 +63,9 @@ export class Permissions {
       if (!this.#allowed(normalised)) return normalised
     }
     // A path whose every escape is decoded may run into a denial, but never out of one: `a%2Fb` stays one segment for what is allowed.
-    if (this.#denies && path.decoded !== path.normalised) {
+    if (this.#restricts && path.decoded !== path.normalised) {
       const decoded = this.#first(facts, path, 'decoded', tokens)
-      if (decoded >= 0 && !this.#allowed(decoded)) return decoded
+      if (decoded !== unmatched && !this.#allowed(decoded)) return decoded
     }
     return raw
   }
@@ -95,14 +95,14 @@ export class Permissions {
   }
 
   #first(facts: HttpFacts, path: JudgedPath, form: keyof JudgedPath, tokens: TokenReader | undefined): number {
-    let none = unmatched
     for (let i = 0; i < this.#list.length; i++) {
       const permission = this.#list[i]!
       if (mismatch(permission, facts, path, form) !== 0) continue
       if (permission.jwt === undefined || requirementHolds(permission.jwt, tokens)) return i
-      if (permission.allow) none = unproven
+      // As with Consul's rules (spec/data-plane.md 7.7): the later ones are for what this one, its token aside, does not match.
+      return permission.allow ? unproven : unmatched
     }
-    return none
+    return unmatched
   }
 }
 

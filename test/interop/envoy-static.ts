@@ -8,8 +8,8 @@ import { freePorts } from '../support/free-ports.ts'
 import type { Minted } from '../support/mint.ts'
 import { call, start, until, type Running } from '../support/processes.ts'
 
-const extension = (path: string) => `type.googleapis.com/envoy.extensions.${path}`
-const at = (port: number) => ({ socket_address: { address: '127.0.0.1', port_value: port } })
+export const extension = (path: string) => `type.googleapis.com/envoy.extensions.${path}`
+export const at = (port: number) => ({ socket_address: { address: '127.0.0.1', port_value: port } })
 
 /** Whom to believe, and who one is. */
 interface Tls {
@@ -150,7 +150,9 @@ export interface StaticEnvoy {
 export async function startStatic(envoy: string, directory: string, resources: object): Promise<StaticEnvoy> {
   const [admin] = (await freePorts(1)) as [number]
   const path = join(directory, `envoy-${admin}.json`)
-  writeFileSync(path, JSON.stringify({ admin: { address: at(admin) }, static_resources: resources }))
+  // As in Consul's bootstrap: identities make longer regexes than Envoy would take.
+  const layered_runtime = { layers: [{ name: 'base', static_layer: { 're2.max_program_size.error_level': 1_048_576 } }] }
+  writeFileSync(path, JSON.stringify({ admin: { address: at(admin) }, static_resources: resources, layered_runtime }))
   const running = start(envoy, ['-c', path, '--concurrency', '1', '--disable-hot-restart', '-l', 'error'])
   await until('Envoy is ready', async () => {
     if (running.child.exitCode !== null) throw new Error(`it ended: ${running.log().slice(-2000)}`)

@@ -172,7 +172,14 @@ t.test('a token is a part of what a permission matches; what only lacks one is n
   t.equal(at(guarded, '/admin', false), unproven)
   t.equal(at(guarded, '/admin', true), unproven)
   t.equal(at(guarded, '/other', true), unmatched)
-  t.equal(at([...guarded, allow({})], '/admin', false), 1, 'a later permission may still allow it')
+  const open = [...guarded, allow({})]
+  t.equal(at(open, '/admin', false), unproven, 'nor to a later permission, which is for what this one does not match')
+  t.equal(at(open, '/x', false), 1)
+  t.equal(at(open, '/%61dmin', false), unproven, 'in every reading of the path')
+  t.equal(at([{ ...allow({ pathPrefix: '/a/b' }), jwt }, allow({})], '/a%2Fb', false), unproven)
+  const sealed = [{ ...deny({ pathPrefix: '/admin' }), jwt }, allow({})]
+  t.equal(at(sealed, '/admin', false), unmatched, 'of a denial neither: then the default decides')
+  t.equal(at(sealed, '/admin', false, tokens), 0)
   t.equal(at([{ ...deny({ pathPrefix: '/' }), jwt }], '/', true), unmatched, 'a denial of those with a token concerns nobody else')
   t.equal(at([{ ...deny({ pathPrefix: '/' }), jwt }], '/', true, tokens), 0)
   t.equal(at(guarded, '//admin/../admin', true), unproven, 'in every reading of the path')

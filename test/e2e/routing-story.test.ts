@@ -20,15 +20,18 @@ const slowMs = 50
 /** Who dies is known dead this long after at the latest. */
 const knownMs = 1000
 
+/** Where both nodes say that they are. */
+const here = { region: 'eu', zone: 'a' }
+
 const toApi = { Service: 'api', Peer: westName }
 
 t.setTimeout(180_000)
 
 t.test('a story of routing', async t => {
-  const scene = await startTwoClusters()
+  const scene = await startTwoClusters({ config: { locality: here } })
   t.teardown(() => scene.stop())
   const { east, west } = scene
-  const [shopPort, entrance] = (await freePorts(2)) as [number, number]
+  const [shopPort, entrance, farPort] = (await freePorts(3)) as [number, number, number]
   const write = (cluster: typeof east, Kind: string, Name: string, more: object) =>
     cluster.api('PUT', '/v1/config', { Kind, Name, ...more })
   const remove = (kind: string) => east.api('DELETE', `/v1/config/${kind}/shop`)
@@ -55,7 +58,7 @@ t.test('a story of routing', async t => {
     Connect: { SidecarService: {} },
   })
   const Upstreams = [
-    { DestinationName: 'shop', LocalBindPort: entrance },
+    { DestinationName: 'shop', LocalBindPort: entrance, Config: { prioritize_by_locality: 'failover' } },
     { DestinationName: 'api', DestinationPeer: westName, LocalBindPort: scene.apiPort },
   ]
   await east.api('PUT', '/v1/agent/service/register', { Name: 'web', Port: 9, Connect: { SidecarService: { Proxy: { Upstreams } } } })
@@ -123,6 +126,36 @@ t.test('a story of routing', async t => {
     t.equal(await get('/admin', issuer().bearer({ role: 'admin' })), 403, 'of somebody else')
     await scene.allow('web', 'api')
     await until('no gate', async () => (await get('/admin')) === 200)
+  })
+
+  await t.test('an instance far away serves while none in the zone is healthy', async t => {
+    const far = start(process.execPath, ['examples/routing/app.js', 'far', String(farPort)])
+    t.teardown(() => far.stop())
+    const Locality = { Region: 'us', Zone: 'b' }
+    await east.api('PUT', '/v1/agent/service/register', {
+      ID: 'far',
+      Name: 'shop',
+      Port: farPort,
+      Locality,
+      Connect: { SidecarService: {} },
+    })
+    const sidecar = await east.proxy('far', 'sidecar', '--for', 'far')
+    const tier = async () =>
+      /^isthmus_proxy_locality_tier\{upstream="shop[^}]*\} (\d)$/m.exec((await call(east.adminPort('web'), '/metrics')).text)?.[1]
+    const endpoints = async () => (await east.api('GET', '/v1/health/connect/shop?passing')).json as unknown[]
+    await until('both are healthy', async () => (await endpoints()).length === 2)
+    t.same(new Set(await everyone(40, () => asked('/'))), new Set(['shop']))
+    t.equal(await tier(), '0')
+    await east.api('PUT', '/v1/agent/service/maintenance/shop?enable=true&reason=test')
+    await settles('the far one serves', '/', 'far')
+    t.same(new Set(await everyone(40, () => asked('/'))), new Set(['far']))
+    t.equal(await tier(), '2')
+    await east.api('PUT', '/v1/agent/service/maintenance/shop?enable=false')
+    await until('both are healthy', async () => (await endpoints()).length === 2)
+    t.equal(await asked('/'), 'far', 'the zone is not trusted at once')
+    await east.api('PUT', '/v1/agent/service/deregister/far')
+    await settles('the near one serves', '/', 'shop')
+    await sidecar.stop()
   })
 
   await t.test('a service dies: the peer takes over, and gives back', async t => {

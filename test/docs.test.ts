@@ -38,8 +38,10 @@ t.test('every configuration key of the README is accepted', t => {
     allowed_hosts: [],
     response_headers: {},
     block_endpoints: [],
+    allow_write_http_from: [],
+    discovery_max_stale: '1s',
   }
-  const booleans = new Set(['enabled', 'allow_plaintext', 'allow_unauthenticated_clients'])
+  const booleans = new Set(['enabled', 'allow_plaintext', 'allow_unauthenticated_clients', 'use_cache', 'translate_wan_addrs'])
   const keys = firstCells('Agent configuration').flatMap(cell =>
     [...cell.matchAll(/`([a-z_.{},]+?)(?:\.\*)?`/g)].flatMap(match => spread(match[1]!)),
   )
@@ -50,7 +52,7 @@ t.test('every configuration key of the README is accepted', t => {
     const value =
       leaf in values
         ? values[leaf]
-        : parts[0] === 'ports' || leaf.endsWith('_port')
+        : parts[0] === 'ports' || parts[0] === 'limits' || leaf.endsWith('_port')
           ? 1
           : booleans.has(leaf)
             ? true

@@ -313,9 +313,13 @@ function merge(base: Record<string, unknown>, over: Record<string, unknown>): Re
   return out
 }
 
-/** `Ports.GRPCTLS` as the file spells it: lower case with underscores. */
+/** `HTTPConfig.UseCache` as the file spells it: lower case with underscores. */
 function snakePath(path: string): string {
-  return path.replaceAll(/([a-z0-9])([A-Z])/g, '$1_$2').toLowerCase()
+  return path
+    .replaceAll('GRPCTLS', 'GRPC_TLS')
+    .replaceAll(/([A-Z])([A-Z][a-z])/g, '$1_$2')
+    .replaceAll(/([a-z0-9])([A-Z])/g, '$1_$2')
+    .toLowerCase()
 }
 
 const loopback = new BlockList()

@@ -51,6 +51,7 @@ t.test('a port of -1 closes a door', t => {
 t.test('refusals name the key and the next step', t => {
   const cases: [string, Record<string, unknown>, RegExp][] = [
     ['an unknown key', { bogus: 1 }, /invalid config key bogus/],
+    ['a key by the name that its file uses', { http_config: { use_cache: 'x' } }, /\* http_config\.use_cache: /],
     ['a bad type', { ports: { http: 'x' } }, /ports\.http: /],
     ['a port out of range', { ports: { dns: 70_000 } }, /ports\.dns: /],
     ['a bad datacenter', { datacenter: 'a b' }, /datacenter: must be letters/],

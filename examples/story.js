@@ -50,6 +50,14 @@ export async function end(child, signal = 'SIGTERM') {
   clearTimeout(force)
 }
 
+/** Also when nobody wants to hear the end: what was started must not stay. */
+for (const signal of ['SIGINT', 'SIGTERM']) {
+  process.once(signal, () => {
+    for (const { child } of started) child.kill('SIGTERM')
+    process.exit(1)
+  })
+}
+
 /** Tells the story of a folder. `story` gets a directory for what it keeps; it is removed with all the rest. */
 export async function tell(folder, story) {
   process.chdir(folder)

@@ -7,6 +7,8 @@ import t from 'tap'
 
 const run = promisify(execFile)
 
+t.setTimeout(180_000)
+
 const folders = readdirSync('examples', { withFileTypes: true }).filter(each => each.isDirectory())
 
 for (const { name } of folders) {

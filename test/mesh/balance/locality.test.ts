@@ -67,9 +67,9 @@ for (const policy of balancePolicies) {
 
 t.test('who must be passed over in the zone is found in the region, and the zone is used again at once', async t => {
   const picker = pickerOf(scene(), balanced())
-  t.same([...countsOf(picker, 20, { skip: ({ port }) => port < 3 }).keys()].sort(), [3, 4])
+  t.same(new Set(countsOf(picker, 20, { skip: ({ port }) => port < 3 }).keys()), new Set([3, 4]))
   t.equal(picker.tier, 0)
-  t.same([...countsOf(picker, 20).keys()].sort(), [1, 2])
+  t.same(new Set(countsOf(picker, 20).keys()), new Set([1, 2]))
 })
 
 t.test('a zone that has died is come back to after a while without a break, with or without a new plan', async t => {
@@ -111,5 +111,5 @@ t.test('what is under way counts in whatever group an endpoint is', async t => {
 t.test('it goes with slow start', async t => {
   const picker = pickerOf(scene(false), balanced({ slowStartMs: 1000 }), undefined, seeded())
   t.equal(picker.tier, 1)
-  t.same([...countsOf(picker, 50).keys()].sort(), [3, 4])
+  t.same(new Set(countsOf(picker, 50).keys()), new Set([3, 4]))
 })

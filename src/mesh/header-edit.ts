@@ -23,6 +23,9 @@ const token = /^[!#$%&'*+.^_`|~0-9a-z-]+$/
 // oxlint-disable-next-line no-control-regex
 const unfit = /[\0-\x08\x0a-\x1f\x7f]/
 
+/** Around a value, and no part of it (RFC 9110 5.5); HTTP/2 refuses them. */
+const blanks = /^[ \t]+|[ \t]+$/g
+
 const untouchable = new Set([
   'host',
   'connection',
@@ -30,6 +33,7 @@ const untouchable = new Set([
   'proxy-connection',
   'transfer-encoding',
   'content-length',
+  'http2-settings',
   'te',
   'trailer',
   'upgrade',
@@ -37,14 +41,19 @@ const untouchable = new Set([
   'x-forwarded-client-cert',
 ])
 
+/** Whether an entry may name this header as one to add, to set or to remove; `name` in lower case. */
+export function isEditable(name: string): boolean {
+  return token.test(name) && !untouchable.has(name.replaceAll('_', '-'))
+}
+
 /** Undefined where there is nothing to do. `problems` gets what was left out. */
 export function compileHeaderEdit(modifiers: HeaderModifiers | undefined, problems: string[]): HeaderEdit | undefined {
   const { add = {}, set = {}, remove = [] } = modifiers ?? {}
   const may = (given: string, value = ''): boolean => {
     const name = given.toLowerCase()
-    if (token.test(name) && !untouchable.has(name.replaceAll('_', '-')) && !unfit.test(value)) return true
+    if (isEditable(name) && !unfit.test(value)) return true
     problems.push(
-      `the header ${JSON.stringify(given)} is not changed: ${untouchable.has(name) ? "it is not a route's to change" : 'it is no header'}`,
+      `the header ${JSON.stringify(given)} is not changed: ${token.test(name) && !isEditable(name) ? "it is not a route's to change" : 'it is no header'}`,
     )
     return false
   }
@@ -54,7 +63,7 @@ export function compileHeaderEdit(modifiers: HeaderModifiers | undefined, proble
   // Consul gives Envoy the additions first and then what overwrites, so that of a name with both only what is set remains.
   const overwritten = new Set(setAnew.map(([name]) => name.toLowerCase()))
   const kept = added.filter(([name]) => !overwritten.has(name.toLowerCase()))
-  const append = [...kept, ...setAnew].flatMap(([name, value]) => [name.toLowerCase(), byteString(value)])
+  const append = [...kept, ...setAnew].flatMap(([name, value]) => [name.toLowerCase(), byteString(value.replaceAll(blanks, ''))])
   return names.length + append.length === 0 ? undefined : { remove: [...new Set(names)], append }
 }
 

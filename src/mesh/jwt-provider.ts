@@ -5,6 +5,7 @@
 import * as z from 'zod'
 import { duration } from '../lib/shape.ts'
 import { indexes, opaque } from './entry-members.ts'
+import { isEditable } from './header-edit.ts'
 
 /** Where a request carries the token. */
 export const tokenLocation = z.object({
@@ -54,8 +55,9 @@ export function checkJwtProvider(entry: JwtProvider): string | undefined {
     if (name === '') return 'JWT location: Name is required'
   }
   const header = entry.forwarding?.headerName ?? ''
-  if (entry.forwarding && !/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(header))
-    return `Forwarding.HeaderName is not a header: ${JSON.stringify(header)}`
+  // Framing, connection and identity of a request are not a provider's, either.
+  if (entry.forwarding && !isEditable(header.toLowerCase()))
+    return `Forwarding.HeaderName is not a header that can be set: ${JSON.stringify(header)}`
   const { local, remote } = entry.jsonWebKeySet ?? {}
   if (entry.jsonWebKeySet === undefined) return 'JSONWebKeySet is required'
   if ((local === undefined) === (remote === undefined)) return 'Must specify exactly one of Local or Remote JSON Web key set'

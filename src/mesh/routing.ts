@@ -66,7 +66,10 @@ export interface RoutingPlan {
 export function compileRouting(chain: DiscoveryChain, problems: string[]): RoutingPlan {
   const resolvers = new Map<string, ResolverPlan>()
   const start = chain.nodes[chain.startNode]
-  if (start === undefined) return { table: undefined, routes: [], resolvers: [] }
+  if (start === undefined) {
+    problems.push(`there is no ${chain.startNode}: its requests are answered 404`)
+    return { table: undefined, routes: [], resolvers: [] }
+  }
   const nextOf = (key: string) => compileNext(chain, key, resolvers, problems)
   const routes = start.routes
     ? start.routes.map((route, i) => compileRoute(`service-router/${chain.serviceName}[${i}]`, route, nextOf(route.nextNode), problems))
@@ -154,20 +157,22 @@ function retryOf(destination: RouteDestination): RetryLimits | undefined {
   return { ...defaultRetryLimits, retries: numRetries || 1, statuses: [...statuses] }
 }
 
+/** For a chain that is not whole: it costs the requests that would have gone on there, and nothing else of the plan. */
+const nowhere: ResolverPlan = { kind: 'resolver', entry: '', name: '', targets: [] }
+
 function compileNext(
   chain: DiscoveryChain,
   key: string,
   resolvers: Map<string, ResolverPlan>,
   problems: string[],
 ): SplitPlan | ResolverPlan {
-  const node = chain.nodes[key]!
-  if (node.splits === undefined) return compileResolver(chain, key, node, resolvers)
+  const node = chain.nodes[key]
+  if (node?.splits === undefined) return compileResolver(chain, key, resolvers, problems)
   const legs: LegPlan[] = []
   const ends: number[] = []
   let total = 0
   for (const { definition, weight, nextNode, via, entry } of node.splits) {
-    const next = chain.nodes[nextNode]!
-    if (scaledWeight(weight) === 0) continue
+    if (scaledWeight(weight) <= 0) continue
     total += scaledWeight(weight)
     ends.push(total)
     legs.push({
@@ -175,21 +180,23 @@ function compileNext(
       via,
       requestHeaders: compileHeaderEdit(definition.requestHeaders, problems),
       responseHeaders: compileHeaderEdit(definition.responseHeaders, problems),
-      resolver: compileResolver(chain, nextNode, next, resolvers),
+      resolver: compileResolver(chain, nextNode, resolvers, problems),
     })
   }
-  return { kind: 'split', ends, total, legs }
+  if (legs.length > 0) return { kind: 'split', ends, total, legs }
+  problems.push(`${key} has no split with a weight: its requests go nowhere`)
+  return nowhere
 }
 
-function compileResolver(
-  chain: DiscoveryChain,
-  key: string,
-  { resolver, name }: ChainNode,
-  resolvers: Map<string, ResolverPlan>,
-): ResolverPlan {
+function compileResolver(chain: DiscoveryChain, key: string, resolvers: Map<string, ResolverPlan>, problems: string[]): ResolverPlan {
   const known = resolvers.get(key)
   if (known !== undefined) return known
-  const { target, failover, default: isDefault } = resolver!
+  const { resolver, name } = chain.nodes[key] ?? {}
+  if (resolver === undefined || name === undefined) {
+    problems.push(`${key} is no resolver of the chain: its requests go nowhere`)
+    return nowhere
+  }
+  const { target, failover, default: isDefault } = resolver
   const service = chain.targets[target]?.service ?? ''
   const plan: ResolverPlan = {
     kind: 'resolver',

@@ -66,6 +66,9 @@ export class OutboundHttp implements HttpDoor {
 
   open(head: RequestHead): Opened | Refused {
     this.#turn += 1
+    // Before it is routed: a route that looks at it sees what is proven, too.
+    head.remove(xfccHeader)
+    if (this.#options.caller !== undefined) head.append(xfccHeader, this.#options.caller)
     const way = this.#options.way()
     const routed = way.route(head)
     this.#routed = routed
@@ -75,8 +78,6 @@ export class OutboundHttp implements HttpDoor {
     }
     this.#way = way
     this.#head = head
-    head.remove(xfccHeader)
-    if (this.#options.caller !== undefined) head.append(xfccHeader, this.#options.caller)
     const { route, leg } = routed
     if (!this.#go(way.target(routed.resolver))) return tooMany
     this.#opened.timeoutMs = route.timeoutMs ?? this.#upstream?.plan.resource.requestTimeoutMs

@@ -69,12 +69,15 @@ export function presentedChain(socket: TLSSocket): X509Certificate[] {
   return chain
 }
 
-/** The single URI SAN of a leaf; undefined when there is none, more than one, or any name that Node had to quote. DNS and IP names beside it are ignored. */
+/** What ends a field or an element of X-Forwarded-Client-Cert, and what is in no URI: a name with these would be read as another there. */
+const ambiguous = /[^!-~]|[,;"]/
+
+/** The single URI SAN of a leaf; undefined when there is none, more than one, an ambiguous one, or any name that Node had to quote. DNS and IP names beside it are ignored. */
 export function uriOf(leaf: X509Certificate): string | undefined {
   const text = leaf.subjectAltName
   if (text === undefined || text.includes('"')) return undefined
   const uris = text.split(', ').filter(name => name.startsWith('URI:'))
-  return uris.length === 1 ? uris[0]!.slice(4) : undefined
+  return uris.length === 1 && !ambiguous.test(uris[0]!) ? uris[0]!.slice(4) : undefined
 }
 
 /** Makes the permit of a chain, or says why there is none. `rootsOf` gives the bundle of a trust domain that may come in, if it may. */

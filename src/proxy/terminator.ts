@@ -5,6 +5,7 @@
  */
 import type { Socket } from 'node:net'
 import { createServer, type Server, type TLSSocket } from 'node:tls'
+import { messageOf } from '../lib/errors.ts'
 import type { Logger } from '../lib/log.ts'
 import type { GatewayPlan, GatewayRoute, RootsPlan } from '../mesh/plan.ts'
 import { nowhere } from './chain.ts'
@@ -70,9 +71,16 @@ export class Terminator {
       requestCert: true,
       rejectUnauthorized: true,
       handshakeTimeout: terminatorLimits.handshakeMs,
-      ALPNCallback: ({ servername, protocols }) => chooseAlpn(protocols, this.#targetOf(servername)?.protocol ?? ''),
+      ALPNCallback: ({ servername, protocols }) => chooseAlpn(protocols, this.#targetOf(nameOf(servername))?.protocol ?? ''),
     })
-    this.#server.on('secureConnection', socket => this.#secured(socket))
+    this.#server.on('secureConnection', socket => {
+      try {
+        this.#secured(socket)
+      } catch (error) {
+        options.logger.error({ error: messageOf(error) }, 'a caller could not be let in by a mistake of ours')
+        socket.destroy()
+      }
+    })
     this.#server.on('tlsClientError', (error, socket) => {
       this.#refused('tls')
       options.logger.debug({ error: error.message }, 'a handshake at the gateway failed')
@@ -139,7 +147,7 @@ export class Terminator {
 
   /** What ends here is exported, so it is in the table of strangers. */
   #routeOf(servername: string): GatewayRoute | undefined {
-    return this.#plan?.wan.get(servername.toLowerCase())
+    return this.#plan?.wan.get(servername)
   }
 
   #targetOf(servername: string): Target | undefined {
@@ -158,7 +166,7 @@ export class Terminator {
   #secured(socket: TLSSocket): void {
     socket.on('error', () => {})
     socket.allowHalfOpen = true
-    const sni = typeof socket.servername === 'string' ? socket.servername.toLowerCase() : ''
+    const sni = nameOf(socket.servername)
     const [route, target] = [this.#routeOf(sni), this.#targetOf(sni)]
     if (route === undefined || target === undefined || this.#identity === undefined) return void socket.destroy()
     const made = socket.authorized ? this.#permitOf(presentedChain(socket), route) : ({ ok: false, reason: 'untrusted' } as const)
@@ -207,6 +215,11 @@ export class Terminator {
   #refused(reason: RefusalReason): void {
     this.#options.metrics.refused('gateway', reason).count += 1
   }
+}
+
+/** In lower case. The gateway has read a name, but a second hello of the same handshake may bring another one, or none (`false`). */
+function nameOf(servername: unknown): string {
+  return typeof servername === 'string' ? servername.toLowerCase() : ''
 }
 
 /** By the names that requests may go on by: what is spoken there. */

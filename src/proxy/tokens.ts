@@ -13,8 +13,8 @@ import {
   type KeyObject,
 } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
-import type { EditableHead } from '../mesh/header-edit.ts'
-import { claimsHold, parseToken, tokensOf, type Claims, type Token, type TokenFacts, type TokenReader } from '../mesh/jwt.ts'
+import { isEditable, type EditableHead } from '../mesh/header-edit.ts'
+import { claimsHold, parseToken, tokenLimits, tokensOf, type Claims, type Token, type TokenFacts, type TokenReader } from '../mesh/jwt.ts'
 import type { JwtProviderResource } from '../mesh/snapshot.ts'
 
 export const verifierLimits = { keys: 64, remembered: 1024, tokensPerRequest: 4 } as const
@@ -71,6 +71,8 @@ export class Carried implements TokenReader {
   }
 }
 
+type TokenHeader = NonNullable<JwtProviderResource['locations'][number]['header']>
+
 interface Valid {
   claims: Claims
   text: string
@@ -88,12 +90,21 @@ function providerOf(resource: JwtProviderResource): Provider {
 class Provider {
   readonly #resource: JwtProviderResource
   readonly #keys: readonly Key[]
+  readonly #forwarding: JwtProviderResource['forwarding']
+  /** Where a token is that is not to be forwarded. */
+  readonly #hidden: readonly { header: TokenHeader }[]
   /** Claims by the token's text; false for one that no key signed. */
   readonly #seen = new LRUCache<string, Claims | false>({ max: verifierLimits.remembered })
 
   constructor(resource: JwtProviderResource) {
     this.#resource = resource
     this.#keys = keysOf(resource.jwks)
+    const { forwarding, locations } = resource
+    // What an entry may say is checked when it is written; a snapshot may be of another hand.
+    this.#forwarding = forwarding !== undefined && isEditable(forwarding.header) ? forwarding : undefined
+    this.#hidden = locations.flatMap(({ header }) =>
+      header !== undefined && header.forward !== true && isEditable(header.name.toLowerCase()) ? [{ header }] : [],
+    )
   }
 
   read(request: TokenFacts): Valid | undefined {
@@ -106,13 +117,11 @@ class Provider {
   }
 
   pass(valid: Valid | undefined, head: TokenHead): void {
-    const { forwarding, locations } = this.#resource
+    const forwarding = this.#forwarding
     if (forwarding !== undefined) head.remove(forwarding.header)
     if (valid === undefined) return
-    for (const { header } of locations) {
-      if (header === undefined || header.forward === true) continue
-      const name = header.name.toLowerCase()
-      if (tokensOf({ locations: [{ header }] }, head).includes(valid.text)) head.remove(name)
+    for (const location of this.#hidden) {
+      if (tokensOf({ locations: [location] }, head).includes(valid.text)) head.remove(location.header.name.toLowerCase())
     }
     if (forwarding === undefined) return
     const [, claims = ''] = valid.text.split('.')
@@ -120,6 +129,7 @@ class Provider {
   }
 
   #signed(text: string): Claims | false {
+    if (text.length > tokenLimits.length) return false
     let claims = this.#seen.get(text)
     if (claims === undefined) {
       const token = parseToken(text)
@@ -181,12 +191,19 @@ function keyOf(jwk: JsonWebKey): Key | undefined {
     const possible = algorithmsOf(jwk)
     const algorithms = jwk['alg'] === undefined ? possible : possible.filter(each => each === jwk['alg'])
     if (algorithms.length === 0) return undefined
-    const key = jwk.kty === 'oct' ? createSecretKey(Buffer.from(String(jwk.k), 'base64url')) : createPublicKey({ key: jwk, format: 'jwk' })
+    const key = jwk.kty === 'oct' ? secretOf(jwk.k) : createPublicKey({ key: jwk, format: 'jwk' })
+    if (key === undefined) return undefined
     if (jwk.kty === 'RSA' && (key.asymmetricKeyDetails?.modulusLength ?? 0) < rsaBits) return undefined
     return { kid: typeof jwk['kid'] === 'string' ? jwk['kid'] : undefined, algorithms, key }
   } catch {
     return undefined
   }
+}
+
+/** An empty secret is one that everybody knows. */
+function secretOf(k: unknown): KeyObject | undefined {
+  const bytes = Buffer.from(typeof k === 'string' ? k : '', 'base64url')
+  return bytes.length === 0 ? undefined : createSecretKey(bytes)
 }
 
 function algorithmsOf({ kty, crv = '' }: JsonWebKey): string[] {

@@ -1,6 +1,7 @@
 /** Whatever entries there are, a chain comes of them or a text: it ends, its nodes and targets are all there, and so it can be compiled. */
 import * as fc from 'fast-check'
 import t from 'tap'
+import { DiscoveryChain } from '../../src/mesh/discovery-chain.ts'
 import { compileChain, chainLimits, type ChainEntries } from '../../src/mesh/discovery-chain-compiler.ts'
 import type { RouteDestination, ServiceResolver, ServiceRouter, ServiceSplitter } from '../../src/mesh/routing-entry.ts'
 import { chooseLeg, compileRouting, route } from '../../src/mesh/routing.ts'
@@ -72,12 +73,13 @@ t.test('a chain is whole, or there is a text that says why there is none', async
         // What is left of a splitter goes to resolvers only.
         if (splits.some(({ nextNode }) => nextNode.startsWith('splitter:'))) return false
       }
-      const routing = compileRouting(chain, [])
+      const problems: string[] = []
+      const routing = compileRouting(chain, problems)
+      if (problems.some(problem => !problem.includes('no split with a weight'))) return false
       const found = route(routing, { method: 'GET', path: '/abc', target: '/abc', headers: [] })
       if (found === undefined) return false
-      const end =
-        found.next.kind === 'resolver' ? found.next : found.next.legs.length > 0 ? chooseLeg(found.next, 0.999).resolver : undefined
-      return end === undefined || end.targets.length > 0
+      const end = found.next.kind === 'resolver' ? found.next : chooseLeg(found.next, 0.999).resolver
+      return end.targets.length > 0 || problems.length > 0
     }),
     { numRuns: process.env['ISTHMUS_DEEP'] ? 200_000 : 3000 },
   )
@@ -113,4 +115,30 @@ t.test('entries that would grow without bound, or too deep, are refused and not 
   }
   t.match(problemOf({ ...heavy, splitter }), /more than 2097152 characters/)
   t.ok(performance.now() - began < 2000)
+})
+
+t.test('a chain that is not whole costs the requests that it loses, and no more', async t => {
+  const chain = (nodes: object, startNode = 'splitter:a') =>
+    DiscoveryChain.parse({ serviceName: 'a', datacenter: 'dc1', protocol: 'http', startNode, nodes, targets: {} })
+  const split = (nextNode: string, weight = 100) => ({ definition: {}, weight, nextNode })
+  const splitter = (...splits: object[]) => ({ type: 'splitter', name: 'a', splits })
+  const catchAll = { definition: {}, nextNode: 'splitter:a' }
+  const broken: Record<string, DiscoveryChain> = {
+    'a split that leads nowhere': chain({ 'splitter:a': splitter(split('resolver:none')) }),
+    'a split that leads to itself': chain({ 'splitter:a': splitter(split('splitter:a')) }),
+    'a name that every object has': chain({ 'splitter:a': splitter(split('constructor')) }),
+    'no weight at all': chain({ 'splitter:a': splitter(split('resolver:none', 0), split('resolver:none', -100)) }),
+    'no splits': chain({ 'splitter:a': splitter() }),
+    'a resolver of nothing': chain({ 'splitter:a': { type: 'resolver', name: 'a' } }),
+    'a route that leads nowhere': chain({ r: { type: 'router', name: 'a', routes: [catchAll] } }, 'r'),
+  }
+  const facts = { method: 'GET', path: '/', target: '/', headers: [] }
+  for (const [what, each] of Object.entries(broken)) {
+    const problems: string[] = []
+    const { next } = route(compileRouting(each, problems), facts)!
+    const end = next.kind === 'split' ? chooseLeg(next, 0.5).resolver : next
+    t.same([end.targets, problems.length], [[], 1], what)
+  }
+  const problems: string[] = []
+  t.same([route(compileRouting(chain({}), problems), facts), problems.length], [undefined, 1], 'no beginning')
 })

@@ -42,7 +42,18 @@ t.test('nothing to do is nothing', async t => {
 })
 
 t.test('framing, connection and identity are not theirs to change, nor is what is no header', async t => {
-  const names = ['Host', 'connection', 'Transfer-Encoding', 'content_length', 'upgrade', 'X-Forwarded-Client-Cert', ':path', 'a b', '']
+  const names = [
+    'Host',
+    'connection',
+    'Transfer-Encoding',
+    'content_length',
+    'http2-settings',
+    'upgrade',
+    'X-Forwarded-Client-Cert',
+    ':path',
+    'a b',
+    '',
+  ]
   for (const name of names) {
     for (const modifiers of [{ add: { [name]: 'x' } }, { set: { [name]: 'x' } }, { remove: [name] }]) {
       const { lines, problems } = edited(modifiers, 'host: h')
@@ -50,5 +61,6 @@ t.test('framing, connection and identity are not theirs to change, nor is what i
     }
   }
   for (const value of ['a\r\nx: y', 'a\nb', 'a\0b']) t.same(edited({ set: { a: value } }).lines, [], JSON.stringify(value))
+  t.same(edited({ set: { a: ' \tx y\t ', b: '  ' } }).lines, ['a: x y', 'b: '], 'blanks around a value are no part of it')
   t.same(edited({ set: { a: 'é' } }).lines, ['a: \u00c3\u00a9'], 'a text goes out as bytes')
 })

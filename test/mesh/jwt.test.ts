@@ -1,6 +1,7 @@
 /** Tokens without their signatures: what is one, where a request carries it, and what is asked of its claims. */
 import * as fc from 'fast-check'
 import t from 'tap'
+import { checkJwtProvider } from '../../src/mesh/jwt-provider.ts'
 import { claimsHold, parseToken, requirementHolds, tokenLimits, tokensOf } from '../../src/mesh/jwt.ts'
 
 const part = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64url')
@@ -105,4 +106,20 @@ t.test('a token is looked for where the provider says', async t => {
   ]
   t.same(tokensOf({ locations }, { headers, target }), ['three', 'six', 'four'])
   t.same(tokensOf({ locations: [] }, { headers: [] }), [])
+})
+
+t.test('a provider may not set what frames a request or says who sent it', async t => {
+  const problemOf = (headerName: string) =>
+    checkJwtProvider({
+      kind: 'jwt-provider',
+      name: 'p',
+      jsonWebKeySet: { local: { jwks: 'e30=' } },
+      forwarding: { headerName },
+      createIndex: 0,
+      modifyIndex: 0,
+    })
+  for (const name of ['Content-Length', 'transfer_encoding', 'Host', 'X-Forwarded-Client-Cert', '', 'a b']) {
+    t.match(problemOf(name), /^Forwarding\.HeaderName is not a header that can be set: /, name)
+  }
+  t.equal(problemOf('X-Claims'), undefined)
 })

@@ -5,6 +5,12 @@
 import { Agent, createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import t, { type Test } from 'tap'
+import { nowhere } from '../../src/proxy/chain.ts'
+import { RequestHead } from '../../src/proxy/http1/head.ts'
+import { defaultHttp1Limits } from '../../src/proxy/http1/limits.ts'
+import { ProxyMetrics } from '../../src/proxy/metrics.ts'
+import { OutboundHttp, unrouted } from '../../src/proxy/outbound-http.ts'
+import type { RouteFacts } from '../../src/mesh/route-table.ts'
 import { silentLogger } from '../../src/lib/log.ts'
 import { failoverLimits } from '../../src/mesh/failover.ts'
 import { internalSni } from '../../src/mesh/sni.ts'
@@ -268,4 +274,32 @@ t.test('bytes go on to a peer as well', async t => {
   ])
   await until(() => scene.web.port('db') !== undefined)
   for (let i = 0; i < 2; i += 1) t.same(await converse(scene.web.port('db')!, 'ping'), { heard: 'hello from db\nping', error: '' })
+})
+
+t.test('a route sees the caller that was proven, and no other', async t => {
+  const requests = new ProxyMetrics('gateway').requests('gateway', 'api')
+  for (const caller of [undefined, 'By=a;URI=b']) {
+    let seen: readonly string[] = []
+    const way = {
+      ...nowhere,
+      route: ({ headers }: RouteFacts) => {
+        seen = headers
+        return undefined
+      },
+    }
+    const door = new OutboundHttp({
+      name: 'api',
+      way: () => way,
+      requests,
+      logger: silentLogger(),
+      source: '',
+      ...(caller ? { caller } : {}),
+    })
+    const head = new RequestHead(defaultHttp1Limits)
+    const text = Buffer.from('GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Client-Cert: forged\r\n\r\n')
+    head.begin()
+    head.parse(text, 0, text.length)
+    t.equal(door.open(head), unrouted)
+    t.same(seen, ['host', 'a', ...(caller ? ['x-forwarded-client-cert', caller] : [])])
+  }
 })

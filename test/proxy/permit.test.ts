@@ -67,6 +67,11 @@ t.test('permits', async t => {
     t.equal(uriOf({ subjectAltName: `URI:"spiffe://x/y, URI:${idOf(tdA, 'web')}"` } as X509Certificate), undefined)
     t.equal(uriOf(new X509Certificate(leaf.certPem)), idOf(tdA, 'web'))
   })
+  t.test('a name that would be read as more than one field or element of X-Forwarded-Client-Cert is no identity', async t => {
+    for (const path of [`/x;URI=${idOf(tdA, 'web')}`, '/ns/default/dc/dc1/svc/web;Hash=x', '/x;DNS=y']) {
+      t.equal(judge(chain(await mint.leaf(rootB, { san: `URI:spiffe://${tdB}${path}` }))), 'no-identity', path)
+    }
+  })
   t.test('a trust domain that may not come in is unknown', async t => {
     const rootC = await mint.root('cccccccc.consul')
     t.equal(judge(chain(await mint.leaf(rootC, { san: `URI:${idOf('cccccccc.consul', 'web')}` }))), 'unknown-trust-domain')

@@ -1,6 +1,8 @@
 // A gateway at which exported http ends: the app still sees who called, and only that; whoever proves nothing gets nothing; and a service
 // may change between passing through and ending here under load.
+import { once } from 'node:events'
 import { Agent } from 'node:http'
+import { connect } from 'node:net'
 import { connect as connectTls, type TLSSocket } from 'node:tls'
 import t, { type Test } from 'tap'
 import type { Minted } from '../support/mint.ts'
@@ -152,6 +154,7 @@ t.test('whoever proves nothing, or not what this name is for, reaches nobody', a
     'another peer that claims the trust domain of the peer': await mint.leaf(third, { san: `URI:${webId}` }),
     'a caller of the own cluster': await mint.leaf(westRoot, { san: `URI:${serviceId(westDomain, 'west', 'web')}` }),
     'the own gateway': await mint.leaf(westRoot, { san: `URI:${meshGatewayId(westDomain, 'west')}` }),
+    'another name behind the own one': await mint.leaf(eastRoot, { san: `URI:spiffe://${eastDomain}/x;URI=${webId}` }),
     'two names': await mint.leaf(eastRoot, { san: `URI:${webId},URI:${serviceId(eastDomain, 'east', 'admin')}` }),
   }
   for (const [who, leaf] of Object.entries(leaves)) {
@@ -160,6 +163,48 @@ t.test('whoever proves nothing, or not what this name is for, reaches nobody', a
     t.equal(heard, '', who)
   }
   t.equal(scene.apiApp.seen.length, 0)
+})
+
+/** A ClientHello of TLS 1.3 in a record, as plain as it can be. */
+function clientHello(servername: string | undefined, keyShare: Buffer): Buffer {
+  const sized = (bytes: 1 | 2 | 3, content: Buffer) => {
+    const length = Buffer.alloc(bytes)
+    length.writeUIntBE(content.length, 0, bytes)
+    return Buffer.concat([length, content])
+  }
+  const hex = (text: string) => Buffer.from(text, 'hex')
+  const extension = (type: string, content: Buffer) => Buffer.concat([hex(type), sized(2, content)])
+  const extensions = [
+    extension('000a', sized(2, hex('001d'))),
+    extension('000d', sized(2, hex('04030804'))),
+    extension('002b', sized(1, hex('0304'))),
+    extension('0033', sized(2, keyShare)),
+    extension('0010', sized(2, sized(1, Buffer.from('http/1.1')))),
+  ]
+  if (servername !== undefined) {
+    extensions.unshift(extension('0000', sized(2, Buffer.concat([hex('00'), sized(2, Buffer.from(servername))]))))
+  }
+  const body = [hex('0303'), Buffer.alloc(32, 7), sized(1, Buffer.alloc(0)), sized(2, hex('1301')), sized(1, hex('00'))]
+  const hello = Buffer.concat([...body, sized(2, Buffer.concat(extensions))])
+  return Buffer.concat([hex('160301'), sized(2, Buffer.concat([hex('01'), sized(3, hello)]))])
+}
+
+t.test('a second hello that names nobody, or somebody else, is answered like the first', async t => {
+  const scene = await startEnding(t)
+  const share = Buffer.concat([Buffer.from('001d0020', 'hex'), Buffer.alloc(32, 9)])
+  for (const second of [undefined, 'nobody.example', apiSni]) {
+    const socket = connect(scene.gateway.port('wan')!, '127.0.0.1')
+    socket.on('error', () => {})
+    // Without a key share the server asks for another hello.
+    socket.write(clientHello(apiSni, Buffer.alloc(0)))
+    await once(socket, 'data')
+    socket.write(clientHello(second, share))
+    const answered = await Promise.race([once(socket, 'data').then(() => true), once(socket, 'close').then(() => false)])
+    t.ok(answered, String(second))
+    socket.destroy()
+  }
+  const say = await startSessionless(scene)
+  t.match(await say('GET / HTTP/1.1\r\nhost: api\r\n\r\n'), /200 OK/)
 })
 
 t.test('a service changes between passing through and ending here, and back: no request fails', async t => {

@@ -7,7 +7,7 @@ import { promisify } from 'node:util'
 import { gunzip, gzip } from 'node:zlib'
 import { MeshError } from '../../lib/errors.ts'
 
-export const archiveLimits = { packedBytes: 64 * 1024 * 1024, unpackedBytes: 512 * 1024 * 1024 } as const
+export const archiveLimits = { packedBytes: 64 * 1024 * 1024, unpackedBytes: 512 * 1024 * 1024, sumsBytes: 64 * 1024 } as const
 
 export interface Archive {
   meta: Buffer
@@ -32,13 +32,15 @@ export async function unpack(packed: Buffer): Promise<Archive> {
   const files = readTar(await unzipped(packed))
   const meta = files.get('meta.json')
   const state = files.get('state.bin')
-  const listed = files.get(sums)?.toString('latin1')
-  if (!meta || !state || listed === undefined) throw refuse('the archive must hold meta.json, state.bin and SHA256SUMS')
+  const sumsFile = files.get(sums)
+  if (!meta || !state || !sumsFile) throw refuse('the archive must hold meta.json, state.bin and SHA256SUMS')
+  if (sumsFile.length > archiveLimits.sumsBytes) throw refuse(`SHA256SUMS is longer than ${archiveLimits.sumsBytes} bytes`)
+  const lines = sumsFile.toString('latin1').split('\n')
   for (const [name, body] of [
     ['meta.json', meta],
     ['state.bin', state],
   ] as const) {
-    if (!listed.split('\n').includes(`${sha256(body)}  ${name}`)) {
+    if (!lines.includes(`${sha256(body)}  ${name}`)) {
       throw refuse(`failed checking integrity of snapshot: hash check failed for "${name}"`)
     }
   }

@@ -3,12 +3,12 @@
  * them a restored cluster would be another one. Left out is what each agent was asked to run, which is its own and follows it.
  * A restore is many transactions: one that a crash cuts short is done again from the same archive.
  */
-import { MeshError } from '../../lib/errors.ts'
+import { messageOf, MeshError } from '../../lib/errors.ts'
 import type { Clock } from '../../lib/clock.ts'
-import type { Entry, Op, Store } from '../store/store.ts'
+import { storeLimits, type Entry, type Op, type Store } from '../store/store.ts'
 import { pack, unpack } from './archive.ts'
 import { keys } from './keys.ts'
-import type { Tables } from './tables.ts'
+import { Tables } from './tables.ts'
 
 export interface BackupOptions {
   store: Store
@@ -67,6 +67,7 @@ export class Backup {
     this.#restoring = true
     try {
       const saved = readState((await unpack(archive)).state)
+      await tryOut(saved)
       await this.#replace(saved)
       await this.#options.onRestored()
     } finally {
@@ -121,25 +122,60 @@ function sameCluster(saved: readonly Saved[], present: ReadonlyMap<string, Entry
   return clusterOf(saved.find(each => each.key === key)?.value) === clusterOf(present.get(key)?.value)
 }
 
+function refuse(why: string): MeshError {
+  return new MeshError('invalid', `failed to restore from snapshot: ${why}`)
+}
+
 function readState(state: Buffer): Saved[] {
-  const refuse = (why: string) => new MeshError('invalid', `failed to restore from snapshot: ${why}`)
-  const lines = state.toString('utf8').split('\n')
-  if (lines.pop() !== '') throw refuse('state.bin is cut off')
+  const saved: Saved[] = []
   const seen = new Set<string>()
-  const parse = (line: string): Record<string, unknown> => {
-    try {
-      return JSON.parse(line) as Record<string, unknown>
-    } catch {
-      throw refuse('state.bin is not one of isthmus; a snapshot of a Consul cluster cannot be restored here')
-    }
+  let first = true
+  // Line by line: a text of all of it, or a list of its lines, may be more than the process can hold.
+  for (let at = 0; at < state.length;) {
+    const end = state.indexOf(0x0a, at)
+    if (end < 0) throw refuse('state.bin is cut off')
+    const line = objectOf(state.subarray(at, end))
+    at = end + 1
+    if (first) {
+      if (!line) throw refuse('state.bin is not one of isthmus; a snapshot of a Consul cluster cannot be restored here')
+      if (line['format'] !== format || line['version'] !== version) throw refuse(`state.bin is not ${format} ${version}`)
+      first = false
+    } else saved.push(entryOf(line, seen))
   }
-  const first = parse(lines.shift() ?? '')
-  if (first['format'] !== format || first['version'] !== version) throw refuse(`state.bin is not ${format} ${version}`)
-  return lines.map(line => {
-    const { key, value } = parse(line)
-    if (typeof key !== 'string' || key === '' || typeof value !== 'string' || seen.has(key))
-      throw refuse('an entry of state.bin is malformed')
-    seen.add(key)
-    return { key, value: Buffer.from(value, 'base64') }
-  })
+  if (first) throw refuse('state.bin is empty')
+  return saved
+}
+
+function entryOf(line: Record<string, unknown> | undefined, seen: Set<string>): Saved {
+  const { key, value: text } = line ?? {}
+  const malformed = refuse('an entry of state.bin is malformed')
+  if (typeof key !== 'string' || key === '' || typeof text !== 'string' || seen.has(key)) throw malformed
+  seen.add(key)
+  const value = Buffer.from(text, 'base64')
+  if (Buffer.byteLength(key) > storeLimits.maxKeyBytes || value.length > storeLimits.maxTxnBytes - storeLimits.maxKeyBytes) throw malformed
+  // Everything that the store holds is JSON but the keys of the CA.
+  if (!key.startsWith('ca-key/') && !objectOf(value)) throw malformed
+  return { key, value }
+}
+
+function objectOf(text: Buffer): Record<string, unknown> | undefined {
+  // The longest entry that the store takes, in base64 and quoted.
+  if (text.length > 2 * storeLimits.maxTxnBytes) return undefined
+  try {
+    const value: unknown = JSON.parse(text.toString('utf8'))
+    return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** Tables that cannot take an entry would stop at it, now and at every start. */
+async function tryOut(saved: readonly Saved[]): Promise<void> {
+  const entries = saved.map(({ key, value }): Entry => ({ key, value, createRevision: 1, modRevision: 1 }))
+  const source = { revision: 1, list: () => Promise.resolve({ entries, revision: 1 }), watch: () => ({ close() {} }) }
+  try {
+    ;(await Tables.open(source)).close()
+  } catch (error) {
+    throw refuse(`an entry of state.bin is malformed: ${messageOf(error)}`)
+  }
 }

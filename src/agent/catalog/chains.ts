@@ -57,11 +57,16 @@ export function readChain(tables: ChainTables, request: ChainRequest): Reading<C
   const key = JSON.stringify(request)
   const before = known.get(key)
   if (before !== undefined && tables.indexOf(before.topics) === before.index) return before
-  const entries = new TableEntries(tables)
-  const value = compileChain(request, entries)
-  const reading = { value, index: entries.index, topics: [...entries.topics] }
+  const reading = readChainOnce(tables, request)
   known.set(key, reading)
   return reading
+}
+
+/** For a question that anybody may ask in any words: what is made of it is not remembered, and takes no place from what is. */
+export function readChainOnce(tables: ChainTables, request: ChainRequest): Reading<CompiledChain> {
+  const entries = new TableEntries(tables)
+  const value = compileChain(request, entries)
+  return { value, index: entries.index, topics: [...entries.topics] }
 }
 
 /** Names that have a router, a splitter or a resolver, sorted. */

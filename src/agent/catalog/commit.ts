@@ -4,10 +4,17 @@
  */
 import { isDeepStrictEqual } from 'node:util'
 import { MeshError } from '../../lib/errors.ts'
+import { Turns } from '../../lib/turns.ts'
 import type { Compare, Op, Store } from '../store/store.ts'
 import type { Tables } from './tables.ts'
 
 const maxAttempts = 20
+
+/**
+ * By the first record that a write is conditional on: who lost once waits its turn, and who comes meanwhile goes behind it. Many
+ * writers of one record would else go on losing to each other, or to newcomers.
+ */
+const contended = new WeakMap<Store, Turns>()
 
 /** What a write does: nothing, a transaction, or an answer that needs none. */
 export type Proposal<T> = { result: T; ops?: Op[]; compare?: Compare[] }
@@ -18,14 +25,32 @@ export async function commit<T>(store: Store, tables: Tables, propose: () => Pro
 
 /** With the revision of the write; that of the tables where nothing was written. */
 export async function commitAt<T>(store: Store, tables: Tables, propose: () => Proposal<T>): Promise<{ result: T; revision: number }> {
-  for (let attempt = 0; attempt < maxAttempts; attempt += 1) {
-    const { result, ops, compare } = propose()
-    if (!ops || ops.length === 0) return { result, revision: tables.revision }
-    const { ok, revision } = await store.txn({ compare: compare ?? [], ops })
-    await tables.reached(revision)
-    if (ok) return { result, revision }
-  }
-  throw new MeshError('conflict', 'the write met too many concurrent writes of the same records; try again')
+  const proposal = propose()
+  let turns = contended.get(store)
+  if (!turns) contended.set(store, (turns = new Turns()))
+  const record = proposal.compare?.[0]?.key ?? ''
+  const writes = (proposal.ops ?? []).length > 0
+  const done = writes && turns.isBusy(record) ? undefined : await attempt(store, tables, proposal)
+  if (done) return done
+  return turns.run(record, async () => {
+    for (let tried = 0; tried < maxAttempts; tried += 1) {
+      const late = await attempt(store, tables, propose())
+      if (late) return late
+    }
+    throw new MeshError('conflict', 'the write met too many concurrent writes of the same records; try again')
+  })
+}
+
+/** Undefined when somebody else was faster. */
+async function attempt<T>(
+  store: Store,
+  tables: Tables,
+  { result, ops, compare }: Proposal<T>,
+): Promise<{ result: T; revision: number } | undefined> {
+  if (!ops || ops.length === 0) return { result, revision: tables.revision }
+  const { ok, revision } = await store.txn({ compare: compare ?? [], ops })
+  await tables.reached(revision)
+  return ok ? { result, revision } : undefined
 }
 
 const encoder = new TextEncoder()

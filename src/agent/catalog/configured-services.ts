@@ -1,6 +1,7 @@
 /** Services and checks of the configuration files: registered at the start and at every reload; what a file no longer names goes. */
 import type { CheckDefinition } from '../../mesh/check.ts'
 import type { ServiceDefinition } from '../../mesh/service.ts'
+import { Turns } from '../../lib/turns.ts'
 import type { LocalAgent } from './local-agent.ts'
 
 interface Configured {
@@ -10,6 +11,7 @@ interface Configured {
 
 export class ConfiguredServices {
   readonly #agent: LocalAgent
+  readonly #turns = new Turns()
   #services = new Set<string>()
   #checks = new Set<string>()
 
@@ -17,13 +19,23 @@ export class ConfiguredServices {
     this.#agent = agent
   }
 
-  async apply({ services, checks }: Configured): Promise<void> {
+  /** One after another: what one reload still registers the next could not yet take away. */
+  apply(configured: Configured): Promise<void> {
+    return this.#turns.run('', () => this.#apply(configured))
+  }
+
+  async #apply({ services, checks }: Configured): Promise<void> {
     const before = { services: this.#services, checks: this.#checks }
-    this.#services = new Set(services.map(each => each.id || each.name))
-    this.#checks = new Set(checks.map(each => each.id || (each.name ?? '')))
-    for (const id of before.checks) if (!this.#checks.has(id) && this.#agent.checks().has(id)) await this.#agent.deregisterCheck(id)
-    for (const id of before.services) if (!this.#services.has(id) && this.#agent.service(id)) await this.#agent.deregisterService(id)
+    const named = { services: services.map(each => each.id || each.name), checks: checks.map(each => each.id || (each.name ?? '')) }
+    // Should it fail halfway, the next one takes away what this one could not.
+    this.#services = new Set([...before.services, ...named.services])
+    this.#checks = new Set([...before.checks, ...named.checks])
+    const [next, nextChecks] = [new Set(named.services), new Set(named.checks)]
+    for (const id of before.checks) if (!nextChecks.has(id) && this.#agent.checks().has(id)) await this.#agent.deregisterCheck(id)
+    for (const id of before.services) if (!next.has(id) && this.#agent.service(id)) await this.#agent.deregisterService(id)
     for (const service of services) await this.#agent.registerService(service)
     for (const check of checks) await this.#agent.registerCheck(check)
+    this.#services = next
+    this.#checks = nextChecks
   }
 }

@@ -59,7 +59,8 @@ export class KvStore {
     return commit(this.#store, this.#tables, (): Proposal<boolean> => {
       const current = this.#tables.kv(key).value
       if (options.cas !== undefined && options.cas !== (current?.modifyIndex ?? 0)) return { result: false }
-      const compare = options.cas === undefined && !current?.lockIndex ? [] : [unchanged(keys.kv(key), current)]
+      // A plain write, too: it keeps the lock that it found, and must not undo one that is taken meanwhile.
+      const compare = [unchanged(keys.kv(key), current)]
       let draft: KvDraft | undefined = written(current, input)
       const holder = options.acquire ?? options.release
       if (holder !== undefined) {
@@ -68,7 +69,7 @@ export class KvStore {
         if (!session) throw new MeshError('invalid', `raft apply failed: invalid session ${JSON.stringify(holder)}`)
         draft = options.acquire === undefined ? unlocked(current, input, session.id) : locked(current, input, session.id)
         if (!draft) return { result: false }
-        compare.splice(0, 1, unchanged(keys.kv(key), current), unchanged(keys.session(session.id), session))
+        compare.push(unchanged(keys.session(session.id), session))
       }
       if (isSameRecord(current && withoutKey(current), draft)) return { result: true }
       return { result: true, ops: [putRecord(keys.kv(key), draft)], compare }

@@ -31,7 +31,16 @@ export interface ExecutionOptions {
   limit?: number
 }
 
-/** Names and templates of a cluster are looked through one by one. */
+interface Names {
+  /** Of the tables, as of which this holds. */
+  index: number
+  /** By folded name. */
+  plain: ReadonlyMap<string, PreparedQuery>
+  /** The longest prefix first. */
+  templates: readonly PreparedQuery[]
+}
+
+/** Templates of a cluster are looked through one by one. */
 const maxQueries = 10_000
 const idLength = 36
 
@@ -39,6 +48,7 @@ export class Queries {
   readonly #store: Store
   readonly #tables: Tables
   readonly #datacenter: string
+  #names: Names | undefined
 
   constructor(options: { store: Store; tables: Tables; datacenter: string }) {
     this.#store = options.store
@@ -74,14 +84,21 @@ export class Queries {
       if (byId) return byId.template.type === '' ? byId : renderTemplate(byId, byId.name)
     }
     const name = idOrName.toLowerCase()
-    let best: PreparedQuery | undefined
-    for (const query of this.#tables.preparedQueries().value) {
-      const own = query.name.toLowerCase()
-      if (query.template.type === '') {
-        if (own !== '' && own === name) return query
-      } else if (name.startsWith(own) && (!best || own.length > best.name.length)) best = query
-    }
+    const { plain, templates } = this.#byName()
+    const own = plain.get(name)
+    if (own) return own
+    const best = templates.find(each => name.startsWith(each.name.toLowerCase()))
     return best && renderTemplate(best, idOrName)
+  }
+
+  /** Anybody may ask for a name, over DNS as often as the network carries it: what is stored is sorted once a change. */
+  #byName(): Names {
+    const index = this.#tables.indexOf(['query'])
+    if (this.#names?.index === index) return this.#names
+    const all = this.#tables.preparedQueries().value
+    const plain = all.filter(each => each.template.type === '' && each.name !== '')
+    const templates = all.filter(each => each.template.type !== '').sort((a, b) => b.name.length - a.name.length)
+    return (this.#names = { index, plain: new Map(plain.map(each => [each.name.toLowerCase(), each])), templates })
   }
 
   /** What the query of a name or id finds, for who asks by name alone; undefined when there is none. */

@@ -27,6 +27,8 @@ export type NewSession = Omit<Session, 'id' | 'createIndex' | 'modifyIndex'>
 /** What one transaction lets go of; the rest follows in others. */
 const maxKeysAtOnce = 100
 const maxBytesAtOnce = 700 * 1024
+/** The store could not be written. */
+const retryMs = 1000
 
 export class Sessions {
   readonly #options: SessionsOptions
@@ -70,7 +72,7 @@ export class Sessions {
 
   /** Ends a session; one that is not there has ended. */
   async destroy(id: string): Promise<void> {
-    const { store, tables } = this.#options
+    const { store, tables, logger } = this.#options
     const ended = await commit(store, tables, (): Proposal<Session | undefined> => {
       const session = tables.session(id).value
       if (!session) return { result: undefined }
@@ -78,10 +80,15 @@ export class Sessions {
       const letting = this.#letting(session.id, session)
       return { result: session, ops: [{ op: 'delete', key }, ...letting.ops], compare: [unchanged(key, session), ...letting.compare] }
     })
+    this.#timers.get(id)?.cancel()
+    this.#timers.delete(id)
     if (!ended) return
-    this.#timers.get(ended.id)?.cancel()
-    this.#timers.delete(ended.id)
-    await this.#letGo(ended.id, ended)
+    try {
+      await this.#letGo(ended.id, ended)
+    } catch (error) {
+      logger.warn({ session: id, err: messageOf(error) }, 'a session has ended, but not all of its keys are released; trying again')
+      this.#letGoLater(ended)
+    }
   }
 
   close(): void {
@@ -140,18 +147,33 @@ export class Sessions {
       logger.warn({ session: id, err: messageOf(error) }, 'a session could not be ended; trying again')
       this.#timers.set(
         id,
-        this.#options.clock.after(1000, () => this.#end(id, why)),
+        this.#options.clock.after(retryMs, () => this.#end(id, why)),
       )
     }
+  }
+
+  /** Nobody else would: the session is gone, and only this process knows what was to become of its keys. */
+  #letGoLater(session: Session): void {
+    this.#timers.set(
+      session.id,
+      this.#options.clock.after(retryMs, () => {
+        this.#timers.delete(session.id)
+        this.#letGo(session.id, session).catch(() => this.#letGoLater(session))
+      }),
+    )
   }
 
   /** Frees what a session that is gone still holds, and takes the prepared queries that it bound with it. */
   async #letGo(id: string, session?: Session): Promise<void> {
     const { store, tables } = this.#options
     while (tables.keysHeldBy(id).length > 0) await commit(store, tables, () => ({ result: undefined, ...this.#letting(id, session) }))
-    for (const query of tables.preparedQueries().value.filter(each => each.session === id)) {
-      const ops = keys.ofQuery(query).map((key): Op => ({ op: 'delete', key }))
-      await commit(store, tables, () => (tables.preparedQuery(query.id).value ? { result: undefined, ops } : { result: undefined }))
+    for (const bound of tables.preparedQueries().value.filter(each => each.session === id)) {
+      await commit(store, tables, (): Proposal<void> => {
+        const query = tables.preparedQuery(bound.id).value
+        if (query?.session !== id) return { result: undefined }
+        const ops = keys.ofQuery(query).map((key): Op => ({ op: 'delete', key }))
+        return { result: undefined, ops, compare: [unchanged(keys.query(query.id), query)] }
+      })
     }
   }
 

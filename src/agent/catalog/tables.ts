@@ -24,13 +24,16 @@ export type { Changed, Reading } from './topics.ts'
 const reloadDelayMs = 500
 const decoder = new TextDecoder()
 
+/** What the tables are made from. */
+type Source = Pick<Store, 'revision' | 'list' | 'watch'>
+
 interface Subject {
   prefix: string
   apply: (change: Change, key: string) => void
 }
 
 export class Tables {
-  readonly #store: Store
+  readonly #store: Source
   readonly #topics = new Topics()
   readonly #catalog = new InstancesTable(this.#topics)
   readonly #imported = new ImportedTable(this.#topics)
@@ -65,11 +68,11 @@ export class Tables {
   #closed = false
   #awaited: { revision: number; resolve: () => void }[] = []
 
-  private constructor(store: Store) {
+  private constructor(store: Source) {
     this.#store = store
   }
 
-  static async open(store: Store): Promise<Tables> {
+  static async open(store: Source): Promise<Tables> {
     const tables = new Tables(store)
     await tables.#load()
     return tables

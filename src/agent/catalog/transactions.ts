@@ -14,7 +14,7 @@ import { locked, unlocked, written, type KvDraft } from './kv.ts'
 import type { LockDelays } from './lock-delays.ts'
 import { Overlay } from './overlay.ts'
 import type { KvRecord, Tables } from './tables.ts'
-import { meshTarget } from './instances-table.ts'
+import { fold, meshTarget } from './instances-table.ts'
 import { withVirtualAddress, VirtualIps } from './virtual-ips.ts'
 
 export interface KvOperation {
@@ -102,6 +102,8 @@ class Attempt {
   readonly #sessions = new Map<string, Compare>()
   readonly #trees: string[] = []
   readonly #claims: { ops: Op[]; compare: Compare[] } = { ops: [], compare: [] }
+  /** Of each service that instances in this transaction stand for: they share one. */
+  readonly #addresses = new Map<string, string>()
 
   constructor(tables: Tables, delays: LockDelays, datacenter: string) {
     this.#tables = tables
@@ -345,10 +347,14 @@ class Attempt {
   #withVirtualIp(service: NodeService): NodeService {
     const target = meshTarget(service)
     if (target === undefined) return service
-    const claim = this.#virtualIps.claim('', target)
-    this.#claims.ops.push(...claim.ops)
-    this.#claims.compare.push(...claim.compare)
-    return withVirtualAddress(service, claim.address)
+    let address = this.#addresses.get(fold(target))
+    if (address === undefined) {
+      const claim = this.#virtualIps.claim('', target)
+      this.#claims.ops.push(...claim.ops)
+      this.#claims.compare.push(...claim.compare)
+      this.#addresses.set(fold(target), (address = claim.address))
+    }
+    return withVirtualAddress(service, address)
   }
 
   /** A check carries the name and tags of its service. */

@@ -12,6 +12,7 @@ import type { Call, Route } from './route.ts'
 
 const dimensions = 8
 const maxCoordinates = 10_000
+const maxNameLength = 256
 
 const Coordinate = z.object({
   node: z.string().default(''),
@@ -86,6 +87,9 @@ function update(call: Call): Reply {
   const coordinate = decodeBody(call.body, Coordinate, { prefix: 'Request decode failed' })
   const { vec, error, adjustment, height } = coordinate.coord
   if (vec.length !== dimensions) throw new MeshError('invalid', 'incompatible coordinate')
+  if ([coordinate.node, coordinate.segment, coordinate.partition ?? ''].some(name => name.length > maxNameLength)) {
+    throw new MeshError('invalid', `the name of a node or a segment is longer than ${maxNameLength}`)
+  }
   if (![...vec, error, adjustment, height].every(Number.isFinite)) throw new MeshError('invalid', 'invalid coordinate')
   call.agent.coordinates.tell(coordinate)
   return empty()

@@ -2,7 +2,7 @@
 import { MeshError } from '../../lib/errors.ts'
 import { decode, encode } from '../../lib/shape.ts'
 import { ChainAnswer, ChainOverrides } from '../../mesh/discovery-chain.ts'
-import { readChain } from '../catalog/chains.ts'
+import { readChain, readChainOnce } from '../catalog/chains.ts'
 import type { CompiledChain } from '../../mesh/discovery-chain-compiler.ts'
 import { readHeaders } from './answers.ts'
 import { blockingRead } from './blocking.ts'
@@ -29,8 +29,9 @@ async function chain(call: Call): Promise<Reply> {
   const overrides = overridesOf(call)
   const datacenter = call.query.get('compile-dc') || agent.config.datacenter
   const { trustDomain } = agent.ca
+  const read = overrides === undefined && datacenter === agent.config.datacenter ? readChain : readChainOnce
   const reading = await blockingRead(call, () => {
-    const compiled = readChain(agent.tables, { service, datacenter, trustDomain, overrides })
+    const compiled = read(agent.tables, { service, datacenter, trustDomain, overrides })
     const address = agent.tables.virtualIp(service)
     return {
       value: { compiled: compiled.value, address: address.value },

@@ -7,19 +7,13 @@ import { MeshError } from '../../lib/errors.ts'
 import { encode } from '../../lib/shape.ts'
 import type { SnapshotLine } from '../../mesh/snapshot.ts'
 import { SignRequest, SignResponse } from '../../wire/internal-api.ts'
-import { mayUseInternal } from './guard.ts'
 import { httpLimits } from './limits.ts'
 import { json, type Reply } from './reply.ts'
 import { decodeBody } from './request.ts'
 import type { Call, Route } from './route.ts'
 
-function requireLocal(call: Call): void {
-  if (mayUseInternal(call.remote)) return
-  throw new MeshError(
-    'permission-denied',
-    'Permission denied: proxies talk to their agent over loopback or a unix socket, without anything in between; run the proxy beside its agent',
-  )
-}
+const localOnly =
+  'Permission denied: proxies talk to their agent over loopback or a unix socket, without anything in between; run the proxy beside its agent'
 
 function unknownProxy(call: Call): MeshError {
   const id = JSON.stringify(call.params['proxy'])
@@ -27,7 +21,6 @@ function unknownProxy(call: Call): MeshError {
 }
 
 function snapshot(call: Call): Reply {
-  requireLocal(call)
   const proxyId = call.params['proxy'] ?? ''
   const { snapshots } = call.agent
   if (snapshots.snapshot(proxyId) === undefined) throw unknownProxy(call)
@@ -52,7 +45,6 @@ function writeLines(response: ServerResponse, lines: SnapshotLine[]): void {
 }
 
 async function sign(call: Call): Promise<Reply> {
-  requireLocal(call)
   const { csr } = decodeBody(call.body, SignRequest, { prefix: 'Request decode failed' })
   const self = call.agent.snapshots.snapshot(call.params['proxy'] ?? '')?.value.find(each => each.kind === 'self')
   if (self?.kind !== 'self' || self.value === null) throw unknownProxy(call)
@@ -74,6 +66,7 @@ export const internalRoutes: Route[] = [
     what: "a proxy's snapshot, line by line (loopback only)",
     handler: snapshot,
     agentLocal: true,
+    localOnly,
     plain: true,
   },
   {
@@ -83,5 +76,6 @@ export const internalRoutes: Route[] = [
     what: "signs a proxy's certificate request (loopback only)",
     handler: sign,
     agentLocal: true,
+    localOnly,
   },
 ]

@@ -13,10 +13,19 @@ export function parseJson(body: Buffer): ParsedJson {
     return { ok: false, error: `json: more than ${httpLimits.jsonDepth} levels of nesting; flatten the body` }
   }
   try {
-    return { ok: true, value: JSON.parse(text) }
+    const value: unknown = loneSurrogate.test(text) ? JSON.parse(text, wellFormed) : JSON.parse(text)
+    return { ok: true, value }
   } catch {
     return { ok: false, error: goError(text) }
   }
+}
+
+/** An escape that may be half of a character. What has none, the bytes of a body cannot hold either. */
+const loneSurrogate = /\\u[dD][89a-fA-F]/
+
+/** As Go's decoder: half a character becomes U+FFFD. A name with one would be another in the store than in our tables. */
+function wellFormed(_key: string, value: unknown): unknown {
+  return typeof value === 'string' ? value.replace(/\p{Surrogate}/gu, '\ufffd') : value
 }
 
 /** The deepest nesting of brackets outside strings. */

@@ -76,7 +76,9 @@ export class AutopilotSettings {
   /** False when `cas` is not the index of what is there. */
   write(settings: Autopilot, index: number, cas: number | undefined): boolean {
     if (cas !== undefined && cas !== this.#settings.modifyIndex) return false
-    this.#settings = { ...settings, createIndex: this.#settings.createIndex, modifyIndex: Math.max(index, this.#settings.modifyIndex) }
+    const { createIndex, modifyIndex } = this.#settings
+    // Greater than before even where nothing else was written since: it is what the next cas compares.
+    this.#settings = { ...settings, createIndex, modifyIndex: Math.max(index, modifyIndex + 1) }
     return true
   }
 }

@@ -52,6 +52,8 @@ export interface Route {
   agentLocal?: true
   /** How large a body may be; one of the door's own limits where it has a name, else `bodyBytes`. */
   bodyLimit?: number | 'kvValueBytes' | 'txnBytes'
+  /** Who asks from elsewhere than this machine, or through a proxy, is told this before a byte of its body is read. */
+  localOnly?: string
   /** It is none of the API's own: its answers say nothing of access control lists. */
   unregistered?: true
   /** The prepared-query family names no OPTIONS in the Allow of a 405, and answers OPTIONS in JSON (1.2). */

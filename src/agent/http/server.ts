@@ -11,7 +11,7 @@ import type { Logger } from '../../lib/log.ts'
 import { clearSocketFile } from '../../lib/socket-file.ts'
 import { parseNetwork } from '../config.ts'
 import { errorReply } from './errors.ts'
-import { ConnectionCounter, guard, remoteOf } from './guard.ts'
+import { ConnectionCounter, guard, mayUseInternal, remoteOf } from './guard.ts'
 import { type DoorLimits, httpLimits } from './limits.ts'
 import type { AgentParts } from './parts.ts'
 import {
@@ -217,6 +217,12 @@ class Door {
     routed: { path: string; params: Record<string, string | undefined> },
   ): Promise<Reply> {
     refuseEnterprise(query, request.headers)
+    const remote = remoteOf(request.socket, request.headers)
+    if (route.localOnly !== undefined && !mayUseInternal(remote)) {
+      // A body that nobody will read.
+      response.setHeader('Connection', 'close')
+      throw new MeshError('permission-denied', route.localOnly)
+    }
     if (!route.agentLocal) checkDatacenter(askedDatacenter(query), this.#agent.config.datacenter, this.#agent.tables)
     const gone = new AbortController()
     const stop = () => gone.abort()
@@ -237,7 +243,7 @@ class Door {
           ? { consistency: 'leader', cached: false }
           : readOptions(query, request.headers, this.#readDefaults(routed.path)),
         signal: gone.signal,
-        remote: remoteOf(request.socket, request.headers),
+        remote,
       }
       return await route.handler(call)
     } finally {

@@ -13,6 +13,8 @@ import type { Now } from './session.ts'
 /** How long after asking for a slot it is asked for again: doubled each time in vain, for what is refused stays different. */
 const firstAskMs = 10_000
 const maxAskMs = 16 * 60_000
+/** Names that a peer may speak of before a list drops some, empty sets too: more than the services that it may export, twice each. */
+const maxNames = 32_768
 
 interface SlotState {
   agreedMs: number
@@ -85,6 +87,12 @@ export function contradictedMsOf(confirmation: Confirmation, id: string): number
   return confirmation.slots[slotOf(typeUrls.service, id)]!.disagreedMs
 }
 
+/** What is wrong with one name more; undefined where nothing is. A set without instances takes no room in the store, but here. */
+export function overFull({ ledger }: Confirmation, { url, id }: Item): string | undefined {
+  if (url !== typeUrls.service || ledger.size < maxNames || entryOf(ledger, url, id)) return undefined
+  return `a peer may speak of ${maxNames} names at most; a list of what is exported drops others`
+}
+
 /** A resource was taken and waits for the store. */
 export function taken(confirmation: Confirmation, item: Item, value: Uint8Array, now: Now): void {
   const { ledger, services, pending } = confirmation
@@ -122,7 +130,9 @@ export function settled(confirmation: Confirmation, { change, url, id, proof }: 
   if (proof.repairs) confirmation.repairs += 1
   const confirmed = { atMs: proof.takenMs, evidence: proof.evidence }
   // A name that a list has dropped meanwhile is about to be swept.
-  if (change.kind === 'service' && entryOf(ledger, url, id)) services.set(foldId(id), confirmed)
+  const kept = change.kind === 'service' && entryOf(ledger, url, id) !== undefined
+  // Names of streams before this one are here too, until a list drops them.
+  if (kept && (services.size < maxNames || services.has(foldId(id)))) services.set(foldId(id), confirmed)
   // Where digests come, one resource says nothing of the others.
   if (!confirmation.confirms || confirmation.whole?.evidence !== 'digest') confirmation.whole = confirmed
 }

@@ -145,6 +145,11 @@ export function enqueue(intake: Intake, item: Item): void {
   intake.waiting.set(item.key, item)
 }
 
+/** The answer to an item that is not even queued. */
+export function rejection({ url, id, nonces }: Item, message: string): ReplicationMessage {
+  return refusal(url, nonces[0]!, grpcCodes.internal, upsertError(url, id, message))
+}
+
 /** What is held of a name that the peer does not have: to be deleted. Nobody is answered. */
 export function excess(id: string): Item {
   const change: Change = { kind: 'service', name: id, instances: [], bytes: 0 }

@@ -20,12 +20,14 @@ export interface Ledger {
   slots: (Map<string, LedgerEntry> | undefined)[]
   /** Hash of each slot; undefined when it must be made. */
   sums: (Buffer | undefined)[]
+  /** Entries in all slots. */
+  size: number
 }
 
 const nothing = Buffer.alloc(slotBytes)
 
 export function newLedger(): Ledger {
-  return { slots: Array.from({ length: slotCount }), sums: Array.from({ length: slotCount }, () => nothing) }
+  return { slots: Array.from({ length: slotCount }), sums: Array.from({ length: slotCount }, () => nothing), size: 0 }
 }
 
 export function foldId(id: string): string {
@@ -54,6 +56,7 @@ export function note(ledger: Ledger, url: string, id: string, value: Uint8Array)
   const key = keyOf(url, id)
   const entries = (ledger.slots[slot] ??= new Map<string, LedgerEntry>())
   const before = entries.get(key)
+  if (!before) ledger.size += 1
   const hash = createHash('sha256').update(`${url} ${key}\0`).update(value).digest()
   const after = { id, hash, empty: value.length === 0 }
   entries.set(key, after)
@@ -67,7 +70,9 @@ export function entryOf(ledger: Ledger, url: string, id: string): LedgerEntry | 
 
 export function forget(ledger: Ledger, url: string, id: string): void {
   const slot = slotOf(url, id)
-  if (ledger.slots[slot]?.delete(keyOf(url, id))) ledger.sums[slot] = undefined
+  if (!ledger.slots[slot]?.delete(keyOf(url, id))) return
+  ledger.size -= 1
+  ledger.sums[slot] = undefined
 }
 
 /** A list was said: what it does not name is gone (8.2). */
@@ -77,6 +82,7 @@ export function applyList(ledger: Ledger, keep: (id: string) => boolean): void {
     for (const key of entries?.keys() ?? []) {
       if (keep(key)) continue
       entries!.delete(key)
+      ledger.size -= 1
       ledger.sums[slot] = undefined
     }
   }

@@ -6,8 +6,8 @@
 import type { ReplicationMessage, ReplicationMessage_Request, ReplicationMessage_Response } from '../../wire/gen/peerstream.ts'
 import { digestHeartbeat, markedHeartbeat, markOpen, readHeartbeat, resendHeartbeat } from '../../wire/freshness.ts'
 import { grpcCodes, heartbeat, subscription, terminated, typeUrls } from '../../wire/peer-stream.ts'
-import { audited, compare, idle, newConfirmation, settled, taken, type Confirmation } from './confirmation.ts'
-import { clip, enqueue, excess, finish, intakeSize, judge, newIntake, startNext, type Change, type Intake } from './intake.ts'
+import { audited, compare, idle, newConfirmation, overFull, settled, taken, type Confirmation } from './confirmation.ts'
+import { clip, enqueue, excess, finish, intakeSize, judge, newIntake, rejection, startNext, type Change, type Intake } from './intake.ts'
 import { digestOf } from './ledger.ts'
 import { flush, newOutbox, oversizedOf, sendAgain, subscribe, type Offer, type Outbox, type Oversized } from './offer.ts'
 import { beginLook, mayResend, newProof, nextLookMs, soon, want, type Proof } from './proof.ts'
@@ -310,6 +310,12 @@ function receiveResponse(state: SessionState, response: ReplicationMessage_Respo
   if (!judgement.ok) {
     effects.push({ type: 'send', message: judgement.answer })
     refused(state, response.ResourceURL, response.ResourceID, judgement.message, effects, now)
+    return
+  }
+  const full = overFull(state.status.confirmation, judgement.item)
+  if (full !== undefined) {
+    effects.push({ type: 'send', message: rejection(judgement.item, full) })
+    refused(state, response.ResourceURL, response.ResourceID, full, effects, now)
     return
   }
   taken(state.status.confirmation, judgement.item, response.Resource!.value, now)

@@ -324,11 +324,11 @@ export class Fields {
     return 0
   }
 
-  /** Whether a line that is still there has this name, each of its characters seen through `fold`. */
+  /** Whether a line that is still there has this name, the characters of both seen through `fold`. */
   private lineIs(line: number, name: string, fold: Uint8Array): boolean {
     const start = this.table[line * 4]!
     if (start < 0 || this.table[line * 4 + 1]! - start !== name.length) return false
-    for (let i = 0; i < name.length; i++) if (fold[this.text.charCodeAt(start + i)] !== name.charCodeAt(i)) return false
+    for (let i = 0; i < name.length; i++) if (fold[this.text.charCodeAt(start + i)] !== fold[name.charCodeAt(i)]) return false
     return true
   }
 

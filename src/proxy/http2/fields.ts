@@ -90,8 +90,9 @@ export class RequestFields {
     removeField(this.headers, name)
   }
 
+  /** One more field, or the rest of one that is sent once only. */
   append(name: string, value: string): void {
-    this.headers.push(name, value)
+    add(this.headers, name, value, special.get(name))
   }
 
   /** Asks for another path, with its query. */
@@ -162,9 +163,10 @@ export class RequestFields {
 const idempotent = new Set(['GET', 'HEAD', 'PUT', 'DELETE', 'OPTIONS', 'TRACE'])
 
 function removeField(headers: string[], name: string): void {
+  const wanted = name.replaceAll('_', '-')
   for (let i = headers.length - 2; i >= 0; i -= 2) {
     const other = headers[i]!
-    if (other.length === name.length && (other === name || other.replaceAll('_', '-') === name)) headers.splice(i, 2)
+    if (other.length === name.length && (other === wanted || other.replaceAll('_', '-') === wanted)) headers.splice(i, 2)
   }
 }
 
@@ -176,7 +178,7 @@ export function responseHeaders(
 ): OutgoingHttpHeaders {
   const flat: string[] = []
   for (let i = 0; i + 1 < raw.length; i += 2) if (raw[i]!.charCodeAt(0) !== 58) add(flat, raw[i]!, raw[i + 1]!, special.get(raw[i]!))
-  edit?.({ remove: name => removeField(flat, name), append: (name, value) => void flat.push(name, value) })
+  edit?.({ remove: name => removeField(flat, name), append: (name, value) => add(flat, name, value, special.get(name)) })
   const out = outgoingOf(flat, sensitiveOf(incoming))
   out[':status'] = Number(incoming[':status'])
   return out

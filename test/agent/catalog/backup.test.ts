@@ -110,3 +110,47 @@ t.test('whatever is changed in an archive is refused, and nothing is touched', a
   t.ok(await refused(await pack({ meta: Buffer.from('{}'), state }, 0)))
   t.ok(await refused(await pack({ meta: Buffer.from('{}'), state: Buffer.from('raft\0state') }, 0)), "a snapshot of Consul's")
 })
+
+t.test('an archive with sound sums and an entry that the tables cannot take is refused, and nothing is touched', async t => {
+  const agent = await agentParts()
+  t.teardown(() => agent.close())
+  const { kv, backup, tables } = agent.parts
+  await kv.put('a', Buffer.from('1'))
+  const { revision } = tables
+  const entry = (key: string, value: string) => JSON.stringify({ key, value: Buffer.from(value).toString('base64') })
+  const lines = [
+    'null',
+    '[]',
+    '',
+    entry('node/x', 'no JSON'),
+    entry('kv/x', 'null'),
+    entry('service/x', '{}'),
+    entry('service/n/x', 'null'),
+    entry('node/%', '{}'),
+    entry(`kv/${'a'.repeat(3000)}`, '{}'),
+    entry('kv/x', `{"value":"${'a'.repeat(1024 * 1024)}"}`),
+    `{"key":"kv/x","value":"${'a'.repeat(4 * 1024 * 1024)}"}`,
+  ]
+  const states = [...lines.map(line => `{"format":"isthmus-state","version":1}\n${line}\n`), '', 'null\n', '{}\n']
+  for (const state of states) {
+    const archive = await pack({ meta: Buffer.from('{}'), state: Buffer.from(state) }, 0)
+    await t.rejects(backup.restore(archive), { code: 'invalid' }, state.slice(0, 100))
+    t.equal(tables.revision, revision)
+  }
+})
+
+t.test('an archive of nothing but line ends costs no more than its bytes', async t => {
+  const agent = await agentParts()
+  t.teardown(() => agent.close())
+  // As a list of lines it is longer than V8 lets a list be: the process would end.
+  const bytes = process.env['ISTHMUS_DEEP'] === '1' ? 150_000_000 : 5_000_000
+  const lineEnds = Buffer.alloc(bytes, '\n')
+  await t.rejects(agent.parts.backup.restore(await pack({ meta: lineEnds, state: lineEnds }, 0)), { code: 'invalid' })
+  const { archive } = await agent.parts.backup.save()
+  const tar = gunzipSync(archive)
+  const at = tar.indexOf('SHA256SUMS')
+  tar.write(bytes.toString(8).padStart(11, '0'), at + 124, 'latin1')
+  const padding = Buffer.alloc((512 - (bytes % 512)) % 512)
+  const bomb = gzipSync(Buffer.concat([tar.subarray(0, at + 512), lineEnds, padding]))
+  await t.rejects(unpack(bomb), { code: 'invalid', message: /SHA256SUMS is longer/ })
+})

@@ -37,6 +37,15 @@ t.test('an identical put writes nothing', async t => {
   t.equal(store.revision, revision + 1)
 })
 
+t.test('many writers of one key that never pause all get their turn', async t => {
+  const { kv, tables } = await scene(t)
+  const writer = async (name: number) => {
+    for (let i = 0; i < 10; i += 1) t.equal(await kv.put('hot', Buffer.from(`${name} ${i}`)), true)
+  }
+  await Promise.all(Array.from({ length: 40 }, (_, name) => writer(name)))
+  t.match(Buffer.from(tables.kv('hot').value!.value!, 'base64').toString(), / 9$/)
+})
+
 t.test('cas 0 only creates, another cas only replaces', async t => {
   const { kv, tables } = await scene(t)
   t.equal(await kv.put('a', Buffer.from('1'), { cas: 5 }), false)

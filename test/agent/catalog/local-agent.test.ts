@@ -2,6 +2,7 @@
 import http from 'node:http'
 import type { AddressInfo } from 'node:net'
 import t from 'tap'
+import { ConfiguredServices } from '../../../src/agent/catalog/configured-services.ts'
 import { LocalAgent } from '../../../src/agent/catalog/local-agent.ts'
 import type { Store } from '../../../src/agent/store/store.ts'
 import { MeshError } from '../../../src/lib/errors.ts'
@@ -392,4 +393,16 @@ t.test('a registration that could not be kept is not run', async t => {
   })
   t.same([...agent.services().keys(), ...agent.checks().keys()], [])
   t.same(made.tables.instances('web').value, [])
+})
+
+t.test('of two reloads at once the second decides, and what a failed one could not take away goes with the next', async t => {
+  const { agent } = await scene(t)
+  const files = new ConfiguredServices(agent)
+  const named = (...names: string[]) => ({ services: names.map(name => ({ name })), checks: [] })
+  const running = () => [...agent.services().keys()].sort()
+  await Promise.all([files.apply(named('a', 'b')), files.apply(named('b', 'c')), files.apply(named('c'))])
+  t.same(running(), ['c'])
+  await t.rejects(files.apply({ services: [{ name: 'd' }, { name: '' }], checks: [] }))
+  await files.apply(named('e'))
+  t.same(running(), ['e'])
 })

@@ -36,6 +36,21 @@ t.test('of many that want one name at once one gets it', async t => {
   t.equal(all.filter(each => each.status === 'fulfilled').length, 1)
 })
 
+t.test('names are asked for without all queries being looked through each time', async t => {
+  const { queries, tables } = await scene(t)
+  const id = await queries.create(query('a', {}))
+  const list = tables.preparedQueries.bind(tables)
+  let lists = 0
+  t.teardown(() => Object.assign(tables, { preparedQueries: list }))
+  Object.assign(tables, { preparedQueries: () => ((lists += 1), list()) })
+  for (let i = 0; i < 100; i += 1) queries.resolve(i % 2 ? 'A' : `no-${i}`)
+  t.equal(lists, 1)
+  await queries.update({ ...query('b', {}), id })
+  t.same([queries.resolve('a')?.id, queries.resolve('B')?.id], [undefined, id], 'and a change is seen at once')
+  await queries.delete(id)
+  t.equal(queries.resolve('b'), undefined)
+})
+
 t.test('the longest prefix of a template wins, and its texts are filled in', async t => {
   const { queries } = await scene(t)
   await queries.create(template('', { service: '${name.full}' }))

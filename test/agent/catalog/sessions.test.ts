@@ -4,6 +4,7 @@ import { KvStore } from '../../../src/agent/catalog/kv.ts'
 import { LockDelays } from '../../../src/agent/catalog/lock-delays.ts'
 import { Queries } from '../../../src/agent/catalog/queries.ts'
 import { Sessions, type NewSession } from '../../../src/agent/catalog/sessions.ts'
+import type { Txn } from '../../../src/agent/store/store.ts'
 import { silentLogger } from '../../../src/lib/log.ts'
 import { PreparedQuery } from '../../../src/mesh/prepared-query.ts'
 import { catalogScene, type CatalogScene } from '../../support/catalog-scene.ts'
@@ -184,4 +185,55 @@ t.test('sessions and locks outlive a restart, and the time to live counts from i
   await made.clock.advance(1000)
   await until(() => !made.tables.session(id).value)
   t.equal(made.tables.kv('k').value?.session, undefined)
+})
+
+t.test('a plain write at the same time as an acquisition leaves the lock', async t => {
+  const { sessions, kv, tables } = await scene(t)
+  const id = await sessions.create(session())
+  for (const first of ['lock', 'write'] as const) {
+    const key = `k-${first}`
+    const acts = { lock: () => kv.put(key, value, { acquire: id }), write: () => kv.put(key, Buffer.from('plain')) }
+    const second = first === 'lock' ? 'write' : 'lock'
+    t.same(await Promise.all([acts[first](), acts[second]()]), [true, true])
+    t.match(tables.kv(key).value, { session: id, lockIndex: 1 }, `${first} first`)
+  }
+})
+
+t.test('keys that could not be released with their session are released later, as it wanted', async t => {
+  const { sessions, kv, tables, store, clock } = await scene(t)
+  const id = await sessions.create(session({ behavior: 'delete' }))
+  const names = Array.from({ length: 150 }, (_, i) => `many/${i}`)
+  await Promise.all(names.map(name => kv.put(name, value, { acquire: id })))
+  const write = store.txn.bind(store)
+  let writes = 0
+  t.teardown(() => Object.assign(store, { txn: write }))
+  Object.assign(store, { txn: (txn: Txn) => ((writes += 1) === 2 ? Promise.reject(new Error('the disk is full')) : write(txn)) })
+  await sessions.destroy(id)
+  t.equal(tables.kvList('many/').value.length, 50, 'more than fits into one transaction')
+  await clock.advance(1000)
+  await until(() => tables.kvList('many/').value.length === 0)
+  t.equal(tables.kvList('many/').value.length, 0)
+})
+
+t.test('a prepared query that is freed of its session while that ends stays', async t => {
+  const { sessions, store, tables } = await scene(t)
+  const queries = new Queries({ store, tables, datacenter: 'dc1' })
+  const ending = await sessions.create(session())
+  const definition = (more: object) => PreparedQuery.parse({ service: { service: 'web' }, ...more })
+  const id = await queries.create(definition({ name: 'before', session: ending }))
+  const write = store.txn.bind(store)
+  t.teardown(() => Object.assign(store, { txn: write }))
+  let raced = false
+  Object.assign(store, {
+    txn: async (txn: Txn) => {
+      if (!raced && txn.ops.some(op => op.op === 'delete' && op.key.startsWith('query/'))) {
+        raced = true
+        await queries.update({ ...definition({ name: 'after' }), id })
+      }
+      return write(txn)
+    },
+  })
+  await sessions.destroy(ending)
+  t.match(tables.preparedQuery(id).value, { name: 'after', session: '' })
+  await queries.create(definition({ name: 'before' }))
 })

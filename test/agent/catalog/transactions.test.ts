@@ -105,3 +105,32 @@ t.test('any transaction has the outcome of a plain model', async t => {
   )
   t.pass(`${runs} transactions`)
 })
+
+t.test('instances of one service that come in one transaction share its virtual address', async t => {
+  await transactions.run([{ kind: 'node', verb: 'set', node: { node: 'vn', address: '10.0.0.8' } }])
+  const proxy = (id: string, target: string): Operation => ({
+    kind: 'service',
+    verb: 'set',
+    node: 'vn',
+    service: {
+      id,
+      service: 'shared-sidecar-proxy',
+      kind: 'connect-proxy',
+      port: 1,
+      proxy: { destinationServiceName: target, mode: '', meshGateway: {}, expose: {} },
+    },
+  })
+  const done = await transactions.run([proxy('p1', 'shared'), proxy('p2', 'Shared')])
+  t.equal(done.ok, true)
+  const address = scene.tables.virtualIp('shared').value
+  t.match(address, /^240\./)
+  t.same(
+    scene.tables.instances('shared-sidecar-proxy').value.map(({ service }) => service.taggedAddresses?.['consul-virtual']?.address),
+    [address, address],
+  )
+})
+
+t.test('many transactions on one key at once are all done, one after another', async t => {
+  const all = await Promise.all(Array.from({ length: 60 }, (_, i) => transactions.run([kv('set', 'hot', { flags: String(i) })])))
+  t.ok(all.every(each => each.ok))
+})

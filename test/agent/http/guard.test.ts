@@ -98,6 +98,21 @@ t.test('only loopback and unix sockets reach the internal calls, and nothing in 
   }
 })
 
+t.test('who may not restore a snapshot is told so before its body is read', async t => {
+  const socket = connect(agent.door.port, '127.0.0.1')
+  t.teardown(() => socket.destroy())
+  const head = ['PUT /v1/snapshot HTTP/1.1', 'Host: 127.0.0.1', 'Via: 1.1 x', 'Content-Length: 60000000']
+  socket.write(`${head.join('\r\n')}\r\n\r\nfirst bytes`)
+  const answer = await new Promise<string>(resolve => {
+    let text = ''
+    socket.setEncoding('latin1')
+    socket.on('data', (chunk: string) => (text += chunk))
+    socket.on('end', () => resolve(text))
+    socket.setTimeout(5000, () => resolve('timeout'))
+  })
+  t.match(answer, /^HTTP\/1\.1 403 [^]*Connection: close[^]*loopback or a unix socket only/)
+})
+
 t.test('one client address gets so many connections and no more, and gets them back', async t => {
   const limited = await startHttpDoor({
     listen: { host: '127.0.0.1', port: 0 },

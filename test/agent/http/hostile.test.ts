@@ -170,6 +170,20 @@ t.test('answers to malformed requests never tell where the code is', async t => 
   }
 })
 
+t.test('a coordinate with long names, of which ten thousand would be kept, is refused', async t => {
+  const Coord = { Vec: [0, 0, 0, 0, 0, 0, 0, 0] }
+  for (const more of [{ Node: 'n'.repeat(300) }, { Node: 'n', Segment: 's'.repeat(300) }, { Node: 'n', Partition: 'p'.repeat(300) }]) {
+    t.equal((await ask(agent.url, 'PUT', '/v1/coordinate/update', {}, JSON.stringify({ Coord, ...more }))).status, 500)
+  }
+})
+
+t.test('of two writes of the autopilot settings after one reading only one is taken', async t => {
+  const path = '/v1/operator/autopilot/configuration'
+  const { ModifyIndex } = JSON.parse((await ask(agent.url, 'GET', path)).body.toString()) as { ModifyIndex: number }
+  const write = async () => (await ask(agent.url, 'PUT', `${path}?cas=${ModifyIndex}`, {}, '{}')).body.toString().trim()
+  t.same([await write(), await write()], ['true', 'false'])
+})
+
 t.test('a name in any script is quoted in a header as its bytes', async t => {
   for (const [kind, reason] of [
     ['id', 'ServiceId zß水😀 x not found'],

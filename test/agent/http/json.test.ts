@@ -51,3 +51,12 @@ t.test('refuses exactly what JSON.parse refuses, and always says why', async () 
     { numRuns: process.env['ISTHMUS_DEEP'] === '1' ? 50_000 : 2000 },
   )
 })
+
+t.test('half a character becomes U+FFFD, as in Go; a whole one stays', t => {
+  const value = (text: string) => parseJson(Buffer.from(text))
+  t.strictSame(value('{"a":["\\ud800x","\\uDC00",1],"b":"\\ud83d\\ude00"}'), {
+    ok: true,
+    value: { a: ['\ufffdx', '\ufffd', 1], b: '\u{1f600}' },
+  })
+  t.end()
+})

@@ -308,3 +308,27 @@ void t.test('nothing that a peer sends makes the session throw', async () => {
     { numRuns: runs },
   )
 })
+
+void t.test('a peer that speaks of ever more names that it does not export is refused, on one stream and on many', async t => {
+  const hand = new Hand('acceptor')
+  const say = (name: string) => {
+    const effects = hand.hear(service(name, []))
+    const stores = effects.flatMap(effect => (effect.type === 'store' ? [effect.ticket] : []))
+    for (const ticket of stores) effects.push(...hand.do({ type: 'stored', ticket }))
+    return sent(effects).flatMap(({ Payload }) => (Payload?.$case === 'request' ? [Payload.value.Error?.message ?? 'ok'] : []))
+  }
+  const most = 32_768
+  for (let i = 0; i < most; i += 1) say(`a${i}`)
+  t.match(say('more'), [/a peer may speak of 32768 names at most/])
+  t.same(say('a0'), ['ok'], 'what is known may change')
+  const { identity, status } = hand.state
+  hand.state = newSession(identity, { monoMs: 1, wallMs: 1 }, status)
+  hand.do({ type: 'opened' })
+  for (let i = 0; i < 10; i += 1) t.same(say(`b${i}`), ['ok'])
+  t.equal(hand.state.status.confirmation.services.size, most)
+  const list = ExportedServiceList.encode({ Services: ['b1'] }).finish()
+  const [store] = hand.hear(upsert(typeUrls.list, 'exported-service-list', 'n', list))
+  t.match(store, { type: 'store' })
+  t.equal(hand.state.status.confirmation.ledger.size, 2, 'a list makes room')
+  t.same([...hand.state.status.confirmation.services.keys()], [])
+})

@@ -1,5 +1,6 @@
 /** What a sidecar is told of a name that has a chain: one target plainly, more as a chain with its targets, and nothing that cannot be reached. */
 import t from 'tap'
+import { readChain, readChainOnce } from '../../../src/agent/catalog/chains.ts'
 import { resourcesFor } from '../../../src/agent/snapshots/snapshots.ts'
 import { compile, resourceKey } from '../../../src/mesh/plan.ts'
 import { externalSni } from '../../../src/mesh/sni.ts'
@@ -182,4 +183,13 @@ t.test('a health flip tells the chain again as the same object', async t => {
   t.equal(chain(), before)
   await write({ Kind: 'service-router', Name: 'api', Routes: [{ Match: { HTTP: { PathExact: '/x' } } }] })
   t.not(chain(), before)
+})
+
+t.test('a chain asked for in odd words is not remembered', async t => {
+  const request = { service: 'api', datacenter: 'dc1', trustDomain: 'x.consul' }
+  const { tables } = world.context
+  const chain = readChain(tables, request)
+  t.equal(readChain(tables, request), chain)
+  t.same(readChainOnce(tables, request), chain)
+  t.not(readChainOnce(tables, request), chain)
 })

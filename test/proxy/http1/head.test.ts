@@ -409,3 +409,14 @@ t.test('the body of a response follows from its head and its request', async t =
     'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n',
   ])
 })
+
+t.test('a field is removed however it is spelt, and whoever names it', async t => {
+  for (const name of ['x-one', 'x_one']) {
+    const head = new RequestHead(limits)
+    const text = bytes(`GET / HTTP/1.1\r\n${H}X-One: 1\r\nx_one: 2\r\nX-Two: 3\r\n\r\n`)
+    head.begin()
+    head.parse(text, 0, text.length)
+    head.remove(name)
+    t.same(head.headers, ['host', 'api', 'x-two', '3'], name)
+  }
+})

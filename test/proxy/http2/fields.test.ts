@@ -42,6 +42,28 @@ t.test('whatever is read, nothing hop-by-hop and nothing forged is shown', async
   )
 })
 
+t.test('an edit adds to what is sent once only, and takes away what is spelt otherwise', async t => {
+  const fields = read([...pseudo, 'authorization', 'a', 'user-agent', 'u', 'x-one', '1', 'x_one', '2']) as RequestFields
+  for (const each of ['authorization', 'user-agent', 'cookie', 'x-many', 'http2-settings']) {
+    fields.append(each, 'b')
+    fields.append(each, 'c')
+  }
+  fields.remove('x_one')
+  t.match(fields.outgoing(), { authorization: 'a, b, c', 'user-agent': 'u, b, c', cookie: 'b; c', 'x-many': ['b', 'c'] })
+  t.strictSame(Object.keys(fields.outgoing()).sort(), [
+    ':authority',
+    ':method',
+    ':path',
+    ':scheme',
+    'authorization',
+    'cookie',
+    'user-agent',
+    'x-many',
+  ])
+  const answer = responseHeaders([':status', '200', 'age', '1'], { ':status': '200' }, head => head.append('age', '2'))
+  t.equal(answer['age'], '1, 2')
+})
+
 t.test('what is shown is what arrives', async t => {
   let arrived: string[] = []
   const app = await startApp(stream => {

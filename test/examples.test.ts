@@ -7,11 +7,15 @@ import t from 'tap'
 
 const run = promisify(execFile)
 
-for (const name of readdirSync('examples')) {
+t.setTimeout(180_000)
+
+const folders = readdirSync('examples', { withFileTypes: true }).filter(each => each.isDirectory())
+
+for (const { name } of folders) {
   t.test(`the example ${name} comes true`, async t => {
     const folder = join('examples', name)
     t.ok(existsSync(join(folder, 'README.md')), 'it tells its story')
     const { stdout } = await run(process.execPath, [join(folder, 'run.js')], { timeout: 90_000 })
-    t.match(stdout, /allowed: 200/)
+    t.match(stdout, /it came true\n$/)
   })
 }

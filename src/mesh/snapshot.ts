@@ -9,6 +9,7 @@ import { tokenLocation } from './jwt-provider.ts'
 import { ExposePath } from './service.ts'
 import { IntentionSource, JwtRequirement } from './config-entry.ts'
 import { DiscoveryChain } from './discovery-chain.ts'
+import { Locality } from './node.ts'
 
 const address = z.object({ address: z.string(), port: z.number().int() })
 
@@ -129,6 +130,8 @@ export const Endpoint = z.object({
   port: z.number().int(),
   weight: z.number().int().default(1),
   healthy: z.boolean(),
+  /** Where that is known. */
+  locality: Locality.optional(),
 })
 export type Endpoint = z.infer<typeof Endpoint>
 

@@ -55,6 +55,8 @@ export class ProxyMetrics {
     ejected: new Map<string, () => number>(),
     /** By chain and resolver: the index of the target in use. */
     failover: new Map<string, () => number>(),
+    /** By upstream: the index of the group of endpoints in use. */
+    locality: new Map<string, () => number>(),
     pool: { idle: (): number => 0, busy: (): number => 0, sessions: (): number => 0 },
   }
 
@@ -110,6 +112,13 @@ export class ProxyMetrics {
       'resolver',
       'max',
       gauges.failover,
+    )
+    by(
+      'isthmus_proxy_locality_tier',
+      'Where the endpoints in use are: 0 in our zone, 1 in our region, 2 elsewhere.',
+      'upstream',
+      'max',
+      gauges.locality,
     )
     by('isthmus_proxy_ejected_endpoints', 'Endpoints that are left out now.', 'upstream', 'max', gauges.ejected)
   }

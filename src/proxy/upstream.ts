@@ -42,7 +42,7 @@ export class Upstream {
   })
   readonly #dials: { ok: { count: number }; failed: { count: number }; identity: { count: number } }
   readonly #probes: Probes
-  readonly #forget: () => void
+  readonly #gauges: ProxyMetrics['gauges']
   /** Endpoints being dialled: a session that comes of it is for all who wait. */
   readonly #dialling = new Map<string, Promise<UpstreamStream | ConnectFailure>>()
   /** Endpoints that do not multiplex: everybody dials for himself. */
@@ -66,7 +66,8 @@ export class Upstream {
     const { outlier } = this.traffic
     this.#probes = new Probes(outlier, address => void this.#probe(address))
     metrics.gauges.ejected.set(name, () => outlier.ejected)
-    this.#forget = () => metrics.gauges.ejected.delete(name)
+    this.#gauges = metrics.gauges
+    this.#showTier()
     this.#dials = {
       ok: metrics.dials(name, 'ok'),
       failed: metrics.dials(name, 'failed'),
@@ -109,6 +110,7 @@ export class Upstream {
     if (samePlan) return
     const addresses = new Set(plan.endpoints.map(addressOf))
     this.traffic.update(plan)
+    this.#showTier()
     for (const address of this.#plain) if (!addresses.has(address)) this.#plain.delete(address)
     this.#sessions.want(sessionsFor(plan))
     const verdict = (stream: ByteStream | TLSSocket, endpoint: Endpoint) => {
@@ -176,9 +178,18 @@ export class Upstream {
   close(): void {
     this.#closed = true
     this.#probes.close()
-    this.#forget()
+    this.#gauges.ejected.delete(this.#plan.name)
+    this.#gauges.locality.delete(this.#plan.name)
     this.#pool.close()
     this.#sessions.close()
+  }
+
+  /** Only where near endpoints come before far ones. */
+  #showTier(): void {
+    const { locality } = this.#gauges
+    const { name, picker } = this.#plan
+    if (picker.tier === undefined) locality.delete(name)
+    else locality.set(name, () => this.#plan.picker.tier ?? 0)
   }
 
   /** What connections of this upstream speak: requests of HTTP/1.1 ride sessions where they can. */

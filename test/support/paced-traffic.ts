@@ -28,8 +28,11 @@ export interface PacedOptions {
 /** What came of a while of it. */
 export interface Stretch {
   what: string
+  beganMs: number
   sent: number
   failed: string[]
+  /** When the last one that failed was due, after the beginning of the stretch. */
+  lastFailedMs: number
   slowestMs: number
   /** Exchanges over tunnels, those that were lost, and tunnels that ended between two exchanges. */
   exchanges: number
@@ -69,14 +72,19 @@ export class PacedTraffic {
   }
 
   /** Does something under the traffic; resolves when all that was sent meanwhile, and for `afterMs` more, has ended. */
-  async during(what: string, action: () => Promise<void>, afterMs = 500): Promise<Stretch> {
+  async during(what: string, action: (mine: Stretch) => Promise<void>, afterMs = 500): Promise<Stretch> {
     const mine = (this.#now = stretch(what))
-    await action()
+    await action(mine)
     await pause(afterMs)
     const under = [...this.#open]
     this.#now = stretch(`after ${what}`)
     await Promise.all(under)
     return mine
+  }
+
+  /** Requests that have been sent and have not ended. */
+  get underWay(): number {
+    return this.#open.size
   }
 
   /** Until nothing has failed for a second: processes that have just begun are slow. False when that takes too long. */
@@ -119,7 +127,10 @@ export class PacedTraffic {
         const tookMs = performance.now() - began
         mine.slowestMs = Math.max(mine.slowestMs, Math.round(tookMs))
         const failure = problem || (tookMs > lateMs ? `late, ${Math.round(tookMs)} ms` : '')
-        if (failure !== '') mine.failed.push(`${what}: ${failure}`)
+        if (failure !== '') {
+          mine.failed.push(`${what}: ${failure}`)
+          mine.lastFailedMs = Math.max(mine.lastFailedMs, Math.round(began - mine.beganMs))
+        }
         this.#open.delete(one)
       })
     this.#open.add(one)
@@ -197,7 +208,7 @@ class TunnelEnd {
 }
 
 function stretch(what: string): Stretch {
-  return { what, sent: 0, failed: [], slowestMs: 0, exchanges: 0, broken: [], ended: 0 }
+  return { what, beganMs: performance.now(), sent: 0, failed: [], lastFailedMs: 0, slowestMs: 0, exchanges: 0, broken: [], ended: 0 }
 }
 
 function pause(ms: number): Promise<void> {

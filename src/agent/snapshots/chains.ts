@@ -99,11 +99,11 @@ function targetOf(
   gathering: Gathering,
   context: SnapshotContext,
 ): Omit<UpstreamResource, 'listen'> | undefined {
-  const { upstream, client } = dialled
+  const { upstream, client, locality } = dialled
   const { connectTimeoutMs } = node.resolver!
   const peered = target.peer !== undefined
   const resolver = { connectTimeoutMs, loadBalancer: node.loadBalancer }
-  const traffic = trafficOf({ upstream, client, resolver, peered })
+  const traffic = trafficOf({ upstream, client, resolver, peered, locality })
   if (target.peer !== undefined) {
     const found = peerTarget(target.service, target.peer, dialled, gathering, context)
     return found && { ...found, ...traffic }

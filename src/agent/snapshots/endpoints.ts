@@ -4,6 +4,7 @@
  */
 import { aggregateStatus, type AggregateStatus } from '../../mesh/check.ts'
 import { compileFilter } from '../../mesh/filter/filter.ts'
+import type { Locality } from '../../mesh/node.ts'
 import type { ResolverSubset } from '../../mesh/routing-entry.ts'
 import { CheckServiceNode, lanAddress, wanAddress, type ServiceAddress } from '../../mesh/service.ts'
 import type { Endpoint, Endpoints } from '../../mesh/snapshot.ts'
@@ -57,6 +58,11 @@ export function subsetEndpoints(instances: readonly CheckServiceNode[], { filter
   return value
 }
 
+/** Its own, else that of its node; undefined where neither says a region. */
+export function localityOf({ node, service }: CheckServiceNode): Locality | undefined {
+  return [service.locality, node.locality].find(each => each?.region)
+}
+
 function endpointsOf(instances: readonly CheckServiceNode[], addressOf: AddressOf): Endpoints {
   const known = made.get(addressOf)!
   let value = known.get(instances)
@@ -75,6 +81,7 @@ function endpointsAt(instances: readonly CheckServiceNode[], addressOf: AddressO
     const status = aggregateStatus(instance.checks)
     const { passing, warning } = instance.service.weights
     const weight = status === 'warning' ? warning : passing
+    const locality = localityOf(instance)
     endpoints.push({
       // With the address: a peer numbers its gateways anew when one of them goes, and an id must not move to another place.
       id: `${instance.node.node}/${instance.service.id}@${address}:${port}`,
@@ -82,6 +89,7 @@ function endpointsAt(instances: readonly CheckServiceNode[], addressOf: AddressO
       port,
       weight: Math.min(128, Math.max(1, weight)),
       healthy: !isDown(status) && weight > 0 && !(onlyPassing && status !== 'passing'),
+      ...(locality && { locality }),
     })
   }
   if (endpoints.length <= snapshotLimits.maxEndpoints) return endpoints

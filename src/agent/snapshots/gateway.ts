@@ -95,7 +95,8 @@ function gatherExported(service: string, instance: CheckServiceNode, gathering: 
   const peers = ends ? consumers.filter(peer => rootsOfPeer(peer, gathering, context)) : consumers
   if (ends && peers.length > 0) {
     const upstream = { destinationType: 'service', destinationName: service, meshGateway: {} }
-    gatherWay(withinCluster(chain), undefined, { upstream, proxy: instance.service, client: undefined }, gathering, context)
+    const dialled = { upstream, proxy: instance.service, client: undefined, locality: undefined }
+    gatherWay(withinCluster(chain), undefined, dialled, gathering, context)
   }
   for (const peer of peers) {
     const sni = externalSni(service, peer, trustDomain)

@@ -22,7 +22,7 @@ export function gatherSidecar(instance: CheckServiceNode, gathering: Gathering, 
   const intentions = intentionsOf(service, gathering, context)
   gathering.add('intentions', service, intentions)
   gatherProviders(intentions, gathering, context)
-  gatherUpstreams(instance.service, gathering, context)
+  gatherUpstreams(instance, gathering, context)
 }
 
 function sidecarSelf(

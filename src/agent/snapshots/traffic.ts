@@ -7,6 +7,7 @@ import { decode, type Decoded } from '../../lib/shape.ts'
 import { Balance, balancePolicies, CircuitLimits, OutlierLimits, type HashPolicy } from '../../mesh/balance/config.ts'
 import { PassiveHealthCheck, UpstreamLimits, type ServiceDefaults } from '../../mesh/config-entry.ts'
 import type { LoadBalancer } from '../../mesh/entry-members.ts'
+import type { Locality } from '../../mesh/node.ts'
 import type { ServiceResolver } from '../../mesh/routing-entry.ts'
 import type { Upstream } from '../../mesh/service.ts'
 import type { UpstreamResource } from '../../mesh/snapshot.ts'
@@ -19,16 +20,18 @@ export interface TrafficSources {
   resolver: Pick<ServiceResolver, 'loadBalancer' | 'connectTimeoutMs' | 'requestTimeoutMs'> | undefined
   /** It goes to a peer. */
   peered: boolean
+  /** Where the caller is, if that is known. */
+  locality: Locality | undefined
 }
 
 const weak = { weak: true }
 
 type Traffic = Pick<UpstreamResource, 'connectTimeoutMs' | 'requestTimeoutMs' | 'balance' | 'limits' | 'passiveHealthCheck'>
 
-export function trafficOf({ upstream, client, resolver, peered }: TrafficSources): Traffic {
+export function trafficOf({ upstream, client, resolver, peered, locality }: TrafficSources): Traffic {
   const traffic: Traffic = { connectTimeoutMs: connectTimeoutMs(upstream, client, resolver?.connectTimeoutMs) }
   if (resolver?.requestTimeoutMs) traffic.requestTimeoutMs = resolver.requestTimeoutMs
-  const balance = balanceOf(resolver?.loadBalancer, upstream.config)
+  const balance = balanceOf(resolver?.loadBalancer, upstream.config, locality)
   if (balance) traffic.balance = balance
   const { config = {} } = upstream
   const override = overrideFor(upstream, client)
@@ -75,16 +78,21 @@ function outlierOf(check: PassiveHealthCheck, peered: boolean): OutlierLimits {
   return OutlierLimits.parse(given)
 }
 
-/** `slow_start_ms` in an upstream's Config is isthmus's own: Consul has no word for it. */
-function balanceOf(given: LoadBalancer | undefined, config: Upstream['config']): Balance | undefined {
+/**
+ * Two words of an upstream's Config are isthmus's own: `slow_start_ms`, for which Consul has none, and `prioritize_by_locality`
+ * (`failover`), which it refuses in a resolver unless it is the enterprise edition (spec/data-plane.md 9.2).
+ */
+function balanceOf(given: LoadBalancer | undefined, config: Upstream['config'], locality: Locality | undefined): Balance | undefined {
   const slowStart = config?.['slow_start_ms']
   const slowStartMs = typeof slowStart === 'number' && slowStart > 0 ? slowStart : 0
   const policy = balancePolicies.find(each => each === given?.policy)
-  if (policy === undefined && slowStartMs === 0) return undefined
+  const near = config?.['prioritize_by_locality'] === 'failover' ? locality : undefined
+  if (policy === undefined && slowStartMs === 0 && near === undefined) return undefined
   const { ringHashConfig: ring, leastRequestConfig: least, hashPolicies = [] } = given ?? {}
   return Balance.parse({
     policy,
     slowStartMs,
+    ...(near && { near }),
     hashPolicies: hashPolicies.map(hashPolicyOf),
     ...(least?.choiceCount ? { choiceCount: least.choiceCount } : {}),
     ...(ring?.minimumRingSize ? { minimumRingSize: ring.minimumRingSize } : {}),

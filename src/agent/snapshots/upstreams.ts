@@ -4,19 +4,22 @@
  */
 import { aggregateStatus } from '../../mesh/check.ts'
 import type { ServiceDefaults } from '../../mesh/config-entry.ts'
+import type { Locality } from '../../mesh/node.ts'
 import type { CheckServiceNode, NodeService, PeerMeta, Upstream } from '../../mesh/service.ts'
 import { names, type UpstreamResource } from '../../mesh/snapshot.ts'
 import { gatherChain } from './chains.ts'
-import { allDown, isDown, lanEndpoints, wanEndpoints } from './endpoints.ts'
+import { allDown, isDown, lanEndpoints, localityOf, wanEndpoints } from './endpoints.ts'
 import { snapshotLimits, type Gathering, type SnapshotContext } from './gathering.ts'
 import { rootsOfPeer } from './roots.ts'
 import { overrideFor, trafficOf } from './traffic.ts'
 
-export function gatherUpstreams(proxy: NodeService, gathering: Gathering, context: SnapshotContext): void {
+export function gatherUpstreams(instance: CheckServiceNode, gathering: Gathering, context: SnapshotContext): void {
+  const proxy = instance.service
+  const locality = localityOf(instance)
   const client = gathering.read(context.tables.configEntry('service-defaults', proxy.proxy.destinationServiceName ?? ''))
   for (const upstream of (proxy.proxy.upstreams ?? []).slice(0, snapshotLimits.maxUpstreams)) {
     if (upstream.destinationType !== 'service' || (upstream.datacenter && upstream.datacenter !== context.datacenter)) continue
-    const dialled = { upstream, proxy, client }
+    const dialled = { upstream, proxy, client, locality }
     if (upstream.destinationPeer) gatherPeered(dialled, gathering, context)
     else gatherChain(dialled, gathering, context)
   }
@@ -28,10 +31,12 @@ export interface Dialled {
   proxy: NodeService
   /** The caller's own service-defaults. */
   client: ServiceDefaults | undefined
+  /** Where the caller is. */
+  locality: Locality | undefined
 }
 
 function gatherPeered(dialled: Dialled, gathering: Gathering, context: SnapshotContext): void {
-  const { upstream, client } = dialled
+  const { upstream, client, locality } = dialled
   const { destinationName: service, destinationPeer: peer = '' } = upstream
   const found = peerTarget(service, peer, dialled, gathering, context)
   if (found === undefined) return
@@ -39,7 +44,8 @@ function gatherPeered(dialled: Dialled, gathering: Gathering, context: SnapshotC
   const loadBalancer = gathering.read(context.tables.configEntry('service-resolver', service))?.loadBalancer
   const resolver = loadBalancer && { loadBalancer }
   const name = names.upstream(service, peer)
-  gathering.add('upstream', name, { ...found, listen: listenOf(upstream), ...trafficOf({ upstream, client, resolver, peered: true }) })
+  const traffic = trafficOf({ upstream, client, resolver, peered: true, locality })
+  gathering.add('upstream', name, { ...found, listen: listenOf(upstream), ...traffic })
 }
 
 /** Where a service of a peer is reached, with its endpoints; undefined while that is not known. */

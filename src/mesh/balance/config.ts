@@ -3,6 +3,7 @@
  * much may be under way and what is tried again. Each has a default, so that a resource of an older agent still means something.
  */
 import * as z from 'zod'
+import { Locality } from '../node.ts'
 
 /** Consul's ChoiceCount; Envoy's default, and a bound on what one pick may cost. */
 export const choiceLimits = { least: 2, most: 16 } as const
@@ -35,6 +36,8 @@ export const Balance = z.object({
   maximumRingSize: z.number().int().default(ringLimits.maximum),
   hashPolicies: z.array(HashPolicy).default([]),
   slowStartMs: z.number().default(0),
+  /** Where the caller is: endpoints near it come first. Absent: all are alike. */
+  near: Locality.optional(),
 })
 export type Balance = z.infer<typeof Balance>
 

@@ -8,6 +8,8 @@ export type Skip = (endpoint: Endpoint) => boolean
 export interface Picker {
   /** How many healthy endpoints there are to choose from. */
   readonly size: number
+  /** Where near ones come before far ones: the index of the group in use (locality.ts). */
+  readonly tier?: number | undefined
   /** How busy each endpoint is, where the choice depends on it: whoever sends a request says there when it begins and when it ends. */
   readonly loads?: Loads | undefined
   /** The next endpoint, or undefined where none is left. `hash` is what equal requests share; only hashing pickers look at it. */

@@ -51,6 +51,10 @@ export class SlowStart implements Picker {
     return this.inner.loads
   }
 
+  get tier(): number | undefined {
+    return this.inner.tier
+  }
+
   pick(skip?: Skip, hash?: number): Endpoint | undefined {
     const picked = this.inner.pick(skip, hash)
     return this.#untilMs === 0 || picked === undefined ? picked : this.#settle(picked, skip, hash)

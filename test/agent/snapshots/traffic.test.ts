@@ -109,6 +109,24 @@ t.test('limits and passive checks: the registration, then the override by name a
   t.match(told('api?peer=east'), { limits: { maxConcurrentRequests: 5 }, balance: undefined }, 'what cannot be read is not there')
 })
 
+t.test('near endpoints come before far ones where the registration asks for it, and it is known where the caller is', async t => {
+  const here = { region: 'eu', zone: 'a' }
+  const config = { prioritize_by_locality: 'failover' }
+  const upstreams = [upstream('api', { config }), upstream('db', { localBindPort: 9002 })]
+  const web = (locality?: { region: string; zone: string }) => world.meshService('web', { upstreams }, undefined, locality)
+  await world.meshService('api', {}, undefined, { region: 'us', zone: 'b' })
+  await web()
+  t.equal(told('api')?.balance, undefined, 'who is nowhere has no neighbours')
+  await web(here)
+  t.same(told('api')?.balance?.near, here)
+  t.equal(told('db')?.balance, undefined)
+  const { endpoints } = valuesOf(resources(), 'endpoints')[told('api')!.endpoints]!
+  t.same(
+    endpoints.map(({ locality }) => locality),
+    [{ region: 'us', zone: 'b' }],
+  )
+})
+
 t.test('a plan has the defaults, and a peer is not judged by what its apps answer unless that is asked for', async t => {
   await peeredWeb()
   const plan = () => {

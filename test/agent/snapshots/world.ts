@@ -2,7 +2,7 @@
 import { silentLogger } from '../../../src/lib/log.ts'
 import { configEntryKinds, type ConfigEntry } from '../../../src/mesh/config-entry.ts'
 import { HealthCheck } from '../../../src/mesh/check.ts'
-import { Node } from '../../../src/mesh/node.ts'
+import { Node, type Locality } from '../../../src/mesh/node.ts'
 import { Peering } from '../../../src/mesh/peering.ts'
 import { NodeService, type CheckServiceNode } from '../../../src/mesh/service.ts'
 import type { Resource, ResourceKind, ResourceValue } from '../../../src/mesh/snapshot.ts'
@@ -63,13 +63,14 @@ export class World {
   }
 
   /** A service with a sidecar before it. */
-  async meshService(name: string, sidecar: Partial<NodeService['proxy']> = {}, port = 21_000): Promise<void> {
+  async meshService(name: string, sidecar: Partial<NodeService['proxy']> = {}, port = 21_000, locality?: Locality): Promise<void> {
     await this.service({ service: name })
     await this.service({
       id: `${name}-sidecar-proxy`,
       service: `${name}-sidecar-proxy`,
       kind: 'connect-proxy',
       port,
+      ...(locality && { locality }),
       proxy: {
         mode: '',
         meshGateway: {},

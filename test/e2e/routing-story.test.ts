@@ -1,0 +1,256 @@
+/**
+ * One story of routing, told by separate processes with requests under way: a canary in the peer, a user who is sent there by a header, an
+ * answer that is tried again, a path that asks for a token, and a service whose death costs no more than what was under way. What was
+ * counted is printed. 10,000 requests of the canary with ISTHMUS_DEEP=1.
+ */
+import { generateKeyPairSync, sign } from 'node:crypto'
+import { Agent } from 'node:http'
+import t from 'tap'
+import { freePorts } from '../support/free-ports.ts'
+import { PacedTraffic, type Stretch } from '../support/paced-traffic.ts'
+import { call, start, until, type Call, type Running } from '../support/processes.ts'
+import { eastName, startTwoClusters, westName } from '../support/two-clusters.ts'
+
+/** A share of one tenth of so many requests has a standard deviation of 0.3 or 0.67 points: each allowance is more than three of them. */
+const canary = process.env['ISTHMUS_DEEP'] === '1' ? { requests: 10_000, points: 1 } : { requests: 2000, points: 2.5 }
+const callers = 16
+const pace = { perSecond: 200, connections: 16, tunnels: 0 }
+/** What the shop takes for an answer, so that there is something under way when it dies. */
+const slowMs = 50
+/** Who dies is known dead this long after at the latest. */
+const knownMs = 1000
+
+/** Where both nodes say that they are. */
+const here = { region: 'eu', zone: 'a' }
+
+const toApi = { Service: 'api', Peer: westName }
+
+t.setTimeout(180_000)
+
+t.test('a story of routing', async t => {
+  const scene = await startTwoClusters({ config: { locality: here } })
+  t.teardown(() => scene.stop())
+  const { east, west } = scene
+  const [shopPort, entrance, farPort] = (await freePorts(3)) as [number, number, number]
+  const write = (cluster: typeof east, Kind: string, Name: string, more: object) =>
+    cluster.api('PUT', '/v1/config', { Kind, Name, ...more })
+  const remove = (kind: string) => east.api('DELETE', `/v1/config/${kind}/shop`)
+  /** Who answered, or the status where it is not 200. */
+  const asked = async (path: string, options: Call = {}): Promise<string | number> => {
+    const { status, json } = await call(entrance, path, { timeoutMs: 2000, ...options })
+    return status === 200 ? (json as { app: string }).app : status
+  }
+  const settles = (what: string, path: string, wanted: string | number, options: Call = {}) =>
+    until(what, async () => (await asked(path, options)) === wanted)
+
+  let app: Running
+  const startShop = (answersMs: number) => {
+    app = start(process.execPath, ['examples/routing/app.js', 'shop', String(shopPort), String(answersMs)])
+  }
+  startShop(0)
+  t.teardown(() => app.stop())
+  await write(east, 'service-defaults', 'shop', { Protocol: 'http' })
+  const health = `http://127.0.0.1:${shopPort}/health`
+  await east.api('PUT', '/v1/agent/service/register', {
+    Name: 'shop',
+    Port: shopPort,
+    Check: { HTTP: health, Interval: '250ms', Timeout: '200ms' },
+    Connect: { SidecarService: {} },
+  })
+  const Upstreams = [
+    { DestinationName: 'shop', LocalBindPort: entrance, Config: { prioritize_by_locality: 'failover' } },
+    { DestinationName: 'api', DestinationPeer: westName, LocalBindPort: scene.apiPort },
+  ]
+  await east.api('PUT', '/v1/agent/service/register', { Name: 'web', Port: 9, Connect: { SidecarService: { Proxy: { Upstreams } } } })
+  await east.proxy('shop', 'sidecar', '--for', 'shop')
+  await settles('the shop answers', '/', 'shop')
+
+  await t.test(`of ${canary.requests} requests a tenth goes to the canary in the peer`, async t => {
+    await write(east, 'service-splitter', 'shop', { Splits: [{ Weight: 90 }, { Weight: 10, ...toApi }] })
+    await settles('the canary is asked', '/', 'api')
+    const counts: Record<string, number> = {}
+    const agent = new Agent({ keepAlive: true, maxSockets: callers })
+    let left = canary.requests
+    const one = async () => {
+      for (; left > 0;) {
+        left -= 1
+        const who = await asked('/', { agent })
+        counts[who] = (counts[who] ?? 0) + 1
+      }
+    }
+    await Promise.all(Array.from({ length: callers }, one))
+    agent.destroy()
+    t.comment(JSON.stringify({ counts }))
+    t.same(Object.keys(counts).sort(), ['api', 'shop'], 'everybody was answered by one of the two')
+    const share = (counts['api']! * 100) / canary.requests
+    t.ok(Math.abs(share - 10) <= canary.points, `${share.toFixed(2)} % went to the canary`)
+    await remove('service-splitter')
+    await until('no canary', async () => (await everyone(20, () => asked('/'))).every(who => who === 'shop'))
+  })
+
+  await t.test('a user is sent to the peer by a header, and an answer of 503 is tried again', async t => {
+    t.equal(await asked('/', { headers: { 'x-user': 'ada' } }), 'shop', 'before')
+    t.equal(await asked('/flaky/before'), 503)
+    const Routes = [
+      { Match: { HTTP: { Header: [{ Name: 'x-user', Exact: 'ada' }] } }, Destination: toApi },
+      { Match: { HTTP: { PathPrefix: '/flaky' } }, Destination: { NumRetries: 1, RetryOnStatusCodes: [503] } },
+    ]
+    await write(east, 'service-router', 'shop', { Routes })
+    await settles('ada is sent on', '/', 'api', { headers: { 'x-user': 'ada' } })
+    t.equal(await asked('/', { headers: { 'x-user': 'bob' } }), 'shop')
+    t.equal(await asked('/'), 'shop')
+    const { json } = await call(entrance, '/flaky/after')
+    t.same(json, { app: 'shop', path: '/flaky/after', times: 2 }, 'the second answer is what the caller sees')
+    for (let i = 0; i < 20; i += 1) t.equal(await asked(`/flaky/${i}`), 'shop')
+    t.equal(await asked('/flaky/post', { method: 'POST', body: 'once' }), 503, 'what must not be done twice is not tried again')
+    await remove('service-router')
+    await settles('no router', '/', 'shop', { headers: { 'x-user': 'ada' } })
+  })
+
+  await t.test('a path asks for a token', async t => {
+    const { jwks, bearer } = issuer()
+    const get = async (path: string, headers: Record<string, string> = {}) => (await call(scene.apiPort, path, { headers })).status
+    t.equal(await get('/admin'), 200, 'before')
+    await write(west, 'jwt-provider', 'staff', { Issuer: 'isthmus-test', JSONWebKeySet: { Local: { JWKS: jwks } } })
+    const JWT = { Providers: [{ Name: 'staff', VerifyClaims: [{ Path: ['role'], Value: 'admin' }] }] }
+    const Permissions = [
+      { Action: 'allow', HTTP: { PathPrefix: '/admin' }, JWT },
+      { Action: 'deny', HTTP: { PathPrefix: '/admin' } },
+      { Action: 'allow', HTTP: { PathPrefix: '/' } },
+    ]
+    await scene.intentions('api', [{ Name: 'web', Peer: eastName, Permissions }])
+    await until('the path is gated', async () => (await get('/admin')) === 403)
+    t.equal(await get('/'), 200, 'the rest is not')
+    t.equal(await get('/admin', bearer({ role: 'admin' })), 200)
+    t.equal(await get('/admin', bearer({ role: 'guest' })), 403)
+    t.equal(await get('/admin', issuer().bearer({ role: 'admin' })), 403, 'of somebody else')
+    await scene.allow('web', 'api')
+    await until('no gate', async () => (await get('/admin')) === 200)
+  })
+
+  await t.test('an instance far away serves while none in the zone is healthy', async t => {
+    const far = start(process.execPath, ['examples/routing/app.js', 'far', String(farPort)])
+    t.teardown(() => far.stop())
+    const Locality = { Region: 'us', Zone: 'b' }
+    await east.api('PUT', '/v1/agent/service/register', {
+      ID: 'far',
+      Name: 'shop',
+      Port: farPort,
+      Locality,
+      Connect: { SidecarService: {} },
+    })
+    const sidecar = await east.proxy('far', 'sidecar', '--for', 'far')
+    const tier = async () =>
+      /^isthmus_proxy_locality_tier\{upstream="shop[^}]*\} (\d)$/m.exec((await call(east.adminPort('web'), '/metrics')).text)?.[1]
+    const endpoints = async () => (await east.api('GET', '/v1/health/connect/shop?passing')).json as unknown[]
+    await until('both are healthy', async () => (await endpoints()).length === 2)
+    t.same(new Set(await everyone(40, () => asked('/'))), new Set(['shop']))
+    t.equal(await tier(), '0')
+    await east.api('PUT', '/v1/agent/service/maintenance/shop?enable=true&reason=test')
+    await settles('the far one serves', '/', 'far')
+    t.same(new Set(await everyone(40, () => asked('/'))), new Set(['far']))
+    t.equal(await tier(), '2')
+    await east.api('PUT', '/v1/agent/service/maintenance/shop?enable=false')
+    await until('both are healthy', async () => (await endpoints()).length === 2)
+    t.equal(await asked('/'), 'far', 'the zone is not trusted at once')
+    await east.api('PUT', '/v1/agent/service/deregister/far')
+    await settles('the near one serves', '/', 'shop')
+    await sidecar.stop()
+  })
+
+  await t.test('a service dies: the peer takes over, and gives back', async t => {
+    await app.stop()
+    startShop(slowMs)
+    await settles('the slower shop answers', '/', 'shop')
+    await write(east, 'service-resolver', 'shop', { Failover: { '*': { Targets: [toApi] } } })
+    await until('the chain has its failover', async () => {
+      const { text } = await call(east.adminPort('web'), '/metrics')
+      return /isthmus_proxy_failover\w*\{[^}]*shop/.test(text)
+    })
+    const since: Record<string, number> = {}
+    let last = ''
+    const traffic = new PacedTraffic({
+      httpPorts: [entrance],
+      pace,
+      isRight: ({ status, json }) => {
+        if (status !== 200) return false
+        const who = (json as { app: string }).app
+        if (who !== last) since[who] = performance.now()
+        last = who
+        return true
+      },
+    })
+    t.teardown(() => traffic.stop())
+    t.ok(await traffic.settled())
+    t.equal(last, 'shop')
+
+    let underWay = 0
+    const dies = async (what: string, kill: () => Promise<void>) => {
+      // The traffic has settled in step with the checks: between two of them is where it costs something.
+      await pause(100)
+      const killedMs = performance.now()
+      const dying = await traffic.during(
+        what,
+        async mine => {
+          const before = traffic.underWay
+          await kill()
+          // Until it has ended it may be asked.
+          underWay = before + mine.sent
+        },
+        knownMs,
+      )
+      const later = await traffic.during('the peer alone', () => pause(1000))
+      t.equal(last, 'api')
+      t.comment(
+        JSON.stringify({ what, underWay, tookOverMs: Math.round(since['api']! - killedMs), dying: brief(dying), later: brief(later) }),
+      )
+      t.same(later.failed, [], 'nothing is lost any more')
+      return dying
+    }
+    const comesBack = async (bring: () => Promise<unknown>) => {
+      const beganMs = performance.now()
+      const back = await traffic.during('the service is back', async () => {
+        await bring()
+        await until('the shop answers again', () => Promise.resolve(last === 'shop'), 25_000)
+      })
+      t.comment(JSON.stringify({ backAfterMs: Math.round(since['shop']! - beganMs), back: brief(back) }))
+      t.same(back.failed, [], 'nothing is lost on the way back')
+    }
+
+    // Its sidecar is still there and can but answer for it, until the check knows.
+    await dies('the app dies', () => app.stop('SIGKILL'))
+    await comesBack(async () => startShop(slowMs))
+
+    const all = async () => {
+      await Promise.all([app.stop('SIGKILL'), east.proxies.get('shop')!.stop('SIGKILL')])
+    }
+    const dying = await dies('app and sidecar die', all)
+    t.ok(dying.failed.length <= underWay, `${dying.failed.length} lost, ${underWay} were under way`)
+  })
+})
+
+function everyone<T>(count: number, each: (i: number) => Promise<T>): Promise<T[]> {
+  return Promise.all(Array.from({ length: count }, (_, i) => each(i)))
+}
+
+function brief({ sent, failed, lastFailedMs, slowestMs }: Stretch): object {
+  return { sent, lost: failed.length, lastLostMs: lastFailedMs, slowestMs, first: failed.slice(0, 3) }
+}
+
+/** Whoever signs tokens: its key set in base64, and the header that carries a token of it. */
+function issuer(): { jwks: string; bearer: (claims: object) => { authorization: string } } {
+  const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  const part = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64url')
+  return {
+    jwks: Buffer.from(JSON.stringify({ keys: [publicKey.export({ format: 'jwk' })] })).toString('base64'),
+    bearer: claims => {
+      const data = `${part({ alg: 'ES256' })}.${part({ iss: 'isthmus-test', ...claims })}`
+      const signature = sign('sha256', Buffer.from(data), { key: privateKey, dsaEncoding: 'ieee-p1363' })
+      return { authorization: `Bearer ${data}.${signature.toString('base64url')}` }
+    },
+  }
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise(resolve => setTimeout(resolve, ms))
+}

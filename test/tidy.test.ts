@@ -35,7 +35,7 @@ const table: Row[] = [
   {
     at: 'src/agent/peering',
     src: [...everyMesh, 'src/wire', 'src/agent/store', 'src/agent/catalog', 'src/agent/ca'],
-    packages: ['node:*', '@grpc/grpc-js', '@bufbuild/protobuf', 'zod'],
+    packages: ['node:*', '@grpc/grpc-js', '@bufbuild/protobuf', 'lru-cache', 'zod'],
     why: 'what clusters tell each other',
   },
   { at: 'src/agent/snapshots', src: [...everyMesh, 'src/wire', 'src/agent/catalog'], packages: ['node:*'], why: 'what a proxy is told' },

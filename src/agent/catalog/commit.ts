@@ -57,19 +57,21 @@ const encoder = new TextEncoder()
 
 /** A put of a record without its indexes, which are those of its entry. */
 export function putRecord(key: string, record: object): Op {
-  const { createIndex: _created, modifyIndex: _modified, ...rest } = record as Record<string, unknown>
-  return { op: 'put', key, value: encoder.encode(JSON.stringify(rest)) }
+  return { op: 'put', key, value: encoder.encode(bare(record)) }
 }
 
 /** True when storing `next` would change nothing. */
 export function isSameRecord(current: object | undefined, next: object): boolean {
-  return current !== undefined && isDeepStrictEqual(bare(current), bare(next))
+  if (current === undefined) return false
+  const [a, b] = [bare(current), bare(next)]
+  // Written alike they are the same; written in another order they may be.
+  return a === b || isDeepStrictEqual(JSON.parse(a), JSON.parse(b))
 }
 
-/** As it comes back from the store: no indexes, no absent members. */
-function bare(record: object): unknown {
+/** As it lies in the store: no indexes, no absent members. */
+function bare(record: object): string {
   const { createIndex: _created, modifyIndex: _modified, ...rest } = record as Record<string, unknown>
-  return JSON.parse(JSON.stringify(rest))
+  return JSON.stringify(rest)
 }
 
 /** The comparison that a record is still the one that was read; undefined stands for its absence. */

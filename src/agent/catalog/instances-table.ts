@@ -10,9 +10,13 @@ import type { Change } from './records.ts'
 import type { Reading, Topics } from './topics.ts'
 import { compareText } from '../../lib/order.ts'
 
+/** One service of one node, the same wherever it is found. */
 interface Placed {
+  place: string
   node: string
   service: NodeService
+  /** Joined, until a record of it changes: of a large service one change makes one instance anew, and it can be told which. */
+  instance: CheckServiceNode | undefined
 }
 
 type ById<T> = Map<string, T>
@@ -31,10 +35,8 @@ export class InstancesTable {
   readonly #gateways: ById<Placed> = new Map()
   /** Joined instances by topic, until that is touched. */
   readonly #joined = new Map<string, CheckServiceNode[]>()
-  /** Each by its place, until a record of it changes: of a large service one change makes one instance anew, and it can be told which. */
-  readonly #instances: ById<CheckServiceNode> = new Map()
-  /** The places of a group in order, until one comes or goes. */
-  readonly #orders = new WeakMap<ById<Placed>, string[]>()
+  /** A group in order, until one comes or goes. */
+  readonly #orders = new WeakMap<ById<Placed>, Placed[]>()
   /** The answer of `services`, likewise. */
   #names: Map<string, string[]> | undefined
   readonly #dirtyNodes = new Set<string>()
@@ -48,7 +50,6 @@ export class InstancesTable {
     this.#gateways.clear()
     this.#orders.delete(this.#gateways)
     this.#joined.clear()
-    this.#instances.clear()
     this.#names = undefined
   }
 
@@ -73,7 +74,6 @@ export class InstancesTable {
     } else {
       drop(this.#services, node, id)
     }
-    this.#instances.delete(placeKey(node, id))
     if (!before || !after || before.service !== after.service || before.tags.join('\0') !== after.tags.join('\0'))
       this.#topics.touch('services')
     this.#touchNode(`node-services/${node}`, node)
@@ -100,9 +100,10 @@ export class InstancesTable {
         continue
       }
       if (check.serviceName !== '') this.#touchNamed(`checks-service/${fold(check.serviceName)}`, fold(check.serviceName))
-      this.#instances.delete(placeKey(node, check.serviceId))
       const service = this.#services.get(node)?.get(check.serviceId)
-      if (service) this.#touchInstance(service)
+      if (!service) continue
+      this.#parted(node, service)
+      this.#touchInstance(service)
     }
   }
 
@@ -110,7 +111,7 @@ export class InstancesTable {
   seal(): void {
     for (const node of this.#dirtyNodes) {
       for (const service of this.#services.get(node)?.values() ?? []) {
-        this.#instances.delete(placeKey(node, service.id))
+        this.#parted(node, service)
         this.#touchInstance(service)
       }
     }
@@ -180,7 +181,7 @@ export class InstancesTable {
 
   checksOfService(service: string): Reading<HealthCheck[]> {
     const name = fold(service)
-    const value = this.#ordered(this.#byName.get(name)).flatMap(place => sortedValues(this.#checksOf.get(place)))
+    const value = this.#ordered(this.#byName.get(name)).flatMap(({ place }) => sortedValues(this.#checksOf.get(place)))
     return this.#topics.read(value, `checks-service/${name}`)
   }
 
@@ -205,9 +206,9 @@ export class InstancesTable {
     let value = this.#joined.get(topic)
     if (!value) {
       value = []
-      for (const place of this.#ordered(placed)) {
-        const instance = this.#instances.get(place) ?? this.#joinInstance(place, placed!.get(place)!)
-        if (instance) value.push(instance)
+      for (const each of this.#ordered(placed)) {
+        each.instance ??= this.#joinInstance(each)
+        if (each.instance) value.push(each.instance)
       }
       // Only what exists is remembered, so that asking for any name costs nothing.
       if (value.length > 0) this.#joined.set(topic, value)
@@ -215,39 +216,46 @@ export class InstancesTable {
     return this.#topics.read(value, topic)
   }
 
-  #joinInstance(place: string, { node, service }: Placed): CheckServiceNode | undefined {
+  #joinInstance({ place, node, service }: Placed): CheckServiceNode | undefined {
     const at = this.#nodes.get(node)
     if (!at) return undefined
     const nodeChecks = sortedValues(this.#checksOf.get(placeKey(node, '')))
-    const instance = { node: at, service, checks: [...nodeChecks, ...sortedValues(this.#checksOf.get(place))] }
-    this.#instances.set(place, instance)
-    return instance
+    return { node: at, service, checks: [...nodeChecks, ...sortedValues(this.#checksOf.get(place))] }
   }
 
   /** By node, then service id. */
-  #ordered(placed: ById<Placed> | undefined): string[] {
+  #ordered(placed: ById<Placed> | undefined): readonly Placed[] {
     if (!placed) return []
     let order = this.#orders.get(placed)
     if (!order) {
-      const all = [...placed].sort(([, a], [, b]) => compareText(a.node, b.node) || compareText(a.service.id, b.service.id))
-      order = all.map(pair => pair[0])
+      order = [...placed.values()].sort((a, b) => compareText(a.node, b.node) || compareText(a.service.id, b.service.id))
       this.#orders.set(placed, order)
     }
     return order
   }
 
   #place(node: string, service: NodeService): void {
-    const placed = { node, service }
     const place = placeKey(node, service.id)
+    const known = this.#byName.get(fold(service.service))?.get(place)
+    if (known) {
+      Object.assign(known, { service, instance: undefined })
+      return
+    }
+    const placed = { place, node, service, instance: undefined }
     const target = meshTarget(service)
-    this.#putPlaced(group(this.#byName, fold(service.service)), place, placed)
-    if (target !== undefined) this.#putPlaced(group(this.#byTarget, fold(target)), place, placed)
-    if (service.kind === 'mesh-gateway') this.#putPlaced(this.#gateways, place, placed)
+    const groups = [group(this.#byName, fold(service.service))]
+    if (target !== undefined) groups.push(group(this.#byTarget, fold(target)))
+    if (service.kind === 'mesh-gateway') groups.push(this.#gateways)
+    for (const each of groups) {
+      each.set(place, placed)
+      this.#orders.delete(each)
+    }
   }
 
-  #putPlaced(placed: ById<Placed>, place: string, what: Placed): void {
-    if (!placed.has(place)) this.#orders.delete(placed)
-    placed.set(place, what)
+  /** A record of it changes. */
+  #parted(node: string, service: NodeService): void {
+    const placed = this.#byName.get(fold(service.service))?.get(placeKey(node, service.id))
+    if (placed) placed.instance = undefined
   }
 
   #unplace(node: string, service: NodeService): void {

@@ -4,7 +4,7 @@
  * stored. Where it disagrees, the slot is asked for again, and what then arrives otherwise than it was held is a repair.
  */
 import type { Confirmed, Evidence } from '../../mesh/freshness.ts'
-import { slotCount, slots } from '../../wire/freshness.ts'
+import { slots } from '../../wire/freshness.ts'
 import { typeUrls } from '../../wire/peer-stream.ts'
 import type { Item } from './intake.ts'
 import { applyList, differing, digestOf, entryOf, foldId, forget, keptBy, newLedger, note, slotOf, type Ledger } from './ledger.ts'
@@ -30,7 +30,10 @@ export interface Confirmation {
   confirms: boolean
   /** What was taken of this stream. */
   ledger: Ledger
-  slots: SlotState[]
+  /** Those that a digest of this stream ever disagreed about. */
+  slots: Map<number, SlotState>
+  /** When the last digest came: it agreed about all slots but those. */
+  comparedMs: number
   /** By folded id: what is known without the digests of this stream. Only what is stored is in here. */
   services: Map<string, Confirmed>
   /** Taken, and not yet stored. */
@@ -51,14 +54,14 @@ export interface Confirmation {
 
 /** For a new stream: ages go on, digests begin again. */
 export function newConfirmation(now: Now, before?: Confirmation): Confirmation {
-  const fresh = (): SlotState => ({ agreedMs: -Infinity, disagreedMs: -Infinity, asked: false, nextAskMs: -Infinity, waitMs: firstAskMs })
   const services = new Map(before?.services)
   // What digests said of the stream before is kept for each service.
   for (const id of services.keys()) services.set(id, confirmedOf(before!, id)!)
   return {
     confirms: false,
     ledger: newLedger(),
-    slots: Array.from({ length: slotCount }, fresh),
+    slots: new Map(),
+    comparedMs: -Infinity,
     services,
     pending: new Set(),
     whole: before?.whole,
@@ -77,14 +80,14 @@ export function confirmedOf(confirmation: Confirmation, id: string): Confirmed |
   const known = confirmation.services.get(foldId(id))
   // What is not yet stored is not what the digest spoke of.
   if (known === undefined || confirmation.pending.has(foldId(id))) return known
-  const { agreedMs } = confirmation.slots[slotOf(typeUrls.service, id)]!
+  const agreedMs = confirmation.slots.get(slotOf(typeUrls.service, id))?.agreedMs ?? confirmation.comparedMs
   if (agreedMs < known.atMs) return known
   return entryOf(confirmation.ledger, typeUrls.service, id) ? { atMs: agreedMs, evidence: 'digest' } : known
 }
 
 /** When a digest last disagreed about the slot of a service. */
 export function contradictedMsOf(confirmation: Confirmation, id: string): number {
-  return confirmation.slots[slotOf(typeUrls.service, id)]!.disagreedMs
+  return confirmation.slots.get(slotOf(typeUrls.service, id))?.disagreedMs ?? -Infinity
 }
 
 /** What is wrong with one name more; undefined where nothing is. A set without instances takes no room in the store, but here. */
@@ -97,7 +100,7 @@ export function overFull({ ledger }: Confirmation, { url, id }: Item): string | 
 export function taken(confirmation: Confirmation, item: Item, value: Uint8Array, now: Now): void {
   const { ledger, services, pending } = confirmation
   const { change, url, id } = item
-  const slot = confirmation.slots[slotOf(url, id)]!
+  const asked = confirmation.slots.get(slotOf(url, id))?.asked === true
   if (change.kind === 'service') {
     // The digests before spoke of what is stored now, and go on doing so until the new state takes its place.
     const known = confirmedOf(confirmation, id)
@@ -105,8 +108,8 @@ export function taken(confirmation: Confirmation, item: Item, value: Uint8Array,
     pending.add(foldId(id))
   }
   const { before, after } = note(ledger, url, id, value)
-  const evidence: Evidence = before === undefined || slot.asked ? 'resync' : 'received'
-  item.proof = { hash: after.hash, takenMs: now.monoMs, evidence, repairs: slot.asked && before?.hash.equals(after.hash) !== true }
+  const evidence: Evidence = before === undefined || asked ? 'resync' : 'received'
+  item.proof = { hash: after.hash, takenMs: now.monoMs, evidence, repairs: asked && before?.hash.equals(after.hash) !== true }
   if (change.kind !== 'list') return
   const keep = keptBy(change.names)
   applyList(ledger, keep)
@@ -159,18 +162,23 @@ export function compare(confirmation: Confirmation, theirs: Uint8Array, now: Now
   confirmation.held = undefined
   const wrong = new Set(differing(digestOf(confirmation.ledger), theirs))
   const ask: number[] = []
-  for (const [i, slot] of confirmation.slots.entries()) {
-    if (!wrong.has(i)) {
-      Object.assign(slot, { agreedMs: now.monoMs, asked: false, nextAskMs: -Infinity, waitMs: firstAskMs })
-      continue
+  for (const [i, slot] of confirmation.slots) {
+    if (!wrong.has(i)) Object.assign(slot, { agreedMs: now.monoMs, asked: false, nextAskMs: -Infinity, waitMs: firstAskMs })
+  }
+  for (const i of wrong) {
+    const known = confirmation.slots.get(i)
+    const slot: SlotState = {
+      ...(known ?? { agreedMs: confirmation.comparedMs, nextAskMs: -Infinity, waitMs: firstAskMs }),
+      disagreedMs: now.monoMs,
+      asked: true,
     }
-    slot.disagreedMs = now.monoMs
-    slot.asked = true
+    confirmation.slots.set(i, slot)
     if (now.monoMs < slot.nextAskMs) continue
     ask.push(i)
     slot.nextAskMs = now.monoMs + slot.waitMs
     slot.waitMs = Math.min(2 * slot.waitMs, maxAskMs)
   }
+  confirmation.comparedMs = now.monoMs
   const excess = busy || wrong.has(slots.list) ? [] : excessOf(confirmation, held ?? [], wrong)
   if (wrong.size > 0 || excess.length > 0) {
     confirmation.disagreements += 1

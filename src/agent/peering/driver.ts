@@ -13,6 +13,7 @@ import type { Changed, Tables } from '../catalog/tables.ts'
 import type { Exporter } from './exporter.ts'
 import type { Importer } from './importer.ts'
 import { intakeSize } from './intake.ts'
+import type { Offer } from './offer.ts'
 import { newSession, nextTickMs, step, type Effect, type Event, type Identity, type SessionStatus, type Status } from './session.ts'
 
 /** The gRPC stream under a session, the same for both ends. */
@@ -63,7 +64,10 @@ export class SessionDriver {
   #state: ReturnType<typeof newSession>
   #timer: Timer | undefined
   #subscription: { close(): void } | undefined
+  /** Of the last reading, and those on which the subscription waits. */
   #topics: readonly string[] = []
+  #waitedOn: readonly string[] = []
+  #offered: Offer | undefined
   readonly #events: Event[] = []
   #stepping = false
   #untaken = 0
@@ -92,7 +96,7 @@ export class SessionDriver {
     this.dispatch({ type: 'opened', marked })
     this.#offer()
     this.#subscription = this.#options.tables.subscribe(
-      () => this.#topics,
+      () => (this.#waitedOn = this.#topics),
       changed => this.#offer(changed),
     )
   }
@@ -196,8 +200,9 @@ export class SessionDriver {
 
   #offer(changed?: Changed): void {
     try {
-      const { offer, topics } = this.#options.exporter.read(changed, this.#topics)
+      const { offer, topics } = this.#options.exporter.read(this.#offered && { changed, waitedOn: this.#waitedOn, offer: this.#offered })
       this.#topics = topics
+      this.#offered = offer
       this.dispatch({ type: 'offer', offer })
     } catch (error) {
       this.#fail(error)
@@ -211,6 +216,7 @@ export class SessionDriver {
     if (this.#state.phase === 'closed') return
     const { offer, topics } = exporter.read()
     this.#topics = topics
+    this.#offered = offer
     this.dispatch({ type: 'looked', offer })
   }
 

@@ -2,11 +2,11 @@
  * Spending a token (spec/peering-wire.md 1.2, 4): checks it as a real dialer does, then exchanges its one-time secret for the secret
  * of the stream. What comes back to the operator on failure has a real Consul's words; a refused secret is never tried twice.
  */
-import { X509Certificate } from 'node:crypto'
 import type { Clock } from '../../lib/clock.ts'
-import { MeshError, messageOf } from '../../lib/errors.ts'
+import { MeshError } from '../../lib/errors.ts'
 import { decodeToken, type PeeringToken } from '../../mesh/peering-token.ts'
 import { grpcCodes } from '../../wire/peer-stream.ts'
+import { readRootCertificate } from './root-certificates.ts'
 import type { Status } from './session.ts'
 import type { PeerTransport, Target } from './transport.ts'
 
@@ -26,11 +26,8 @@ export function readToken(text: string, own: { ownServerName: string; allowPlain
     throw invalid('peering token has no CA, so its secrets would travel in plaintext; set peering.allow_plaintext to take it')
   }
   for (const pem of token.ca) {
-    try {
-      void new X509Certificate(pem)
-    } catch (error) {
-      throw invalid(`peering token invalid CA: ${messageOf(error)}`)
-    }
+    const read = readRootCertificate(pem)
+    if (!read.ok) throw invalid(`peering token invalid CA: ${read.message}`)
   }
   return token
 }

@@ -25,7 +25,7 @@ export function exportedNames(
   for (const { name } of rows) {
     if (name !== '*') names.add(name)
     else {
-      for (const each of note(tables.services()).keys()) if (isOrdinary(each)) names.add(each)
+      for (const each of note(tables.services()).keys()) if (each !== neverExported && isOrdinary(each)) names.add(each)
       for (const each of note(chainNames(tables))) names.add(each)
     }
   }

@@ -1,9 +1,8 @@
 /**
  * What one peer may know of this cluster, computed from the tables and from nothing else (spec/peering-wire.md 7). What is not
  * exported to the peer does not enter. What was encoded is kept until a revision touches what it was made of, so a health flip costs
- * the encoding of one instance, however many services are exported and however many instances this one has.
+ * a look at one service and the encoding of one instance, however many services are exported and however many instances this one has.
  */
-import { createHash } from 'node:crypto'
 import type { CheckServiceNode } from '../../mesh/service.ts'
 import { externalSni } from '../../mesh/sni.ts'
 import { meshGatewayId, serviceId } from '../../mesh/spiffe.ts'
@@ -14,8 +13,10 @@ import { sidecarSuffix } from '../../wire/peer-stream.ts'
 import { passedThrough, readChain } from '../catalog/chains.ts'
 import type { Changed, Reading, Tables } from '../catalog/tables.ts'
 import { exportable, exportedNames } from './exported-names.ts'
+import { encodeSet, type EncodedSet } from './encoded-set.ts'
 import { noInstances, type Offer, type Offered } from './offer.ts'
 import { addressesToWire, flatten, nodeToWire, toWire } from './replica.ts'
+import { SharedNodeIds } from './shared-node-ids.ts'
 
 export interface ExporterOptions {
   tables: Tables
@@ -29,6 +30,7 @@ export interface ExporterOptions {
 
 /** What is known of one service as long as none of its topics moves. */
 interface Row {
+  name: string
   topics: readonly string[]
   index: number
   /** It has ordinary instances. */
@@ -38,16 +40,41 @@ interface Row {
   protocol: string
   /** Whom its callers may meet besides itself: the service that its chain passes them on to. */
   others: readonly string[]
-  plain: CheckServiceNode[]
+  plain: readonly CheckServiceNode[]
+}
+
+/** The last reading of who reads again, and which of the topics that he waited on have changed since. */
+export interface Since {
+  changed: Changed
+  waitedOn: readonly string[]
+  offer: Offer
+}
+
+/** Something encoded, and everything that it was made of. */
+interface Made {
+  from: readonly unknown[]
+  offered: Offered
 }
 
 export class Exporter {
   readonly #options: ExporterOptions
+  /** Of every name that may be exported. */
   #rows = new Map<string, Row>()
-  #made = new Map<string, { from: string; offered: Offered }>()
+  #exported: ReadonlySet<string> = new Set()
+  #services = new Map<string, Offered>()
+  #offer: Offer | undefined
+  #made = new Map<string, Made>()
+  #gateways: Reading<readonly CheckServiceNode[]> = { value: [], index: 0, topics: [] }
+  readonly #shared = new SharedNodeIds()
+  /** How often an id became shared, or ceased to be. */
+  #sharings = 0
   /** What each part of the last reading depends on, and all of it. */
   #parts: (readonly string[])[] = []
   #topics: readonly string[] = []
+  /** By topic on which nothing but rows depends. */
+  #rowsOf = new Map<string, string[]>()
+  /** By name. */
+  readonly #sets = new Map<string, EncodedSet & { sharings: number }>()
   /** Each instance as it stands within its service's message: of many only what has changed is encoded anew. */
   readonly #encoded = new WeakMap<CheckServiceNode, Uint8Array>()
 
@@ -57,84 +84,175 @@ export class Exporter {
 
   /**
    * The offer of this moment, and the topics whose change makes a new one worth asking for: the same array as long as they are the
-   * same. Who has waited on those of the last reading may say which of them have changed, and spares a look at all others.
+   * same. Who has waited on those of the last reading may say which of them have changed, and spares a look at all others: where no
+   * name comes or goes, the services of the last offer are brought up to date in place, and those that are others now are named.
    */
-  read(changed?: Changed, waitedOn?: readonly string[]): { offer: Offer; topics: readonly string[] } {
+  read(since?: Since): { offer: Offer; topics: readonly string[] } {
+    const told = since && since.waitedOn === this.#topics && since.offer === this.#offer ? since.changed : undefined
+    this.#offer = (told && this.#amend(told)) ?? this.#readAll(told)
+    return { offer: this.#offer, topics: this.#topics }
+  }
+
+  /** Undefined where more than single rows has changed. */
+  #amend(told: ReadonlySet<string>): Offer | undefined {
+    const names = new Set<string>()
+    for (const topic of told) {
+      const known = this.#rowsOf.get(topic)
+      if (!known) return undefined
+      for (const name of known) names.add(name)
+    }
+    const rows = Array.from(names, name => this.#readRow(name, this.#rows.get(name)))
+    for (const row of rows) {
+      const before = this.#rows.get(row.name)!
+      if (before.ordinary !== row.ordinary || !isSameList(before.topics, row.topics)) return undefined
+    }
+    let flipped = false
+    for (const row of rows) if (this.#keep(row)) flipped = true
+    if (flipped) return undefined
+    const changed: string[] = []
+    const put = (id: string, offered: Offered): void => {
+      if (this.#services.get(id) === offered) return
+      this.#services.set(id, offered)
+      changed.push(id)
+    }
+    for (const row of rows) {
+      // What is not exported may have a row too.
+      if (!this.#exported.has(row.name)) continue
+      put(row.name + sidecarSuffix, this.#virtual(row, this.#made))
+      if (!this.#isVirtual(row.name)) put(row.name, this.#plain(row, this.#made))
+    }
+    return { ...this.#offer!, changed }
+  }
+
+  /** Puts a row in place of the one before; answers whether what other rows were made of is something else now. */
+  #keep(row: Row): boolean {
+    const before = this.#rows.get(row.name)
+    this.#rows.set(row.name, row)
+    return this.#count(before?.plain ?? [], row.plain)
+  }
+
+  #count(before: readonly CheckServiceNode[], after: readonly CheckServiceNode[]): boolean {
+    const flipped = this.#shared.replace(before, after)
+    if (flipped) this.#sharings += 1
+    return flipped
+  }
+
+  #readAll(told: ReadonlySet<string> | undefined): Offer {
     const { tables, ca, peer, serverAddresses } = this.#options
-    const told = waitedOn === this.#topics ? changed : undefined
     const holds = ({ topics, index }: Row): boolean => (told ? !topics.some(topic => told.has(topic)) : tables.indexOf(topics) === index)
-    const parts: (readonly string[])[] = []
+    const shape: (readonly string[])[] = []
     const note = <T>(reading: Reading<T>): T => {
-      parts.push(reading.topics)
+      shape.push(reading.topics)
       return reading.value
     }
-    // Rebuilt on every read, so that what is no longer exported is not kept.
-    const [oldRows, oldMade] = [this.#rows, this.#made]
-    this.#rows = new Map()
-    this.#made = new Map()
+    const asked = new Set<string>()
     const row = (name: string): Row => {
-      const known = this.#rows.get(name)
-      if (known) return known
-      const before = oldRows.get(name)
-      const made = before && holds(before) ? before : this.#readRow(name)
-      parts.push(made.topics)
-      this.#rows.set(name, made)
+      const before = this.#rows.get(name)
+      if (before && (asked.has(name) || holds(before))) {
+        asked.add(name)
+        return before
+      }
+      asked.add(name)
+      const made = this.#readRow(name, before)
+      this.#keep(made)
       return made
     }
-    const make = (id: string, from: string, encode: () => Uint8Array): Offered => {
-      const before = oldMade.get(id)
-      const made = before?.from === from ? before : { from, offered: offeredOf(encode()) }
-      this.#made.set(id, made)
-      return made.offered
-    }
     const names = exportedNames(tables, peer, note, name => row(name).ordinary)
-    const gatewayReading = tables.gateways()
-    const gateways = note(gatewayReading)
-    const sharedIds = sharedIdsOf([...names.map(name => row(name).plain), gateways])
-    /** Those among them that these instances have. */
-    const sharedBy = (instances: readonly CheckServiceNode[]) =>
-      sharedIds.size === 0 ? '' : instances.flatMap(({ node }) => (sharedIds.has(node.id) ? node.id : [])).join()
-    const services = new Map<string, Offered>()
-    for (const name of names) {
-      const { mesh, protocol, others } = row(name)
-      const encode = () => encodeNodes(this.#synthetic(name, row(name), gateways, sharedIds))
-      const version = [gatewayReading.index, protocol, sharedBy(gateways), ...others].join(' ')
-      // Said also where there is none: that one went while no stream was up the list does not tell, for the plain name is on it.
-      services.set(name + sidecarSuffix, mesh ? make(`synthetic ${name}`, version, encode) : noInstances)
+    const rows = names.map(row)
+    this.#exported = new Set(names)
+    for (const [name, { plain }] of this.#rows) {
+      if (asked.has(name)) continue
+      this.#rows.delete(name)
+      this.#sets.delete(name)
+      this.#count(plain, [])
     }
-    // A service that is really called `x-sidecar-proxy` would contradict the synthetic one; a real exporter lets it (7.2).
-    for (const name of names) {
-      if (services.has(name)) continue
-      const { plain, index } = row(name)
-      const encode = () => Buffer.concat(plain.map(each => this.#encode(each, sharedIds)))
-      services.set(name, make(`plain ${name}`, `${index} ${sharedBy(plain)}`, encode))
-    }
+    const gateways = tables.gateways()
+    this.#count(this.#gateways.value, note(gateways))
+    this.#gateways = gateways
+    // Made anew, so that what is no longer exported is not kept.
+    const made = new Map<string, Made>()
+    this.#services = new Map()
+    for (const each of rows) this.#services.set(each.name + sidecarSuffix, this.#virtual(each, made))
+    for (const each of rows) if (!this.#isVirtual(each.name)) this.#services.set(each.name, this.#plain(each, made))
     const rootReading = ca.roots()
     const { roots } = note(rootReading)
     const offer: Offer = {
       names,
-      list: make('list', names.join('\n'), () => ExportedServiceList.encode({ Services: names }).finish()),
-      services,
-      bundle: make('bundle', String(rootReading.index), () => encodeBundle(ca.trustDomain, roots)),
+      list: this.#make(made, 'list', [names.join('\n')], () => ExportedServiceList.encode({ Services: names }).finish()),
+      services: this.#services,
+      bundle: this.#make(made, 'bundle', [rootReading.index], () => encodeBundle(ca.trustDomain, roots)),
     }
     const addresses = serverAddresses && note(serverAddresses())
     if (addresses && addresses.length > 0) {
-      offer.addresses = make('addresses', addresses.join('\n'), () => PeeringServerAddresses.encode({ Addresses: addresses }).finish())
+      offer.addresses = this.#make(made, 'addresses', addresses, () => PeeringServerAddresses.encode({ Addresses: addresses }).finish())
     }
-    if (!isSame(parts, this.#parts)) this.#topics = [...new Set(parts.flat())]
-    this.#parts = parts
-    return { offer, topics: this.#topics }
+    this.#made = made
+    this.#dependOn(shape)
+    return offer
   }
 
-  #readRow(name: string): Row {
+  #dependOn(shape: (readonly string[])[]): void {
+    const parts = [...shape, ...Array.from(this.#rows.values(), row => row.topics)]
+    if (isSame(parts, this.#parts)) return
+    this.#parts = parts
+    this.#topics = [...new Set(parts.flat())]
+    this.#rowsOf = new Map()
+    for (const { name, topics } of this.#rows.values()) {
+      for (const topic of topics) {
+        const names = this.#rowsOf.get(topic)
+        if (names) names.push(name)
+        else this.#rowsOf.set(topic, [name])
+      }
+    }
+    for (const topics of shape) for (const topic of topics) this.#rowsOf.delete(topic)
+  }
+
+  /** As it was, where it is made of the same. */
+  #make(into: Map<string, Made>, id: string, from: readonly unknown[], encode: () => Uint8Array): Offered {
+    const before = this.#made.get(id)
+    if (before && isSameList(before.from, from)) {
+      into.set(id, before)
+      return before.offered
+    }
+    const value = encode()
+    const offered = before && Buffer.compare(before.offered.value, value) === 0 ? before.offered : { value }
+    into.set(id, { from, offered })
+    return offered
+  }
+
+  /** Said also where there is none: that one went while no stream was up the list does not tell, for the plain name is on it. */
+  #virtual(row: Row, into: Map<string, Made>): Offered {
+    const { name, mesh, protocol, others } = row
+    if (!mesh) return noInstances
+    const from = [this.#gateways.index, this.#sharings, protocol, ...others]
+    return this.#make(into, `virtual ${name}`, from, () => encodeNodes(this.#synthetic(row)))
+  }
+
+  #plain({ name, plain }: Row, into: Map<string, Made>): Offered {
+    return this.#make(into, `plain ${name}`, [plain, this.#sharings], () => {
+      const before = this.#sets.get(name)
+      const set = encodeSet(before?.sharings === this.#sharings ? before : undefined, plain, each => this.#encode(each))
+      this.#sets.set(name, { ...set, sharings: this.#sharings })
+      return set.value
+    })
+  }
+
+  /** A service that is really called `x-sidecar-proxy` would contradict the synthetic one; a real exporter lets it (7.2). */
+  #isVirtual(name: string): boolean {
+    return name.endsWith(sidecarSuffix) && this.#exported.has(name.slice(0, -sidecarSuffix.length))
+  }
+
+  #readRow(name: string, before: Row | undefined): Row {
     const { tables, datacenter, ca } = this.#options
     const instances = tables.instances(name)
     const connect = tables.connectInstances(name)
     const chain = readChain(tables, { service: name, datacenter, trustDomain: ca.trustDomain })
-    const plain = exportable(name, instances.value)
+    const found = exportable(name, instances.value)
+    const plain = before && isSameList(before.plain, found) ? before.plain : found
     const compiled = chain.value.ok ? chain.value.chain : undefined
     const target = compiled && passedThrough(compiled)
     return {
+      name,
       topics: [...new Set([...instances.topics, ...connect.topics, ...chain.topics])],
       index: Math.max(instances.index, connect.index, chain.index),
       ordinary: plain.length > 0,
@@ -146,7 +264,8 @@ export class Exporter {
   }
 
   /** A service's message is one field for each instance, so that those of single ones can be put together. */
-  #encode(instance: CheckServiceNode, sharedIds: ReadonlySet<string>): Uint8Array {
+  #encode(instance: CheckServiceNode): Uint8Array {
+    const sharedIds = this.#shared.ids
     if (sharedIds.has(instance.node.id)) return encodeNodes([toWire(instance, sharedIds)])
     const known = this.#encoded.get(instance)
     if (known) return known
@@ -156,18 +275,13 @@ export class Exporter {
   }
 
   /** One instance for each of our mesh gateways, in their order, with their address and their health (7.4). */
-  #synthetic(
-    name: string,
-    { protocol, others }: Row,
-    gateways: readonly CheckServiceNode[],
-    sharedIds: ReadonlySet<string>,
-  ): WireInstance[] {
+  #synthetic({ name, protocol, others }: Row): WireInstance[] {
     const { ca, datacenter, peer } = this.#options
-    return gateways.map((gateway, i) => {
+    return this.#gateways.value.map((gateway, i) => {
       const id = `${name}${sidecarSuffix}-instance-${i}`
       const { node, service } = gateway
       return WireInstance.fromPartial({
-        Node: nodeToWire(gateway, sharedIds),
+        Node: nodeToWire(gateway, this.#shared.ids),
         Service: {
           Kind: 'connect-proxy',
           ID: id,
@@ -198,27 +312,12 @@ export class Exporter {
   }
 }
 
-/** Ids that more than one of the nodes has that the peer is told of. */
-function sharedIdsOf(sets: readonly (readonly CheckServiceNode[])[]): Set<string> {
-  const owners = new Map<string, string>()
-  const shared = new Set<string>()
-  for (const instances of sets) {
-    for (const { node } of instances) {
-      if (node.id === '') continue
-      const owner = owners.get(node.id) ?? node.node
-      owners.set(node.id, owner)
-      if (owner !== node.node) shared.add(node.id)
-    }
-  }
-  return shared
-}
-
 function isSame(a: readonly (readonly string[])[], b: readonly (readonly string[])[]): boolean {
   return a.length === b.length && a.every((topics, i) => topics === b[i] || isSameList(topics, b[i]!))
 }
 
-function isSameList(a: readonly string[], b: readonly string[]): boolean {
-  return a.length === b.length && a.every((topic, i) => topic === b[i])
+function isSameList(a: readonly unknown[], b: readonly unknown[]): boolean {
+  return a.length === b.length && a.every((each, i) => each === b[i])
 }
 
 function encodeNodes(nodes: WireInstance[]): Uint8Array {
@@ -229,8 +328,4 @@ function encodeBundle(trustDomain: string, roots: { rootCert: string }[]): Uint8
   return PeeringTrustBundle.encode(
     PeeringTrustBundle.fromPartial({ TrustDomain: trustDomain, RootPEMs: roots.map(root => root.rootCert) }),
   ).finish()
-}
-
-function offeredOf(value: Uint8Array): Offered {
-  return { value, digest: createHash('sha256').update(value).digest('base64') }
 }

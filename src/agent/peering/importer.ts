@@ -2,7 +2,6 @@
  * Stores what one peer says, under that peer alone. A refusal is an answer, not an exception: its text goes back to the peer. What
  * a peer may fill is bounded; its trust domain is pinned by its first bundle and can be neither ours nor another peer's (DESIGN 5).
  */
-import { X509Certificate } from 'node:crypto'
 import type { Clock } from '../../lib/clock.ts'
 import { messageOf } from '../../lib/errors.ts'
 import { isHostPort } from '../../mesh/peering-token.ts'
@@ -12,6 +11,7 @@ import { clip, type Change } from './intake.ts'
 import { foldId, keptBy } from './ledger.ts'
 import type { PeeringRecords } from './records.ts'
 import { maxNameLength } from './replica.ts'
+import { readRootCertificate } from './root-certificates.ts'
 
 /** What one peer may take up here. */
 export interface ImportLimits {
@@ -138,8 +138,6 @@ export class Importer {
     const problem = bundleProblem(trustDomain, rootPems, {
       own: ownTrustDomain,
       pinned: this.mayChangeTrustDomain ? undefined : stored?.trustDomain,
-      // Every stream says it again; to read a certificate is dear.
-      judged: stored?.rootPems ?? [],
       others: tables.trustBundles().value.filter(each => each.peer !== peer),
     })
     if (problem !== undefined) return problem
@@ -179,7 +177,7 @@ export class Importer {
 export function bundleProblem(
   trustDomain: string,
   rootPems: readonly string[],
-  known: { own: string; pinned: string | undefined; judged: readonly string[]; others: readonly { peer: string; trustDomain: string }[] },
+  known: { own: string; pinned: string | undefined; others: readonly { peer: string; trustDomain: string }[] },
 ): string | undefined {
   if (!/^[a-z0-9][a-z0-9._-]{0,254}$/.test(trustDomain)) return `"${clip(trustDomain)}" is not a trust domain`
   if (trustDomain === known.own) return `trust domain "${trustDomain}" is this cluster's own`
@@ -188,15 +186,9 @@ export function bundleProblem(
     return `trust domain "${trustDomain}" is not "${known.pinned}", by which this peer is known; peer again to accept it`
   }
   if (rootPems.length === 0 || rootPems.length > maxRoots) return `a trust bundle needs 1 to ${maxRoots} roots, not ${rootPems.length}`
-  return rootPems.every(pem => known.judged.includes(pem) || isCaCertificate(pem))
-    ? undefined
-    : 'a root of the trust bundle is no CA certificate'
-}
-
-function isCaCertificate(pem: string): boolean {
-  try {
-    return new X509Certificate(pem).ca
-  } catch {
-    return false
-  }
+  const areCas = rootPems.every(pem => {
+    const read = readRootCertificate(pem)
+    return read.ok && read.ca
+  })
+  return areCas ? undefined : 'a root of the trust bundle is no CA certificate'
 }

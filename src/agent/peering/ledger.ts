@@ -17,17 +17,16 @@ export interface LedgerEntry {
 
 export interface Ledger {
   /** By slot, then by folded id; most slots of most peerings are never used. */
-  slots: (Map<string, LedgerEntry> | undefined)[]
-  /** Hash of each slot; undefined when it must be made. */
-  sums: (Buffer | undefined)[]
+  slots: Map<number, Map<string, LedgerEntry>>
+  /** The hashes of all slots, one behind the other, but for those that changed since; undefined before it was asked for. */
+  digest: Buffer | undefined
+  changed: Set<number>
   /** Entries in all slots. */
   size: number
 }
 
-const nothing = Buffer.alloc(slotBytes)
-
 export function newLedger(): Ledger {
-  return { slots: Array.from({ length: slotCount }), sums: Array.from({ length: slotCount }, () => nothing), size: 0 }
+  return { slots: new Map(), digest: undefined, changed: new Set(), size: 0 }
 }
 
 export function foldId(id: string): string {
@@ -54,36 +53,38 @@ function keyOf(url: string, id: string): string {
 export function note(ledger: Ledger, url: string, id: string, value: Uint8Array): { before: LedgerEntry | undefined; after: LedgerEntry } {
   const slot = slotOf(url, id)
   const key = keyOf(url, id)
-  const entries = (ledger.slots[slot] ??= new Map<string, LedgerEntry>())
+  const known = ledger.slots.get(slot)
+  const entries = known ?? new Map<string, LedgerEntry>()
+  if (!known) ledger.slots.set(slot, entries)
   const before = entries.get(key)
   if (!before) ledger.size += 1
   const hash = createHash('sha256').update(`${url} ${key}\0`).update(value).digest()
   const after = { id, hash, empty: value.length === 0 }
   entries.set(key, after)
-  ledger.sums[slot] = undefined
+  ledger.changed.add(slot)
   return { before, after }
 }
 
 export function entryOf(ledger: Ledger, url: string, id: string): LedgerEntry | undefined {
-  return ledger.slots[slotOf(url, id)]?.get(keyOf(url, id))
+  return ledger.slots.get(slotOf(url, id))?.get(keyOf(url, id))
 }
 
 export function forget(ledger: Ledger, url: string, id: string): void {
   const slot = slotOf(url, id)
-  if (!ledger.slots[slot]?.delete(keyOf(url, id))) return
+  if (!ledger.slots.get(slot)?.delete(keyOf(url, id))) return
   ledger.size -= 1
-  ledger.sums[slot] = undefined
+  ledger.changed.add(slot)
 }
 
 /** A list was said: what it does not name is gone (8.2). */
 export function applyList(ledger: Ledger, keep: (id: string) => boolean): void {
-  for (let slot = 0; slot < serviceSlots; slot += 1) {
-    const entries = ledger.slots[slot]
-    for (const key of entries?.keys() ?? []) {
+  for (const [slot, entries] of ledger.slots) {
+    if (slot >= serviceSlots) continue
+    for (const key of entries.keys()) {
       if (keep(key)) continue
-      entries!.delete(key)
+      entries.delete(key)
+      ledger.changed.add(slot)
       ledger.size -= 1
-      ledger.sums[slot] = undefined
     }
   }
 }
@@ -99,25 +100,34 @@ export function keptBy(names: readonly string[]): (id: string) => boolean {
 
 /** Ids of the services in a slot. */
 export function* idsIn(ledger: Ledger, slot: number): Generator<string> {
-  for (const { id } of ledger.slots[slot]?.values() ?? []) yield id
+  for (const { id } of ledger.slots.get(slot)?.values() ?? []) yield id
 }
 
-/** The hashes of all slots. */
+/** The hashes of all slots, as they are until the next time. */
 export function digestOf(ledger: Ledger): Buffer {
-  const sums = ledger.sums.map((sum, slot) => sum ?? (ledger.sums[slot] = sumOf(ledger.slots[slot])))
-  return Buffer.concat(sums)
+  const digest = (ledger.digest ??= Buffer.alloc(slotCount * slotBytes))
+  for (const slot of ledger.changed) writeSum(digest, slot, ledger.slots.get(slot))
+  ledger.changed.clear()
+  return digest
 }
 
-function sumOf(entries: Map<string, LedgerEntry> | undefined): Buffer {
-  if (entries === undefined || entries.size === 0) return nothing
+/** Zeros for a slot in which nothing is. */
+function writeSum(digest: Buffer, slot: number, entries: Map<string, LedgerEntry> | undefined): void {
+  const at = slot * slotBytes
+  if (entries === undefined || entries.size === 0) {
+    digest.fill(0, at, at + slotBytes)
+    return
+  }
   const sum = createHash('sha256')
   for (const hash of Array.from(entries.values(), entry => entry.hash).sort((a, b) => a.compare(b))) sum.update(hash)
-  return sum.digest().subarray(0, slotBytes)
+  sum.digest().copy(digest, at, 0, slotBytes)
 }
 
 /** The slots in which two digests differ. */
 export function differing(ours: Uint8Array, theirs: Uint8Array): number[] {
   const found: number[] = []
+  // Almost always they are the same.
+  if (Buffer.compare(ours, theirs) === 0) return found
   for (let slot = 0; slot < slotCount; slot += 1) {
     const at = slot * slotBytes
     for (let i = at; i < at + slotBytes; i += 1) {

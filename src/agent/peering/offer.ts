@@ -17,10 +17,9 @@ import type { ReplicationMessage } from '../../wire/gen/peerstream.ts'
 import { serviceSlots, slots } from '../../wire/freshness.ts'
 import { applyList, idsIn, keptBy, newLedger, note, type Ledger } from './ledger.ts'
 
-/** One resource, encoded; `digest` stands for its content. */
+/** One resource, encoded. */
 export interface Offered {
   value: Uint8Array
-  digest: string
 }
 
 /** Everything that one peer may know of us at this moment. */
@@ -34,6 +33,8 @@ export interface Offer {
   bundle?: Offered
   /** Acceptors only, and never empty (7.7). */
   addresses?: Offered
+  /** Ids of all services that are others than in the offer before this one, of the same names; absent where more may have changed. */
+  changed?: readonly string[]
 }
 
 /** A resource that does not fit into a message. Its name is exported without instances. */
@@ -45,8 +46,10 @@ export interface Oversized {
 export interface Outbox {
   subscribed: Set<TypeUrl>
   offer: Offer | undefined
-  /** Digest of what was last sent, by id. */
-  sent: Record<TypeUrl, Map<string, string>>
+  /** Services that may have to be sent; undefined: any, and the list, and what is no longer offered. */
+  due: Set<string> | undefined
+  /** What was last sent, by id, as it was offered; undefined: it is to be sent again, whatever it is. */
+  sent: Record<TypeUrl, Map<string, Uint8Array | undefined>>
   /** What the other side was told, for digests. */
   ledger: Ledger
   nonce: number
@@ -61,20 +64,35 @@ const highWaterBytes = 1024 * 1024
 const envelopeBytes = 512
 
 /** A service without instances: on the wire it is how one is deleted (5.4). */
-export const noInstances: Offered = { value: new Uint8Array(0), digest: '' }
+export const noInstances: Offered = { value: new Uint8Array(0) }
 
 export function newOutbox(): Outbox {
-  const sent = {
+  const sent: Outbox['sent'] = {
     [typeUrls.service]: new Map(),
     [typeUrls.list]: new Map(),
     [typeUrls.bundle]: new Map(),
     [typeUrls.addresses]: new Map(),
   }
-  return { subscribed: new Set(), offer: undefined, sent, ledger: newLedger(), nonce: 0, unsentBytes: 0, oversized: new Map() }
+  return {
+    subscribed: new Set(),
+    offer: undefined,
+    due: undefined,
+    sent,
+    ledger: newLedger(),
+    nonce: 0,
+    unsentBytes: 0,
+    oversized: new Map(),
+  }
 }
 
 export function oversizedOf(outbox: Outbox): Oversized[] {
   return Array.from(outbox.oversized, ([id, bytes]) => ({ id, bytes })).sort((a, b) => (a.id < b.id ? -1 : 1))
+}
+
+export function takeOffer(outbox: Outbox, offer: Offer): void {
+  if (!offer.changed) outbox.due = undefined
+  else for (const id of offer.changed) outbox.due?.add(id)
+  outbox.offer = offer
 }
 
 /** What a request means before anything has been sent: a subscription, an answer, or the end of the stream (5.3). */
@@ -106,13 +124,12 @@ export function flush(outbox: Outbox): { messages: ReplicationMessage[]; listSen
   const { offer, subscribed } = outbox
   const put: Put = (url, id, offered) => {
     const sent = outbox.sent[url]
-    const fits = offered.value.length + 2 * url.length + id.length + envelopeBytes <= messageLimits.sent
-    const digest = fits ? offered.digest : `oversized ${offered.digest}`
-    if (sent.get(id) === digest) return true
+    if (isSame(sent.get(id), offered.value)) return true
     if (outbox.unsentBytes >= highWaterBytes) return false
+    const fits = offered.value.length + 2 * url.length + id.length + envelopeBytes <= messageLimits.sent
     if (fits) outbox.oversized.delete(id)
     else outbox.oversized.set(id, offered.value.length)
-    sent.set(id, digest)
+    sent.set(id, offered.value)
     // Only a service can be sent empty: that hides its instances and leaves its name. An empty list would delete everything.
     if (!fits && url !== typeUrls.service) return true
     const value = fits ? offered.value : noInstances.value
@@ -132,7 +149,10 @@ export function flush(outbox: Outbox): { messages: ReplicationMessage[]; listSen
   if (subscribed.has(typeUrls.service)) {
     const before = outbox.sent[typeUrls.list].get(resourceIds.list)
     // What goes away goes before the list says so (7.5).
-    complete = retract(outbox, offer, put) && put(typeUrls.list, resourceIds.list, offer.list) && putServices(offer, put)
+    complete = outbox.due
+      ? putDue(outbox.due, offer, put)
+      : retract(outbox, offer, put) && put(typeUrls.list, resourceIds.list, offer.list) && putServices(offer, put)
+    if (complete) outbox.due = new Set()
     listSent = outbox.sent[typeUrls.list].get(resourceIds.list) !== before
   }
   return { messages, listSent, complete: complete && others }
@@ -140,14 +160,15 @@ export function flush(outbox: Outbox): { messages: ReplicationMessage[]; listSen
 
 /** The other side holds something else in these slots than it was told: what is in them is sent again, deletions too. */
 export function sendAgain(outbox: Outbox, wanted: readonly number[]): void {
+  outbox.due = undefined
   for (const slot of wanted) {
     if (slot === slots.list) outbox.sent[typeUrls.list].delete(resourceIds.list)
     else if (slot === slots.bundle) outbox.sent[typeUrls.bundle].delete(resourceIds.bundle)
     else if (slot === slots.addresses) outbox.sent[typeUrls.addresses].delete(resourceIds.addresses)
     else if (slot < serviceSlots) {
       for (const id of idsIn(outbox.ledger, slot)) {
-        // Known as sent in a form that it never has, so that what is no longer offered is emptied once more.
-        outbox.sent[typeUrls.service].set(id, 'to be sent again')
+        // Still known as sent, so that what is no longer offered is emptied once more.
+        outbox.sent[typeUrls.service].set(id, undefined)
       }
     }
   }
@@ -155,6 +176,14 @@ export function sendAgain(outbox: Outbox, wanted: readonly number[]): void {
 
 /** False when there is no room for it now. */
 type Put = (url: TypeUrl, id: string, offered: Offered) => boolean
+
+function putDue(due: Set<string>, { services }: Offer, put: Put): boolean {
+  for (const id of due) {
+    if (!put(typeUrls.service, id, services.get(id)!)) return false
+    due.delete(id)
+  }
+  return true
+}
 
 function putServices({ services }: Offer, put: Put): boolean {
   for (const [id, offered] of services) if (!put(typeUrls.service, id, offered)) return false
@@ -171,4 +200,8 @@ function retract(outbox: Outbox, offer: Offer, put: Put): boolean {
     outbox.oversized.delete(id)
   }
   return true
+}
+
+function isSame(a: Uint8Array | undefined, b: Uint8Array): boolean {
+  return a === b || (a !== undefined && a.length === b.length && Buffer.compare(a, b) === 0)
 }

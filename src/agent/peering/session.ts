@@ -9,7 +9,7 @@ import { grpcCodes, heartbeat, subscription, terminated, typeUrls } from '../../
 import { audited, compare, idle, newConfirmation, overFull, settled, taken, type Confirmation } from './confirmation.ts'
 import { clip, enqueue, excess, finish, intakeSize, judge, newIntake, rejection, startNext, type Change, type Intake } from './intake.ts'
 import { digestOf } from './ledger.ts'
-import { flush, newOutbox, oversizedOf, sendAgain, subscribe, type Offer, type Outbox, type Oversized } from './offer.ts'
+import { flush, newOutbox, oversizedOf, sendAgain, subscribe, takeOffer, type Offer, type Outbox, type Oversized } from './offer.ts'
 import { beginLook, mayResend, newProof, nextLookMs, soon, want, type Proof } from './proof.ts'
 
 export type Role = 'acceptor' | 'dialer'
@@ -167,7 +167,7 @@ export function step(state: SessionState, event: Event, now: Now): [SessionState
       receive(state, event.message, effects, now)
       break
     case 'offer':
-      state.outbox.offer = event.offer
+      takeOffer(state.outbox, event.offer)
       sendDue(state, effects, now)
       break
     case 'looked':
@@ -364,7 +364,7 @@ function prove(state: SessionState, offer: Offer, effects: Effect[], now: Now): 
   const { outbox, proof } = state
   proof.looking = false
   proof.owed = false
-  outbox.offer = offer
+  takeOffer(outbox, offer)
   if (sendDue(state, effects, now)) effects.push({ type: 'send', message: digestHeartbeat(digestOf(outbox.ledger)) })
   else proof.owed = true
 }

@@ -35,9 +35,8 @@ export class PeeringView {
     const status = live(peering.id)?.status
     const seen = this.#seen(peering)
     // What has ended is not expected to bring anything.
-    const ended = peering.state === 'TERMINATED' || peering.state === 'DELETING'
-    const warnings = ended ? [] : warningsOf(status, peering.name, tables, seen.streamStatus.freshness)
-    const streamStatus = { ...seen.streamStatus, importedFreshness: this.#imported(peering.name, status) }
+    const warnings = hasEnded(peering) ? [] : warningsOf(status, peering.name, tables, seen.streamStatus.freshness)
+    const streamStatus = { ...seen.streamStatus, importedFreshness: this.#imported(peering, status) }
     return { ...reading, value: { ...seen, streamStatus, warnings } }
   }
 
@@ -48,7 +47,7 @@ export class PeeringView {
 
   freshness(peer: string, id: string): Freshness {
     const peering = this.#options.tables.peering(peer).value
-    return peering ? setFreshness(this.#options.live(peering.id)?.status, id, this.#nowMs) : unknownFreshness
+    return peering && !hasEnded(peering) ? setFreshness(this.#options.live(peering.id)?.status, id, this.#nowMs) : unknownFreshness
   }
 
   /** For whoever scrapes. */
@@ -62,31 +61,38 @@ export class PeeringView {
         silentMs: live?.silentMs,
         status: live?.status,
         freshness: streamStatus.freshness,
-        imported: () => summarize(this.#imported(peering.name, live?.status)),
+        imported: () => summarize(this.#imported(peering, live?.status)),
       }
     })
   }
 
   #seen(peering: Peering): Peering {
     const live = this.#options.live(peering.id)
-    return { ...peering, state: live?.stateOf(peering) ?? peering.state, streamStatus: this.#streamStatus(peering.name, live?.status) }
+    return { ...peering, state: live?.stateOf(peering) ?? peering.state, streamStatus: this.#streamStatus(peering, live?.status) }
   }
 
-  #streamStatus(peer: string, status: SessionStatus | undefined): StreamStatus {
+  #streamStatus(peering: Peering, status: SessionStatus | undefined): StreamStatus {
     const seen = streamStatusOf(status)
     // What is left of the time before a restart has an age that nobody knows.
-    const imports = status !== undefined || this.#options.tables.importedServices(peer).value.length > 0
-    return imports ? { ...seen, freshness: peeringFreshness(status, this.#nowMs) } : seen
+    const imports = status !== undefined || this.#options.tables.importedServices(peering.name).value.length > 0
+    if (!imports) return seen
+    const freshness = peeringFreshness(status, this.#nowMs)
+    return { ...seen, freshness: hasEnded(peering) ? { ...freshness, ...unknownFreshness } : freshness }
   }
 
   /** By the peer's list, or before it has come by what is left in the store; plain names either way. */
-  #imported(peer: string, status: SessionStatus | undefined): ReturnType<typeof importedFreshness> {
-    const held = () => this.#options.tables.importedServices(peer).value.map(record => record.service)
+  #imported(peering: Peering, status: SessionStatus | undefined): ReturnType<typeof importedFreshness> {
+    const held = () => this.#options.tables.importedServices(peering.name).value.map(record => record.service)
     const names = status?.importedServices ?? held().filter(name => !name.endsWith(sidecarSuffix))
-    return importedFreshness(status, names, this.#nowMs)
+    return importedFreshness(hasEnded(peering) ? undefined : status, names, this.#nowMs)
   }
 
   get #nowMs(): number {
     return this.#options.clock.monotonicMs()
   }
+}
+
+/** What was imported goes, or is gone: what is known of its age is no longer of anything. */
+function hasEnded({ state }: Peering): boolean {
+  return state === 'TERMINATED' || state === 'DELETING'
 }

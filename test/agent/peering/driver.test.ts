@@ -14,7 +14,7 @@ function scene(_t: Test, parts: { read?: () => never; apply?: () => Promise<stri
   const closed: Status[] = []
   const ended: SessionStatus[] = []
   const taps: string[] = []
-  const list = { value: new Uint8Array(0), digest: '' }
+  const list = { value: new Uint8Array(0) }
   const options = {
     identity: { role: 'acceptor', peerId: 'id', peerName: 'p', streamSecret: '', remote: { partition: '', datacenter: 'dc1' } },
     link: {

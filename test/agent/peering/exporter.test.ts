@@ -1,12 +1,15 @@
 /** What a peer gets to know: the shapes that a real exporter sent for the same catalog, and what must not be in them. */
+import { setImmediate } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { Exporter } from '../../../src/agent/peering/exporter.ts'
+import type { Offered } from '../../../src/agent/peering/offer.ts'
 import { fromWire } from '../../../src/agent/peering/replica.ts'
 import { PeeringServerAddresses, PeeringTrustBundle } from '../../../src/wire/gen/peering.ts'
 import { ExportedService, ExportedServiceList } from '../../../src/wire/gen/peerstream.ts'
 import { recordedMessages } from '../../wire/recordings.ts'
 import { entryOf } from '../../support/chain-entries.ts'
 import { Cluster } from './cluster.ts'
+import { Dice } from './simulation/dice.ts'
 
 /** Every ExportedService of a recording, the last of each id. */
 function recordedServices(file: string): Map<string, ExportedService> {
@@ -23,19 +26,21 @@ function recordedServices(file: string): Map<string, ExportedService> {
 async function scene(t: Test, clusterId?: string) {
   const cluster = await Cluster.start('dc1', {}, clusterId)
   t.teardown(() => cluster.close())
-  const exporter = new Exporter({
-    tables: cluster.tables,
-    ca: cluster.ca,
-    datacenter: 'dc1',
-    peer: 'shape',
-    serverAddresses: () => ({ value: ['127.0.0.1:8503'], index: 1, topics: [] }),
-  })
+  const fresh = (): Exporter =>
+    new Exporter({
+      tables: cluster.tables,
+      ca: cluster.ca,
+      datacenter: 'dc1',
+      peer: 'shape',
+      serverAddresses: () => ({ value: ['127.0.0.1:8503'], index: 1, topics: [] }),
+    })
+  const exporter = fresh()
   const read = () => {
     const { offer } = exporter.read()
     const services = Array.from(offer.services, ([id, { value }]): [string, ExportedService] => [id, ExportedService.decode(value)])
     return { offer, services: new Map(services) }
   }
-  return { cluster, exporter, read }
+  return { cluster, exporter, fresh, read }
 }
 
 /** Without the order of maps, which Go makes at random. */
@@ -184,9 +189,73 @@ void t.test('one change encodes one service anew', async t => {
   await cluster.register('n', 'web-1', 'web', 'critical')
   const after = read().offer
   t.equal(after.services.get('api'), before.services.get('api'))
-  t.not(after.services.get('web')?.digest, before.services.get('web')?.digest)
+  t.not(after.services.get('web'), before.services.get('web'))
   t.equal(after.list, before.list)
 })
+
+void t.test('what is brought up to date is what a new exporter reads, and names all that is another', async t => {
+  const { cluster, exporter, fresh } = await scene(t)
+  await cluster.export({ '*': ['shape'], ghost: ['shape'] })
+  const told = new Map<string, string>()
+  let amended = 0
+  let { offer, topics } = exporter.read()
+  let waitedOn = topics
+  const take = (): void => {
+    if (offer.changed) amended += 1
+    else told.clear()
+    for (const id of offer.changed ?? offer.services.keys()) told.set(id, hex(offer.services.get(id)))
+  }
+  take()
+  const subscription = cluster.tables.subscribe(
+    () => (waitedOn = topics),
+    changed => {
+      ;({ offer, topics } = exporter.read({ changed, waitedOn, offer }))
+      take()
+    },
+  )
+  t.teardown(() => subscription.close())
+  const dice = new Dice(7)
+  for (let i = 0; i < 300; i += 1) {
+    await happen(cluster, dice)
+    await setImmediate()
+    await setImmediate()
+    const expected = fresh().read().offer
+    t.same(offer.names, expected.names)
+    const all = Array.from(expected.services, ([id, each]): [string, string] => [id, hex(each)])
+    t.same(Object.fromEntries(told), Object.fromEntries(all), `after ${i + 1} changes`)
+  }
+  t.ok(amended > 40, `${amended} readings looked at what had changed alone`)
+})
+
+function hex(offered: Offered | undefined): string {
+  return Buffer.from(offered!.value).toString('hex')
+}
+
+/** Something that changes what is exported, or does not. */
+async function happen(cluster: Cluster, dice: Dice): Promise<void> {
+  const [node, name] = [dice.pick(['a', 'b', 'c']), dice.pick(['web', 'api', 'db', 'consul', 'web-sidecar-proxy'])]
+  const status = dice.pick(['passing', 'warning', 'critical'])
+  const id = `11111111-2222-4333-8444-55555555555${dice.pick(['5', '6'])}`
+  switch (dice.whole(0, 9)) {
+    case 0:
+      await cluster.catalog.deregister({ node, serviceId: `${name}-${node}` })
+      break
+    case 1:
+      await cluster.register(node, 'gateway', 'gateway', status, { kind: 'mesh-gateway' })
+      break
+    case 2:
+      await cluster.configEntries.write(entryOf({ Kind: 'service-defaults', Name: name, Protocol: dice.pick(['tcp', 'http']) }))
+      break
+    case 3:
+      await cluster.catalog.register({ node, address: '10.0.0.1', ...(dice.chance(0.5) && { id }) })
+      break
+    case 4:
+      await cluster.register(node, `${name}-native`, name, status, { connect: { native: true } })
+      break
+    default:
+      await cluster.register(node, `${name}-${node}`, name, status)
+  }
+}
 
 void t.test('the bundle names our trust domain and all roots, and leaves the names of peers to the peer', async t => {
   const { cluster, read } = await scene(t)

@@ -15,7 +15,7 @@ export function offerOf(exports: Exports): Offer {
   const names = Object.keys(exports)
     .filter(name => !name.endsWith('-sidecar-proxy'))
     .toSorted()
-  const offered = (value: Uint8Array): Offered => ({ value, digest: Buffer.from(value).toString('hex') })
+  const offered = (value: Uint8Array): Offered => ({ value })
   const service = (name: string, id: string) => {
     const Kind = name.endsWith('-sidecar-proxy') ? 'connect-proxy' : ''
     const Nodes = id === '' ? [] : [{ Node: { Node: 'n' }, Service: { ID: id, Service: name, Kind } }]

@@ -213,11 +213,11 @@ function told(cluster: Cluster): () => string[][] {
   const own = () => ['127.0.1.1:21103']
   const exporter = new Exporter({ tables, ca, datacenter, peer: 'p', serverAddresses: () => serverAddresses(tables, own) })
   const all: string[][] = []
-  let last = ''
+  let last = Buffer.alloc(0)
   const look = () => {
     const { addresses } = exporter.read().offer
-    if (addresses && addresses.digest !== last) {
-      last = addresses.digest
+    if (addresses && Buffer.compare(addresses.value, last) !== 0) {
+      last = Buffer.from(addresses.value)
       all.push(PeeringServerAddresses.decode(addresses.value).Addresses)
     }
     return all

@@ -132,7 +132,7 @@ class Exported {
     this.#take(message)
     return {
       names: this.#names,
-      list: this.#list ?? { value: new Uint8Array(0), digest: 'none' },
+      list: this.#list ?? { value: new Uint8Array(0) },
       services: this.#services,
       ...(this.#bundle && { bundle: this.#bundle }),
       ...(this.#addresses && { addresses: this.#addresses }),
@@ -142,7 +142,7 @@ class Exported {
   #take(message: ReplicationMessage): void {
     const { ResourceURL: url, ResourceID: id, Resource: resource } = responseOf(message)!
     const value = resource!.value
-    const offered = { value, digest: value.toString('hex') }
+    const offered = { value }
     if (url === typeUrls.list) {
       this.#list = offered
       this.#names = ExportedServiceList.decode(value).Services

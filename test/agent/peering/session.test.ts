@@ -36,7 +36,7 @@ const resources = (effects: Effect[]) =>
   sent(effects).flatMap(({ Payload }) =>
     Payload?.$case === 'response' ? [`${Payload.value.ResourceID}:${Payload.value.Resource?.value.length}`] : [],
   )
-const offered = (text: string): Offered => ({ value: Buffer.from(text), digest: text })
+const offered = (text: string): Offered => ({ value: Buffer.from(text) })
 const offer = (services: Record<string, string>): Offer => {
   const names = Object.keys(services)
     .filter(name => !name.endsWith('-sidecar-proxy'))
@@ -44,7 +44,7 @@ const offer = (services: Record<string, string>): Offer => {
   const list = Buffer.from(ExportedServiceList.encode({ Services: names }).finish())
   return {
     names,
-    list: { value: list, digest: list.toString('hex') },
+    list: { value: list },
     services: new Map(Object.entries(services).map(([name, text]) => [name, offered(text)])),
   }
 }

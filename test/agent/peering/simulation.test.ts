@@ -10,6 +10,9 @@ import { defects } from './simulation/defects.ts'
 import { cutEveryMinute } from './simulation/scenario.ts'
 import { simulate } from './simulation/simulate.ts'
 
+// tap's own limit is for files of one second; by hand nobody raises it.
+t.setTimeout(1_200_000)
+
 const deep = process.env['ISTHMUS_DEEP'] === '1'
 const seeds = deep ? 20_000 : 2000
 

@@ -64,9 +64,7 @@ export class Invariants {
       const peering = way.importer.peering(way.source)
       if (peering?.state === 'ACTIVE') this.#checkActive(way)
       const { state, ageMs } = peering?.streamStatus.freshness ?? {}
-      // What a peering that ends still says of what was purged is no claim about data.
-      const ends = peering?.state === 'TERMINATED' || peering?.state === 'DELETING'
-      if (state === 'FRESH' && !ends) this.#checkTrue(way, `FRESH, ${ageMs} ms old`, ageMs! + underWayMs)
+      if (state === 'FRESH') this.#checkTrue(way, `FRESH, ${ageMs} ms old`, ageMs! + underWayMs)
     }
   }
 

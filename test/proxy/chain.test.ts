@@ -215,7 +215,7 @@ t.test('a name becomes a chain and changes again under the requests of one conne
   t.equal(connections, 1)
 })
 
-t.test('a resolver goes on to a peer when its own are unhealthy, and comes back after a while', async t => {
+t.test('no fail-back: a resolver goes on to a peer when its own are unhealthy, and comes back after a while', async t => {
   const limits = failoverLimits as { failBackMs: number }
   const { failBackMs } = limits
   limits.failBackMs = 400

@@ -144,3 +144,40 @@ t.test('dead services left in the gateway: a row goes with what it led to, on bo
 })
 
 t.end()
+
+t.test('failover watch lost: a failover target in a peer is heard of for as long as it is one, gone and come back or moved', async t => {
+  const [exporter, importer] = await scene(t, ['dc1', 'dc2'])
+  await write(importer, { Kind: 'proxy-defaults', Name: 'global', Config: { protocol: 'http' } })
+  await write(exporter, { Kind: 'proxy-defaults', Name: 'global', Config: { protocol: 'http' } })
+  await mesh(importer, 'shop')
+  await mesh(importer, 'web', [{ destinationName: 'shop' }])
+  const Failover = { '*': { Targets: [{ Service: 'api', Peer: 'seller' }] } }
+  await write(importer, { Kind: 'service-resolver', Name: 'shop', Failover })
+  const target = () => places(importer, 'shop/api.default.default.external.seller')
+  const at = (place: string | undefined) => until(() => target()?.join() === place)
+  await at('198.51.100.9:443')
+  for (const host of ['198.51.100.10', '198.51.100.11']) {
+    await gateway(exporter, { ...wan, wan: { address: host, port: 443 } })
+    await at(`${host}:443`)
+    await exporter.export({ plain: ['buyer'] })
+    await at(undefined)
+    await exporter.export({ api: ['buyer'], plain: ['buyer'] })
+    await at(`${host}:443`)
+    await exporter.register('n', 'gw', 'mesh-gateway', 'critical', {
+      kind: 'mesh-gateway',
+      address: wan.lan.address,
+      port: wan.lan.port,
+      taggedAddresses: { ...wan, wan: { address: host, port: 443 } },
+    })
+    await until(() => healthOf(importer) === false)
+    await gateway(exporter, { ...wan, wan: { address: host, port: 443 } })
+    await until(() => healthOf(importer) === true)
+  }
+})
+
+/** Whether the failover target of `shop` has an endpoint that is healthy. */
+function healthOf(cluster: Cluster): boolean | undefined {
+  const plan = planOf(cluster, 'web-side')
+  const found = plan.kind === 'sidecar' ? plan.upstreams.get('shop/api.default.default.external.seller') : undefined
+  return found?.endpoints.some(each => each.healthy)
+}

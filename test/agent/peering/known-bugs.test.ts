@@ -1,7 +1,7 @@
 /**
  * Bugs of peering that others have had, by name: those of the stream and of what lies behind it, over real sockets. Beside it:
- * known-bugs-proxies (what proxies are told), known-bugs-http (what readers see), known-bugs-mesh (what requests meet).
- * Without a test: failover watch lost, no fail-back. They cannot occur while a resolver's failover is refused; with it come its tests.
+ * known-bugs-proxies (what proxies are told), known-bugs-http (what readers see), known-bugs-mesh (what requests meet); `no fail-back`
+ * is in test/proxy/chain.test.ts.
  */
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net'
 import { Metadata, status } from '@grpc/grpc-js'

@@ -126,8 +126,10 @@ t.test('while the agent does not sign, the leaf stays and it asks again with gro
   await pass(54.5 * hour)
   t.equal(taken.length, 1)
   t.equal(leaf.identity, taken[0])
+  const before = agent.asked
   for (let i = 0; i < 12; i += 1) await pass(10_000)
-  t.ok(agent.asked >= 5 && agent.asked <= 15, `asked ${agent.asked} times in two minutes`)
+  const asked = agent.asked - before
+  t.ok(asked >= 3 && asked <= 15, `asked ${asked} times in two minutes`)
   agent.up = true
   await pass(31_000)
   t.equal(taken.length, 2)

@@ -11,7 +11,7 @@ const deep = args.includes('--deep')
 const files = args.filter(arg => !arg.startsWith('--'))
 const tap = join(root, 'node_modules', 'tap', 'dist', 'esm', 'run.mjs')
 /** They start whole clusters, on ports that two of them may not share, or measure time: one after another. All others run two at a time. */
-const alone = /dist\/test\/(?:e2e|cli|interop|bench|examples|proxy\/slow-reader|agent\/peering\/simulation)/
+const alone = /dist\/test\/(?:e2e|cli\/process|cli\/why|interop|bench\/(?:path|load)|examples|proxy\/slow-reader)/
 
 function run(tapArgs, env = {}) {
   return spawnSync(process.execPath, [tap, ...tapArgs], { cwd: root, stdio: 'inherit', env: { ...process.env, ...env } }).status ?? 1

@@ -3,6 +3,7 @@
  * and the interval is that of the median of those ratios: the percentile bootstrap, from a fixed seed, so that a report is the same
  * however often it is made from the same rounds.
  */
+import { seeded } from '../../test/support/seeded.ts'
 
 export interface Summary {
   median: number
@@ -56,15 +57,4 @@ export function pairedDifference(ours: readonly number[], theirs: readonly numbe
 
 function paired(ours: readonly number[], theirs: readonly number[]): [number, number][] {
   return ours.slice(0, theirs.length).map((our, i) => [our, theirs[i]!])
-}
-
-/** mulberry32: numbers in [0, 1) that are the same for the same seed. */
-export function seeded(seed: number): () => number {
-  let state = seed >>> 0
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296
-  }
 }

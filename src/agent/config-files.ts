@@ -4,6 +4,7 @@ import { extname, join } from 'node:path'
 import { parse as parseYaml } from 'yaml'
 import { MeshError, messageOf } from '../lib/errors.ts'
 import { parseHcl } from '../lib/hcl.ts'
+import { isObject } from '../lib/shape.ts'
 
 export type ConfigFormat = 'hcl' | 'json' | 'yaml'
 
@@ -48,10 +49,6 @@ export function parseConfigFile(text: string, path: string, format: ConfigFormat
       throw failed(messageOf(error), error)
     }
   }
-  if (!isMap(value)) throw failed('the top level must be a map of keys')
+  if (!isObject(value)) throw failed('the top level must be a map of keys')
   return { path, value }
-}
-
-export function isMap(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }

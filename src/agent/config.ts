@@ -9,10 +9,10 @@ import { parse as parseYaml } from 'yaml'
 import * as z from 'zod'
 import { MeshError, multiError } from '../lib/errors.ts'
 import { logLevel } from '../lib/log.ts'
-import { decode, duration } from '../lib/shape.ts'
+import { decode, duration, isObject } from '../lib/shape.ts'
 import { CheckDefinition } from '../mesh/check.ts'
 import { ServiceDefinition } from '../mesh/service.ts'
-import { isMap, parseConfigFile, readConfigPath, type ConfigFile, type ConfigFormat } from './config-files.ts'
+import { parseConfigFile, readConfigPath, type ConfigFile, type ConfigFormat } from './config-files.ts'
 
 /** -1 closes the door, 0 takes any free port. */
 const port = z.number().int().min(-1).max(65_535)
@@ -276,7 +276,7 @@ function checked({ path, value }: ConfigFile, warnings: string[]): Record<string
     const lines = unknown.map(({ path: key }) => `invalid config key ${snakePath(key)}`)
     throw new MeshError('invalid', `failed to parse ${path}: ${multiError(lines)}`)
   }
-  for (const key of lists) if (isMap(out[key])) out[key] = [out[key]]
+  for (const key of lists) if (isObject(out[key])) out[key] = [out[key]]
   return out
 }
 
@@ -307,7 +307,7 @@ function merge(base: Record<string, unknown>, over: Record<string, unknown>): Re
   for (const [key, value] of Object.entries(over)) {
     const before = out[key]
     if (Array.isArray(before) && Array.isArray(value)) out[key] = [...(before as unknown[]), ...(value as unknown[])]
-    else if (isMap(before) && isMap(value)) out[key] = merge(before, value)
+    else if (isObject(before) && isObject(value)) out[key] = merge(before, value)
     else out[key] = value
   }
   return out

@@ -1,47 +1,7 @@
 #!/usr/bin/env node
-/** The command line: one file a command, each registering itself. */
-import { registerAgent } from './agent.ts'
-import { registerCatalog } from './catalog.ts'
-import { run, type Register } from './command.ts'
-import { registerConfig } from './config.ts'
+/** The command line. */
+import { run } from './command.ts'
+import { commands } from './commands.ts'
 import { processContext } from './context.ts'
-import { registerDev } from './dev/dev.ts'
-import { registerGateway } from './gateway.ts'
-import { registerInfo } from './info.ts'
-import { registerIntention } from './intention.ts'
-import { registerKv } from './kv.ts'
-import { registerLifecycle } from './lifecycle.ts'
-import { registerMembers } from './members.ts'
-import { registerPeering } from './peering.ts'
-import { registerServices } from './services.ts'
-import { registerSidecar } from './sidecar.ts'
-import { registerSnapshot } from './snapshot.ts'
-import { registerTls } from './tls.ts'
-import { registerValidate } from './validate.ts'
-import { registerVersion } from './version.ts'
-import { registerWhatif } from './whatif.ts'
-import { registerWhy } from './why.ts'
-
-const commands: Register[] = [
-  registerAgent,
-  registerDev,
-  registerSidecar,
-  registerGateway,
-  registerPeering,
-  registerConfig,
-  registerServices,
-  registerCatalog,
-  registerIntention,
-  registerKv,
-  registerMembers,
-  registerWhy,
-  registerWhatif,
-  registerInfo,
-  registerSnapshot,
-  registerLifecycle,
-  registerValidate,
-  registerTls,
-  registerVersion,
-]
 
 process.exitCode = await run(process.argv.slice(2), commands, processContext())

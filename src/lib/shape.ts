@@ -291,7 +291,8 @@ function fold(name: string): string {
   return name.toLowerCase().replaceAll('_', '')
 }
 
-function isObject(input: unknown): input is Record<string, unknown> {
+/** A map of JSON: no list, no null. */
+export function isObject(input: unknown): input is Record<string, unknown> {
   return typeof input === 'object' && input !== null && !Array.isArray(input)
 }
 

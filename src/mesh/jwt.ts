@@ -3,6 +3,7 @@
  * intention ask of its claims (spec/data-plane.md 7.7). A token that is not exactly what RFC 7515 and 7519 say is none; signatures are the
  * proxy's to check.
  */
+import { isObject } from '../lib/shape.ts'
 import type { JwtRequirement } from './config-entry.ts'
 import { queryParameter } from './query-match.ts'
 import type { JwtProviderResource } from './snapshot.ts'
@@ -59,7 +60,7 @@ function bytesOf(base64url: string): Uint8Array | undefined {
 function objectOf(bytes: Uint8Array): Claims | undefined {
   try {
     const value: unknown = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
-    return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Claims) : undefined
+    return isObject(value) ? value : undefined
   } catch {
     return undefined
   }

@@ -3,6 +3,7 @@
  * Consul's keys in Consul's order; decoding takes what a real Consul takes and refuses with its texts, because clients match them.
  */
 import { splitHostPort } from '../lib/address.ts'
+import { isObject } from '../lib/shape.ts'
 import type { Locality } from './node.ts'
 
 export interface PeeringToken {
@@ -152,10 +153,6 @@ function emptyToken(): PeeringToken {
     establishmentSecret: '',
     remote: { partition: '', datacenter: '' },
   }
-}
-
-function isObject(input: unknown): input is Record<string, unknown> {
-  return typeof input === 'object' && input !== null && !Array.isArray(input)
 }
 
 /** Keys in lower case; of two spellings the last wins, as in Go. */

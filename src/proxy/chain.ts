@@ -65,7 +65,6 @@ export class Chain implements Way {
   /** By the resolver's name, so that a choice outlives the plan it was made under. */
   readonly #resolvers = new Map<string, Resolver>()
   #plan: ChainPlan
-  #upstreams: ReadonlyMap<string, Upstream> = new Map()
 
   constructor(plan: ChainPlan, upstreams: ReadonlyMap<string, Upstream>, metrics: ProxyMetrics) {
     this.#plan = plan
@@ -80,7 +79,6 @@ export class Chain implements Way {
   /** `upstreams` by the names of their resources. */
   update(plan: ChainPlan, upstreams: ReadonlyMap<string, Upstream>): void {
     this.#plan = plan
-    this.#upstreams = upstreams
     const { gauges } = this.#metrics
     const gone = new Set(this.#resolvers.keys())
     for (const each of plan.routing.resolvers) {
@@ -89,7 +87,7 @@ export class Chain implements Way {
       const same = before !== undefined && before.plan.targets.join() === each.targets.join()
       const resolver: Resolver = {
         plan: each,
-        targets: each.targets.map(id => this.#upstreams.get(plan.resource.targets[id] ?? '')),
+        targets: each.targets.map(id => upstreams.get(plan.resource.targets[id] ?? '')),
         state: same ? before.state : firstTarget,
       }
       this.#resolvers.set(each.name, resolver)

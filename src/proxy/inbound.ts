@@ -194,6 +194,8 @@ export class Inbound {
     this.#accepted.count += 1
     const { permit } = made
     const { protocol } = binding.plan.self
+    // node:http2 reads by itself.
+    if (!isHttp2(protocol)) readShared(socket)
     const served = isHttpLike(protocol) ? this.#serveRequests(socket, permit, protocol) : this.#serveBytes(socket, permit)
     const connection: Connection = { socket, permit, protocol, served }
     this.#connections.add(connection)
@@ -204,7 +206,6 @@ export class Inbound {
   /** 4a. Requests: each is judged by the door, against the binding of its own moment. */
   #serveRequests(socket: TLSSocket, permit: Permit, protocol: string): Served {
     if (isHttp2(protocol)) return this.#serveHttp2(socket, permit)
-    readShared(socket)
     return socket.alpnProtocol === muxProtocol ? this.#serveMux(socket, permit) : this.#serveHttp(socket, permit)
   }
 
@@ -249,7 +250,6 @@ export class Inbound {
   #serveBytes(socket: TLSSocket, permit: Permit): Served {
     let tunnel: Tunnel | undefined
     let state: 'waiting' | 'dialling' | 'open' = 'waiting'
-    readShared(socket)
     const judge = (): boolean => this.#judge(permit).allow
     const reach = async () => {
       state = 'dialling'

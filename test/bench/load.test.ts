@@ -9,8 +9,8 @@ import { arrivals, exponentialGapMs, nowMs } from '../../bench/load/arrivals.ts'
 import type { Target } from '../../bench/load/connection.ts'
 import { ResponseReader } from '../../bench/load/message.ts'
 import { closedLoop, openLoop } from '../../bench/load/run.ts'
-import { seeded } from '../../bench/path/statistics.ts'
 import { freePorts } from '../support/free-ports.ts'
+import { seeded } from '../support/seeded.ts'
 
 async function serve(t: { teardown(fn: () => void): unknown }, listener: RequestListener): Promise<number> {
   const server: Server = createServer(listener)

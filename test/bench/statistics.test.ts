@@ -1,6 +1,7 @@
 // What the benchmarks say of their rounds: medians, paired ratios and the interval of the bootstrap.
 import t from 'tap'
-import { bootstrap, pairedDifference, pairedRatio, quantile, seeded, summarise } from '../../bench/path/statistics.ts'
+import { bootstrap, pairedDifference, pairedRatio, quantile, summarise } from '../../bench/path/statistics.ts'
+import { seeded } from '../support/seeded.ts'
 
 t.test('a quantile lies between its neighbours', t => {
   t.equal(quantile([3, 1, 2], 0.5), 2)

@@ -1,38 +1,6 @@
 // Runs commands in this process, with streams that can be read, against an agent that a test names.
-import { registerCatalog } from '../../src/cli/catalog.ts'
-import { run, type Register } from '../../src/cli/command.ts'
-import { registerConfig } from '../../src/cli/config.ts'
-import { registerInfo } from '../../src/cli/info.ts'
-import { registerIntention } from '../../src/cli/intention.ts'
-import { registerKv } from '../../src/cli/kv.ts'
-import { registerLifecycle } from '../../src/cli/lifecycle.ts'
-import { registerMembers } from '../../src/cli/members.ts'
-import { registerPeering } from '../../src/cli/peering.ts'
-import { registerServices } from '../../src/cli/services.ts'
-import { registerSnapshot } from '../../src/cli/snapshot.ts'
-import { registerTls } from '../../src/cli/tls.ts'
-import { registerValidate } from '../../src/cli/validate.ts'
-import { registerVersion } from '../../src/cli/version.ts'
-import { registerWhatif } from '../../src/cli/whatif.ts'
-import { registerWhy } from '../../src/cli/why.ts'
-
-export const commands: Register[] = [
-  registerPeering,
-  registerConfig,
-  registerServices,
-  registerCatalog,
-  registerIntention,
-  registerKv,
-  registerMembers,
-  registerWhy,
-  registerWhatif,
-  registerInfo,
-  registerSnapshot,
-  registerLifecycle,
-  registerValidate,
-  registerTls,
-  registerVersion,
-]
+import { run } from '../../src/cli/command.ts'
+import { commands } from '../../src/cli/commands.ts'
 
 export interface Outcome {
   code: number

@@ -10,29 +10,20 @@ import { Deadlines } from '../../../src/lib/deadlines.ts'
 import { MuxSession } from '../../../src/proxy/mux/session.ts'
 import type { MuxStream } from '../../../src/proxy/mux/stream.ts'
 import { Mint, type Minted } from '../../support/mint.ts'
+import { seeded } from '../../support/seeded.ts'
 
 const deep = process.env['ISTHMUS_DEEP'] === '1'
 const [streamCount, sessionCount] = deep ? [10_000, 8] : [600, 3]
 
 type Random = () => number
 
-/** mulberry32. */
-function randomOf(seed: number): Random {
-  let state = seed >>> 0
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let x = Math.imul(state ^ (state >>> 15), state | 1)
-    x ^= x + Math.imul(x ^ (x >>> 7), x | 61)
-    return ((x ^ (x >>> 14)) >>> 0) / 2 ** 32
-  }
-}
 const under = (random: Random, limit: number) => Math.floor(random() * limit)
 /** Mostly small, sometimes beyond a window. */
 const sizeOf = (random: Random) => (random() < 0.85 ? under(random, 6000) : random() < 0.8 ? under(random, 60_000) : under(random, 700_000))
 
 const poolBytes = 1 << 20
 const pool = Buffer.alloc(poolBytes * 2)
-for (let i = 0, random = randomOf(1); i < poolBytes; i += 1) pool[i] = pool[i + poolBytes] = under(random, 256)
+for (let i = 0, random = seeded(1); i < poolBytes; i += 1) pool[i] = pool[i + poolBytes] = under(random, 256)
 
 /** What stream `id` sends from `offset` in one direction: every stream starts elsewhere in the pool. */
 function expected(id: number, answer: boolean, offset: number, size: number): Buffer {
@@ -133,7 +124,7 @@ function run(stream: MuxStream, id: number, answer: boolean, size: number, rando
 }
 
 async function transfer(seed: number, root: Minted, leaf: Minted): Promise<Tally> {
-  const random = randomOf(seed)
+  const random = seeded(seed)
   const deadlines = new Deadlines()
   const tally: Tally = { whole: 0, reset: 0, bytes: 0, wrong: [] }
   const plans = Array.from({ length: streamCount }, () => ({
@@ -181,7 +172,7 @@ async function transfer(seed: number, root: Minted, leaf: Minted): Promise<Tally
           opened.add(id)
           const { up, down, seed: own } = plans[id]!
           check(stream, id, false, up)
-          run(stream, id, true, down, randomOf(own ^ 0x5555))
+          run(stream, id, true, down, seeded(own ^ 0x5555))
           if (head.length > 4) stream.emit('data', head.subarray(4))
         }
         stream.on('data', first)
@@ -211,7 +202,7 @@ async function transfer(seed: number, root: Minted, leaf: Minted): Promise<Tally
       head.writeUInt32BE(id)
       stream.write(head)
       check(stream, id, true, down)
-      run(stream, id, false, up, randomOf(own))
+      run(stream, id, false, up, seeded(own))
       await new Promise<void>(resolve => stream.on('close', resolve))
       if (stream.readableEnded) tally.whole += 1
       else tally.reset += 1

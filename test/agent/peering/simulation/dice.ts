@@ -1,21 +1,14 @@
 /** All the chance in a simulation, from one number: the same seed throws the same dice. */
+import { seeded } from '../../../support/seeded.ts'
 
 export class Dice {
-  #state: number
+  /** 0 or more, less than 1. */
+  readonly next: () => number
 
   constructor(seed: number) {
     // Neighbouring seeds must not begin alike.
-    this.#state = Math.imul(seed ^ 0x9e3779b9, 0x85ebca6b) >>> 0
+    this.next = seeded(Math.imul(seed ^ 0x9e3779b9, 0x85ebca6b))
     for (let i = 0; i < 4; i += 1) this.next()
-  }
-
-  /** 0 or more, less than 1 (mulberry32). */
-  next(): number {
-    this.#state = (this.#state + 0x6d2b79f5) >>> 0
-    let t = this.#state
-    t = Math.imul(t ^ (t >>> 15), t | 1)
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61)
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32
   }
 
   /** A whole number from `low` to `high`, both included. */

@@ -43,6 +43,12 @@ function write(world: World, writing: Writing): void {
   void writing(cluster.process, cluster).catch(() => undefined)
 }
 
+/** Registered with this chance, else deregistered. */
+function comesOrGoes(world: World, request: ReturnType<typeof sidecar> | ReturnType<typeof gateway>, chance: number): void {
+  const comes = world.dice.chance(chance)
+  write(world, ({ catalog: at }) => (comes ? at.register(request) : at.deregister({ node: request.node, serviceId: request.service.id })))
+}
+
 const catalog: Happening[] = [
   { name: 'an instance is registered', weight: 8, happen: world => write(world, ({ catalog: at }) => at.register(instance(world.dice))) },
   {
@@ -73,24 +79,12 @@ const catalog: Happening[] = [
   {
     name: 'a sidecar comes or goes',
     weight: 2,
-    happen: world => {
-      const request = sidecar(world.dice)
-      const comes = world.dice.chance(0.7)
-      write(world, ({ catalog: at }) =>
-        comes ? at.register(request) : at.deregister({ node: request.node, serviceId: request.service.id }),
-      )
-    },
+    happen: world => comesOrGoes(world, sidecar(world.dice), 0.7),
   },
   {
     name: 'a gateway comes, changes or goes',
     weight: 2,
-    happen: world => {
-      const request = gateway(world.dice)
-      const comes = world.dice.chance(0.8)
-      write(world, ({ catalog: at }) =>
-        comes ? at.register(request) : at.deregister({ node: request.node, serviceId: request.service.id }),
-      )
-    },
+    happen: world => comesOrGoes(world, gateway(world.dice), 0.8),
   },
 ]
 

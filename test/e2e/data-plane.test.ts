@@ -22,16 +22,23 @@ async function steady(scene: TwoClusters): Promise<void> {
   })
 }
 
-/** A tunnel through the db upstream that has carried bytes. */
+/** A tunnel through the db upstream that has carried bytes. One that is closed before it did is tried again: db may not be known yet. */
 async function openTunnel(scene: TwoClusters): Promise<{ socket: Socket; closed: Promise<number> }> {
-  const socket = connect({ port: scene.dbPort, host: '127.0.0.1' })
-  socket.on('error', () => undefined)
-  const closed = new Promise<number>(resolve => socket.once('close', () => resolve(performance.now())))
-  await new Promise(resolve => {
-    socket.once('data', resolve)
+  const tunnel = await until('a tunnel that is not closed at once', async () => {
+    const socket = connect({ port: scene.dbPort, host: '127.0.0.1' })
+    socket.on('error', () => undefined)
+    const closed = new Promise<number>(resolve => socket.once('close', () => resolve(performance.now())))
+    const answered = new Promise<boolean>(resolve => {
+      socket.once('data', () => resolve(true))
+      socket.setTimeout(5000, () => resolve(false))
+    })
     socket.write('hello')
+    const first = await Promise.race([answered, closed])
+    socket.setTimeout(0)
+    return typeof first === 'boolean' && { socket, closed, answered: first }
   })
-  return { socket, closed }
+  if (!tunnel.answered) throw new Error('the tunnel is open, and nothing came back')
+  return tunnel
 }
 
 t.test('the data plane keeps what it has, and gives up what is taken back', async t => {

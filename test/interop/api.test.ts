@@ -5,7 +5,7 @@
 import { execFile } from 'node:child_process'
 import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { promisify } from 'node:util'
 import Consul from 'consul'
 import t from 'tap'
@@ -49,7 +49,7 @@ t.test("Consul's Go client registers, watches, locks, peers and restores", { ski
 })
 
 /** A Python that has py-consul: `.ci/run` makes one; PYTHON_BIN names another. */
-const python = process.env['PYTHON_BIN'] ?? join('.build', 'python', 'bin', 'python')
+const python = process.env['PYTHON_BIN'] ?? resolve('.build', 'python', 'bin', 'python')
 const noPython = existsSync(python) ? undefined : `there is no ${python}: nothing was tested with the Python client`
 
 t.test('the Python client registers, watches and locks', { skip: loudly(noPython) }, async t => {

@@ -1,6 +1,7 @@
 /**
  * What peers export to us, each set under its peer and apart from our own catalog. A set counts from the moment its record names
- * a generation, and then whole: chunks alone change nothing that a reader sees.
+ * a generation, and then whole: chunks alone change nothing that a reader sees, and what has changed of one that counts is seen with
+ * its record. Instances that have not changed stay the same objects, shared between readers: nobody changes them.
  */
 import type { CheckServiceNode } from '../../mesh/service.ts'
 import { fold } from './instances-table.ts'
@@ -10,17 +11,22 @@ import { compareText } from '../../lib/order.ts'
 
 interface ImportedSet {
   record: ImportedService
+  /** In order. */
   instances: CheckServiceNode[]
-  /** Every chunk that the record counts is there. */
+  /** Every chunk that the record counts is there, and as it was when the record was written. */
   whole: boolean
+  /** Chunks that have changed since, by name: what they held then, and the revision that changed them. */
+  altered: Map<string, { before: readonly CheckServiceNode[]; revision: number }>
 }
+
+type Chunks = Map<string, readonly CheckServiceNode[]>
 
 export class ImportedTable {
   readonly #topics: Topics
   /** By peer, then folded service name. */
   readonly #sets = new Map<string, Map<string, ImportedSet>>()
-  /** By peer, folded service name and generation; then by number of the chunk. */
-  readonly #chunks = new Map<string, Map<string, Map<string, Map<string, CheckServiceNode[]>>>>()
+  /** By peer, folded service name and generation; then by name of the chunk. */
+  readonly #chunks = new Map<string, Map<string, Map<string, Chunks>>>()
 
   constructor(topics: Topics) {
     this.#topics = topics
@@ -34,12 +40,16 @@ export class ImportedTable {
   /** Chunks of a revision are applied before its records. */
   applyChunk(change: Change): void {
     const [peer, service, generation, chunk] = change.path as [string, string, string, string]
-    // The chunks of the generation that counts never change but by somebody else's hand.
     const current = this.#sets.get(peer)?.get(service)
-    if (current?.record.generation === generation) current.whole = false
+    if (current?.record.generation === generation) {
+      const before = current.altered.get(chunk)?.before ?? this.#chunksOf(current.record, service)?.get(chunk) ?? []
+      current.altered.set(chunk, { before, revision: change.modifyIndex })
+      // Until a record of the same revision says that this is how it should be.
+      current.whole = false
+    }
     if (change.value !== undefined) {
-      const ofPeer = inner(this.#chunks, peer)
-      inner(inner(ofPeer, service), generation).set(chunk, change.value as CheckServiceNode[])
+      const instances = (change.value as CheckServiceNode[]).map(instance => withIndexes(instance, change))
+      inner(inner(inner(this.#chunks, peer), service), generation).set(chunk, instances)
       return
     }
     const ofPeer = this.#chunks.get(peer)
@@ -56,14 +66,12 @@ export class ImportedTable {
     const sets = inner(this.#sets, peer)
     const before = sets.get(service)
     const record = change.value as ImportedService | undefined
-    if (record && before?.record.generation === record.generation) {
-      sets.set(service, { ...before, record })
-      this.#topics.touch(`imported/${peer}`)
-      return
-    }
     if (record) {
-      const { instances, whole } = this.#assemble(record, service)
-      sets.set(service, { record, instances: instances.map(instance => withIndexes(instance, change)), whole })
+      const chunks = this.#chunksOf(record, service)
+      const amended = before?.record.generation === record.generation ? before : undefined
+      const lawful = [...(amended?.altered.values() ?? [])].every(each => each.revision === change.modifyIndex)
+      const instances = amended ? amend(amended, chunks) : assemble(chunks)
+      sets.set(service, { record, instances, whole: lawful && chunks?.size === record.chunks, altered: new Map() })
     } else {
       sets.delete(service)
     }
@@ -119,12 +127,41 @@ export class ImportedTable {
     })
   }
 
-  #assemble(record: ImportedService, service: string): { instances: CheckServiceNode[]; whole: boolean } {
-    const chunks = this.#chunks.get(record.peer)?.get(service)?.get(record.generation)
-    const all = [...(chunks ?? [])].sort((a, b) => compareText(a[0], b[0])).flatMap(pair => pair[1])
-    all.sort((a, b) => compareText(fold(a.node.node), fold(b.node.node)) || compareText(a.service.id, b.service.id))
-    return { instances: all, whole: chunks?.size === record.chunks }
+  #chunksOf({ peer, generation }: ImportedService, service: string): Chunks | undefined {
+    return this.#chunks.get(peer)?.get(service)?.get(generation)
   }
+}
+
+function assemble(chunks: Chunks | undefined): CheckServiceNode[] {
+  const all = Array.from(chunks?.values() ?? []).flat()
+  const placed = all.map(instance => ({ instance, node: fold(instance.node.node) }))
+  placed.sort((a, b) => compareText(a.node, b.node) || compareText(a.instance.service.id, b.instance.service.id))
+  return placed.map(each => each.instance)
+}
+
+/** Only what has changed is looked for. */
+function amend({ instances, altered }: ImportedSet, chunks: Chunks | undefined): CheckServiceNode[] {
+  if (altered.size === 0) return instances
+  const made = [...instances]
+  for (const [chunk, { before }] of altered) {
+    for (const instance of before) made.splice(placeOf(instance, made), 1)
+    for (const instance of chunks?.get(chunk) ?? []) made.splice(placeOf(instance, made), 0, instance)
+  }
+  return made
+}
+
+/** Of the first that does not come before it. */
+function placeOf(instance: CheckServiceNode, sorted: readonly CheckServiceNode[]): number {
+  const node = fold(instance.node.node)
+  let [low, high] = [0, sorted.length]
+  while (low < high) {
+    const middle = (low + high) >>> 1
+    const other = sorted[middle]!
+    const order = compareText(fold(other.node.node), node) || compareText(other.service.id, instance.service.id)
+    if (order < 0) low = middle + 1
+    else high = middle
+  }
+  return low
 }
 
 function withIndexes(instance: CheckServiceNode, change: Change): CheckServiceNode {

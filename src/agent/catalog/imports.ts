@@ -1,26 +1,29 @@
 /**
  * Writes of what peers export to us. Everything lies under its peer's own prefixes, so that no write here can touch what is local
- * or another peer's. A set is written in chunks under a new generation and counts with its record, which is written last.
+ * or another peer's. A set is written instance by instance under a generation and counts with its record, which is written last or
+ * with all that has changed: one change of a large set costs what it changes.
  */
-import { createHash, randomBytes } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import { MeshError } from '../../lib/errors.ts'
 import { Turns } from '../../lib/turns.ts'
 import { peerNamePattern } from '../../mesh/peering.ts'
 import type { CheckServiceNode } from '../../mesh/service.ts'
 import { storeLimits, type Op, type Store } from '../store/store.ts'
 import { putRecord } from './commit.ts'
+import { differences, digestOf, ImportRows, type ImportRow, type WrittenSet } from './import-rows.ts'
 import { ImportWriter } from './import-writer.ts'
 import { fold } from './instances-table.ts'
 import { keys } from './keys.ts'
 import type { ImportedService } from './records.ts'
 import type { Tables } from './tables.ts'
-import { virtualAddressTag, type VirtualIps } from './virtual-ips.ts'
-import { compareText } from '../../lib/order.ts'
+import type { VirtualIps } from './virtual-ips.ts'
 
-/** Well under the store's limits, so that a chunk and the record fit into one transaction. */
-const maxChunkBytes = 256 * 1024
-const maxTxnChunkBytes = 768 * 1024
-const maxDeletes = storeLimits.maxOps
+/** Well under the store's limits, so that rows, the record, a virtual address and the end of old generations fit into one transaction. */
+const maxBatchRows = storeLimits.maxOps - 48
+const maxBatchBytes = 768 * 1024
+const maxOld = 32
+/** Of one large set: what they write keeps the process from everything else. */
+const batchesAtOnce = 8
 
 const syntheticSuffix = '-sidecar-proxy'
 const encoder = new TextEncoder()
@@ -32,6 +35,9 @@ export class Imports {
   readonly #writer: ImportWriter
   /** By peer and service: writes of one service never overtake each other. */
   readonly #turns = new Turns()
+  readonly #rows = new ImportRows()
+  /** By peer and service: what is in the store, as long as its record says the same. */
+  readonly #written = new Map<string, WrittenSet>()
 
   constructor(options: { store: Store; tables: Tables; virtualIps: VirtualIps }) {
     this.#store = options.store
@@ -60,6 +66,7 @@ export class Imports {
   async purge(peer: string): Promise<void> {
     checkPeer(peer)
     await this.#turns.idle(`${peer}/`)
+    for (const turn of this.#written.keys()) if (turn.startsWith(`${peer}/`)) this.#written.delete(turn)
     const addresses = this.#tables.virtualIps(peer).map(each => keys.virtualAddress(each.address))
     const ops: Op[] = [
       ...keys.importedPrefixes(peer).map((prefix): Op => ({ op: 'delete-prefix', prefix })),
@@ -72,34 +79,50 @@ export class Imports {
     for (const peer of this.#tables.importedPeers()) await this.#collect(peer)
   }
 
-  async #replace(peer: string, service: string, given: CheckServiceNode[], receivedAtMs: number): Promise<string> {
-    const virtual = this.#claimVirtualIp(peer, service, given)
-    const instances = given.map(instance => normalise(instance, peer, virtual?.address)).sort(byNodeAndId)
-    const json = instances.map(instance => JSON.stringify(instance))
-    const digest = createHash('sha256').update(json.join('\n')).digest('base64')
+  /**
+   * What has changed in the set that counts goes into its generation with its record, in one transaction, where that holds it; more
+   * becomes a generation of its own. Whoever looks sees one set or the other.
+   */
+  async #replace(peer: string, service: string, instances: CheckServiceNode[], receivedAtMs: number): Promise<string> {
+    const turn = turnOf(peer, service)
+    const virtual = this.#claimVirtualIp(peer, service, instances)
+    const rows = instances.map(instance => this.#rows.of(instance, { peer, virtualAddress: virtual?.address }))
     const current = this.#tables.importedService(peer, service)
-    if (current?.digest === digest && current.service === service && this.#tables.isWhole(peer, service)) return digest
-    const generation = randomBytes(9).toString('base64url')
-    const chunks = chunksOf(json, `${peer}/${service}`)
-    const puts = chunks.map((value, i): Op => ({ op: 'put', key: keys.importedChunk(peer, service, generation, i), value }))
-    const record: ImportedService = { peer, service, generation, chunks: chunks.length, digest, receivedAtMs }
-    // The last chunk goes with the record and with the end of older generations: whoever looks sees one set or the other.
-    const last = puts.pop()!
-    await this.#writeChunks(puts)
+    const whole = current?.service === service && this.#tables.isWhole(peer, service)
+    const known = this.#written.get(turn)
+    const before = whole && known?.generation === current.generation && known.digest === current.digest ? known : undefined
+    const change = before && differences(before, rows)
+    const digest = change?.digest ?? digestOf(rows)
+    let generation = current?.generation ?? newGeneration()
+    if (!whole || current.digest !== digest) {
+      const part = before && change && partOf(before.generation, change, { peer, service })
+      if (!part) generation = newGeneration()
+      const record: ImportedService = { peer, service, generation, chunks: rows.length, digest, receivedAtMs }
+      const last = part ?? (await this.#writeAllButLast(record, rows))
+      const ops = [...last, putRecord(keys.imported(peer, service), record), ...(virtual?.ops ?? [])]
+      // Somebody else has claimed the virtual address meanwhile: once more, with the one that counts or the next.
+      if (!(await this.#writer.write(ops, virtual?.compare))) return this.#replace(peer, service, instances, receivedAtMs)
+    }
+    if (change && before.generation === generation) {
+      for (const name of change.gone) before.rows.delete(name)
+      for (const row of change.changed) before.rows.set(row.name, row.hash)
+      before.digest = digest
+    } else this.#written.set(turn, { generation, digest, rows: new Map(rows.map(row => [row.name, row.hash])) })
+    return digest
+  }
+
+  /** Answers what is to be written with the record: the last rows of the new generation, and the end of older ones. */
+  async #writeAllButLast({ peer, service, generation }: ImportedService, rows: readonly ImportRow[]): Promise<Op[]> {
+    const batches = batchesOf(rows.map(row => putRow(row, { peer, service, generation })))
+    const last = batches.pop()!
+    for (let i = 0; i < batches.length; i += batchesAtOnce) {
+      await Promise.all(batches.slice(i, i + batchesAtOnce).map(batch => this.#write(batch)))
+    }
     const stale = this.#tables.staleGenerations(peer, service).map(each => each.generation)
+    const current = this.#tables.importedService(peer, service)
     if (current) stale.push(current.generation)
-    const old = [...new Set(stale)].filter(each => each !== generation).slice(0, maxDeletes / 2)
-    const written = await this.#writer.write(
-      [
-        last,
-        putRecord(keys.imported(peer, service), record),
-        ...old.map((each): Op => ({ op: 'delete-prefix', prefix: keys.importedGeneration(peer, service, each) })),
-        ...(virtual?.ops ?? []),
-      ],
-      virtual?.compare,
-    )
-    // Somebody else has claimed the virtual address meanwhile: once more, with the one that counts or the next.
-    return written ? digest : this.#replace(peer, service, given, receivedAtMs)
+    const old = [...new Set(stale)].filter(each => each !== generation).slice(0, maxOld)
+    return [...last, ...old.map((each): Op => ({ op: 'delete-prefix', prefix: keys.importedGeneration(peer, service, each) }))]
   }
 
   #claimVirtualIp(peer: string, service: string, instances: CheckServiceNode[]): ReturnType<VirtualIps['claim']> | undefined {
@@ -107,23 +130,8 @@ export class Imports {
     return this.#virtualIps.claim(peer, service.slice(0, -syntheticSuffix.length))
   }
 
-  async #writeChunks(puts: Op[]): Promise<void> {
-    let batch: Op[] = []
-    let bytes = 0
-    for (const put of puts) {
-      const size = put.op === 'put' ? put.value.byteLength : 0
-      if (bytes + size > maxTxnChunkBytes) {
-        await this.#write(batch)
-        batch = []
-        bytes = 0
-      }
-      batch.push(put)
-      bytes += size
-    }
-    await this.#write(batch)
-  }
-
   async #remove(peer: string, service: string): Promise<void> {
+    this.#written.delete(turnOf(peer, service))
     // Peers say again and again that there is nothing.
     if (!this.#tables.importedService(peer, service) && this.#tables.staleGenerations(peer, service).length === 0) return
     const synthetic = service.endsWith(syntheticSuffix)
@@ -159,50 +167,50 @@ function checkPeer(peer: string): void {
   if (!peerNamePattern.test(peer)) throw new MeshError('invalid', `"${peer}" is not the name of a peer; give the local name of a peering`)
 }
 
-/** As ours: under the peer's local name, with a virtual address of ours alone. */
-function normalise({ node, service, checks }: CheckServiceNode, peer: string, virtualAddress: string | undefined): CheckServiceNode {
-  const indexes = { createIndex: 0, modifyIndex: 0 }
-  const { [virtualAddressTag]: _theirs, ...tagged } = service.taggedAddresses ?? {}
-  const taggedAddresses =
-    virtualAddress !== undefined && service.kind === 'connect-proxy'
-      ? { ...tagged, [virtualAddressTag]: { address: virtualAddress, port: service.port ?? 0 } }
-      : tagged
-  return {
-    node: { ...node, peerName: peer, ...indexes },
-    service: {
-      ...service,
-      taggedAddresses: Object.keys(taggedAddresses).length > 0 ? taggedAddresses : undefined,
-      peerName: peer,
-      ...indexes,
-    },
-    checks: checks.map(check => ({ ...check, peerName: peer, ...indexes })),
+function newGeneration(): string {
+  return randomBytes(9).toString('base64url')
+}
+
+interface Place {
+  peer: string
+  service: string
+  generation: string
+}
+
+function putRow(row: ImportRow, { peer, service, generation }: Place): Op & { op: 'put' } {
+  const value = encoder.encode(`[${row.text()}]`)
+  if (value.byteLength > maxBatchBytes) {
+    const what = `an instance of ${peer}/${service} takes ${value.byteLength} bytes, more than ${maxBatchBytes}`
+    throw new MeshError('too-large', `${what}; shorten its meta and tags`)
   }
+  return { op: 'put', key: keys.importedChunk(peer, service, generation, row.name), value }
 }
 
-function byNodeAndId(a: CheckServiceNode, b: CheckServiceNode): number {
-  return compareText(fold(a.node.node), fold(b.node.node)) || compareText(a.service.id, b.service.id)
+/** Undefined where one transaction cannot hold it. */
+function partOf(
+  generation: string,
+  { changed, gone }: { changed: readonly ImportRow[]; gone: readonly string[] },
+  { peer, service }: { peer: string; service: string },
+): Op[] | undefined {
+  if (changed.length + gone.length > maxBatchRows) return undefined
+  const puts = changed.map(row => putRow(row, { peer, service, generation }))
+  if (puts.reduce((sum, put) => sum + put.value.byteLength, 0) > maxBatchBytes) return undefined
+  return [...puts, ...gone.map((name): Op => ({ op: 'delete', key: keys.importedChunk(peer, service, generation, name) }))]
 }
 
-function chunksOf(json: readonly string[], what: string): Uint8Array[] {
-  const chunks: Uint8Array[] = []
+/** At least one. */
+function batchesOf(puts: readonly (Op & { op: 'put' })[]): Op[][] {
+  const batches: Op[][] = []
   let from = 0
   let bytes = 0
-  const close = (to: number) => {
-    chunks.push(encoder.encode(`[${json.slice(from, to).join(',')}]`))
-    from = to
-    bytes = 0
-  }
-  for (const [i, text] of json.entries()) {
-    const size = Buffer.byteLength(text)
-    if (size > maxTxnChunkBytes) {
-      throw new MeshError(
-        'too-large',
-        `an instance of ${what} takes ${size} bytes, more than ${maxTxnChunkBytes}; shorten its meta and tags`,
-      )
+  for (const [i, { value }] of puts.entries()) {
+    if (i > from && (i - from >= maxBatchRows || bytes + value.byteLength > maxBatchBytes)) {
+      batches.push(puts.slice(from, i))
+      from = i
+      bytes = 0
     }
-    if (i > from && bytes + size > maxChunkBytes) close(i)
-    bytes += size
+    bytes += value.byteLength
   }
-  close(json.length)
-  return chunks
+  batches.push(puts.slice(from))
+  return batches
 }

@@ -37,8 +37,8 @@ export const keys = {
   /** -> ImportedService: names the generation that counts; written last, so a table flips at once. */
   imported: (peer: string, service: string) => `imported/${peer}/${part(service.toLowerCase())}`,
   /** -> CheckServiceNode[], a part of one generation of an imported service. */
-  importedChunk: (peer: string, service: string, generation: string, chunk: number) =>
-    `imported-data/${peer}/${part(service.toLowerCase())}/${generation}/${String(chunk).padStart(6, '0')}`,
+  importedChunk: (peer: string, service: string, generation: string, chunk: string) =>
+    `imported-data/${peer}/${part(service.toLowerCase())}/${generation}/${chunk}`,
   /** Every generation of one service. */
   importedChunks: (peer: string, service: string) => `imported-data/${peer}/${part(service.toLowerCase())}/`,
   importedGeneration: (peer: string, service: string, generation: string) =>

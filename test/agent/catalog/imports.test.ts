@@ -1,4 +1,5 @@
 /** Imported sets: whole or not at all, apart from everything local, and nothing left behind. */
+import { isDeepStrictEqual } from 'node:util'
 import t from 'tap'
 import { keys } from '../../../src/agent/catalog/keys.ts'
 import type { CheckServiceNode, NodeService } from '../../../src/mesh/service.ts'
@@ -101,15 +102,82 @@ t.test('a set of many chunks flips at once, and older generations are gone', asy
   await new Promise(resolve => setImmediate(resolve))
   t.same([...sizes], [3000, 2000])
   const { generation } = tables.importedServices('east').value[0]!
-  for (const key of await all(made, keys.importedChunks('east', 'web'))) t.ok(key.includes(`/${generation}/`))
+  t.ok((await all(made, keys.importedChunks('east', 'web'))).every(key => key.includes(`/${generation}/`)))
+})
+
+t.test('a change of one among 5,000 instances writes that instance and the record, and is seen at once', async t => {
+  const made = await scene(t)
+  const { catalog, tables, store } = made
+  const many = Array.from({ length: 5000 }, (_, i) => instance(`n${String(i).padStart(4, '0')}`, 'web', { tags: [`a${i}`] }))
+  await catalog.replaceImported('east', 'web', many, 1)
+  const { generation } = tables.importedService('east', 'web')!
+  const written: { rows: number; bytes: number }[] = []
+  const watch = store.watch('', store.revision, {
+    onBatch: ({ events }) => written.push({ rows: events.length, bytes: events.reduce((sum, each) => sum + (each.value?.length ?? 0), 0) }),
+    onCompacted: () => t.fail('the history is long enough'),
+  })
+  const other = instance('n2500', 'web', { tags: ['other'] })
+  const arrived = instance('n2500b', 'web')
+  const sets = {
+    changed: many.with(2500, other),
+    'with one more': many.with(2500, other).toSpliced(2501, 0, arrived),
+    'with one less': many.with(2500, arrived),
+    'in another order': many.with(2500, arrived).reverse(),
+    'as at first, read anew': structuredClone(many),
+  }
+  for (const [what, set] of Object.entries(sets)) {
+    const [before, index] = [new Set(tables.instances('web', 'east').value), store.revision]
+    await catalog.replaceImported('east', 'web', set, 2)
+    const { value } = tables.instances('web', 'east')
+    t.same(value.map(each => each.node.node).join(), set.map(each => each.node.node).sort().join(), what)
+    const [kept, made] = [value.filter(each => before.has(each)), value.filter(each => !before.has(each))]
+    t.ok(made.every(each => each.service.modifyIndex === index + 1), what)
+    t.ok(kept.length >= 4999, `${what}: the others are the same objects`)
+  }
+  watch.close()
+  t.same(
+    written.map(each => each.rows),
+    [2, 2, 2, 3],
+  )
+  for (const { bytes } of written) t.ok(bytes < 2000, `${bytes} bytes`)
+  t.equal(tables.importedService('east', 'web')!.generation, generation)
+  const [instances, { digest }] = [tables.instances('web', 'east').value, tables.importedService('east', 'web')!]
+  await catalog.replaceImported('west', 'web', many, 1)
+  t.ok(tables.isWhole('east', 'web'))
+  await made.reopen()
+  t.ok(isDeepStrictEqual(made.tables.instances('web', 'east').value, instances))
+  const { revision } = made.store
+  await made.catalog.replaceImported('east', 'web', many, 3)
+  t.equal(made.store.revision, revision, `after a restart the set is known by its digest ${digest}`)
+})
+
+t.test('what somebody else does to one of many instances is not seen, and the next set is written anew', async t => {
+  const made = await scene(t)
+  const { catalog, tables, store } = made
+  const set = ['a', 'b', 'c'].map(node => instance(node, 'web'))
+  await catalog.replaceImported('east', 'web', set, 1)
+  const { generation } = tables.importedService('east', 'web')!
+  const before = tables.instances('web', 'east').value
+  const [key] = await all(made, keys.importedChunks('east', 'web'))
+  const { revision } = await store.txn({ ops: [{ op: 'delete', key: key! }] })
+  await tables.reached(revision)
+  t.equal(tables.instances('web', 'east').value, before)
+  t.notOk(tables.isWhole('east', 'web'))
+  await catalog.replaceImported('east', 'web', set, 2)
+  t.not(tables.importedService('east', 'web')!.generation, generation)
+  t.ok(tables.isWhole('east', 'web'))
+  t.same(
+    tables.instances('web', 'east').value.map(each => each.node.node),
+    ['a', 'b', 'c'],
+  )
 })
 
 t.test('what a crash in the middle of an import left is never seen and is collected', async t => {
   const made = await scene(t)
   await made.catalog.replaceImported('east', 'web', [instance('a', 'web')], 1)
   const value = new TextEncoder().encode(JSON.stringify([instance('half', 'web')]))
-  await made.store.txn({ ops: [{ op: 'put', key: keys.importedChunk('east', 'web', 'crashed', 0), value }] })
-  await made.store.txn({ ops: [{ op: 'put', key: keys.importedChunk('west', 'db', 'crashed', 0), value }] })
+  await made.store.txn({ ops: [{ op: 'put', key: keys.importedChunk('east', 'web', 'crashed', 'a'), value }] })
+  await made.store.txn({ ops: [{ op: 'put', key: keys.importedChunk('west', 'db', 'crashed', 'a'), value }] })
   await made.reopen()
   t.same(
     made.tables.instances('web', 'east').value.map(each => each.node.node),
@@ -213,7 +281,7 @@ t.test('sets that come together share transactions, and each of them flips whole
   await Promise.all(names.map((name, i) => catalog.replaceImported('east', name, set(name, i % 2 === 0 ? 3 : 0), 2)))
   watch.close()
   for (const [i, name] of names.entries()) t.same([...sizes.get(name)!], i % 2 === 0 ? [5, 3] : [5, 0], name)
-  t.equal((await all({ store } as CatalogScene, 'imported-data/')).length, 100, 'what was replaced or removed leaves nothing')
+  t.equal((await all({ store } as CatalogScene, 'imported-data/')).length, 300, 'what was replaced or removed leaves nothing')
 })
 
 t.test('a set that cannot be written keeps none beside it from being written', async t => {

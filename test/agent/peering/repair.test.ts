@@ -67,7 +67,7 @@ void t.test('what somebody does to the store of the importer is undone and count
     const forged = (service: string) => {
       const record = { ...whole, service, generation: 'forged', chunks: 1, digest: 'forged' }
       return [
-        { op: 'put' as const, key: keys.importedChunk('east', service, 'forged', 0), value: chunk!.value },
+        { op: 'put' as const, key: keys.importedChunk('east', service, 'forged', 'a'), value: chunk!.value },
         { op: 'put' as const, key: keys.imported('east', service), value: Buffer.from(JSON.stringify(record)) },
       ]
     }

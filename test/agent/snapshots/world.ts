@@ -109,7 +109,7 @@ export class World {
     const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
     const record = { peer, service, generation, chunks: 1, receivedAtMs: 1 }
     return this.write([
-      { op: 'put', key: keys.importedChunk(peer, service, generation, 0), value: encode(instances) },
+      { op: 'put', key: keys.importedChunk(peer, service, generation, 'a'), value: encode(instances) },
       { op: 'put', key: keys.imported(peer, service), value: encode(record) },
     ])
   }

@@ -1,9 +1,13 @@
 /**
- * Writes of imported sets, put together: what comes while one transaction is under way makes up the next, as much as a transaction
- * holds. Each set still counts whole or not at all; one that must not be written keeps no other from being written.
+ * Writes of imported sets, put together: what comes while transactions are under way makes up the next, as much as a transaction
+ * holds. Each set still counts whole or not at all; one that must not be written keeps no other from being written. They are early:
+ * whoever reads sees them at once, for a peer says everything again on its next stream; the peer is answered once they are durable.
  */
 import { storeLimits, type Compare, type Op, type Store } from '../store/store.ts'
 import type { Tables } from './tables.ts'
+
+/** Who comes alone waits for nobody; who come together share. */
+const maxUnderWay = 4
 
 interface Job {
   ops: Op[]
@@ -17,7 +21,7 @@ export class ImportWriter {
   readonly #store: Store
   readonly #tables: Tables
   #waiting: Job[] = []
-  #busy = false
+  #underWay = 0
 
   constructor(store: Store, tables: Tables) {
     this.#store = store
@@ -28,17 +32,22 @@ export class ImportWriter {
   write(ops: Op[], compare: Compare[] = []): Promise<boolean> {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ ops, compare, bytes: bytesOf(ops, compare), resolve, reject })
-      if (!this.#busy) void this.#drain()
+      this.#drain()
     })
   }
 
-  async #drain(): Promise<void> {
-    this.#busy = true
-    while (this.#waiting.length > 0) {
-      const jobs = this.#take()
-      if (!(await this.#commit(jobs)) && jobs.length > 1) for (const job of jobs) await this.#commit([job])
+  #drain(): void {
+    while (this.#waiting.length > 0 && this.#underWay < maxUnderWay) {
+      this.#underWay += 1
+      void this.#settle(this.#take()).then(() => {
+        this.#underWay -= 1
+        this.#drain()
+      })
     }
-    this.#busy = false
+  }
+
+  async #settle(jobs: Job[]): Promise<void> {
+    if (!(await this.#commit(jobs)) && jobs.length > 1) for (const job of jobs) await this.#commit([job])
   }
 
   /** What goes into one transaction: the first, whatever its size, and what fits beside it. */
@@ -59,7 +68,8 @@ export class ImportWriter {
   async #commit(jobs: Job[]): Promise<boolean> {
     const alone = jobs.length === 1
     try {
-      const { ok, revision } = await this.#store.txn({ ops: jobs.flatMap(job => job.ops), compare: jobs.flatMap(job => job.compare) })
+      const ops = jobs.flatMap(job => job.ops)
+      const { ok, revision } = await this.#store.txn({ ops, compare: jobs.flatMap(job => job.compare), early: true })
       await this.#tables.reached(revision)
       if (ok || alone) for (const job of jobs) job.resolve(ok)
       return ok || alone

@@ -116,7 +116,7 @@ export class Imports {
     const batches = batchesOf(rows.map(row => putRow(row, { peer, service, generation })))
     const last = batches.pop()!
     for (let i = 0; i < batches.length; i += batchesAtOnce) {
-      await Promise.all(batches.slice(i, i + batchesAtOnce).map(batch => this.#write(batch)))
+      await Promise.all(batches.slice(i, i + batchesAtOnce).map(batch => this.#write(batch, { early: true })))
     }
     const stale = this.#tables.staleGenerations(peer, service).map(each => each.generation)
     const current = this.#tables.importedService(peer, service)
@@ -150,9 +150,9 @@ export class Imports {
     )
   }
 
-  async #write(ops: readonly Op[]): Promise<void> {
+  async #write(ops: readonly Op[], { early = false } = {}): Promise<void> {
     for (let i = 0; i < ops.length; i += storeLimits.maxOps) {
-      const { revision } = await this.#store.txn({ ops: ops.slice(i, i + storeLimits.maxOps) })
+      const { revision } = await this.#store.txn({ ops: ops.slice(i, i + storeLimits.maxOps), early })
       await this.#tables.reached(revision)
     }
   }

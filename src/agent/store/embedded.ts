@@ -1,7 +1,8 @@
 /**
  * The embedded engine: the store in one LMDB file beside the process. Transactions that arrive while one group is being synced make
  * up the next group, so any number of writers share its syncs. A write is acknowledged, and seen by watches, only after LMDB's
- * commit returned with every sync done (test/agent/store/durability.test.ts proves the order with delayed system calls).
+ * commit returned with every sync done (test/agent/store/durability.test.ts proves the order with delayed system calls). Watches see
+ * an early one at once, unless others are under way, whose revisions come before its own.
  */
 import { randomBytes } from 'node:crypto'
 import { mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs'
@@ -11,6 +12,7 @@ import { systemClock, type Clock, type Timer } from '../../lib/clock.ts'
 import { MeshError, messageOf } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
 import { lockDataDir, type DataDirLock } from './data-dir-lock.ts'
+import { EarlyWrites, type Snapshot } from './early-writes.ts'
 import { failureOf, openEnvironment, type Environment, type Table } from './lmdb-environment.ts'
 import { decodeRecord, encodeRecord, entryOf, rangeOf, type StoredRecord } from './record.ts'
 import {
@@ -90,6 +92,7 @@ interface LiveLease {
 /** What runs inside a group's transaction. It must find every reason to refuse before it changes anything. */
 interface Job {
   run(group: Group): unknown
+  early?: { shown: boolean }
   /** Once durable, before the promise resolves. */
   committed?: ((value: unknown) => void) | undefined
   resolve(value: unknown): void
@@ -99,7 +102,9 @@ interface Job {
 /** One LMDB transaction in the making. */
 interface Group {
   revision: number
+  /** For watches, once it is durable. */
   batches: WatchBatch[]
+  changed: boolean
 }
 
 type Outcome = { value: unknown } | { error: unknown }
@@ -107,6 +112,10 @@ type Outcome = { value: unknown } | { error: unknown }
 /** Transactions in one group: bounds the memory of one commit, not its rate. */
 const maxGroup = 1024
 const revisionKey = Buffer.from('revision')
+/** Up to here revisions may have been shown that are not on the disk. */
+const shownKey = Buffer.from('shown')
+/** Early revisions that one commit allows for: after a crash the store goes on behind them. */
+const allowance = 65_536
 const nothing = Buffer.from([0])
 
 class EmbeddedStore implements Store {
@@ -118,7 +127,12 @@ class EmbeddedStore implements Store {
   readonly #lock: DataDirLock
   readonly #hub: WatchHub
   readonly #live = new Map<string, LiveLease>()
+  readonly #early = new EarlyWrites()
   #revision: number
+  /** As it is on the disk. */
+  #mayShow: number
+  /** Jobs that are not early, queued or under way. */
+  #ordinary = 0
   #queue: Job[] = []
   #draining: Promise<void> | undefined
   #closed = false
@@ -130,7 +144,8 @@ class EmbeddedStore implements Store {
     this.#dir = options.dir
     this.#temporary = options.temporary
     this.#lock = options.lock
-    this.#revision = this.#storedRevision()
+    this.#mayShow = this.#number(shownKey, 0)
+    this.#revision = Math.max(this.#storedRevision(), this.#mayShow)
     this.#hub = new WatchHub(this.#revision, options.logger, options.history ?? historyLimits)
     this.#restoreLeases()
   }
@@ -143,27 +158,34 @@ class EmbeddedStore implements Store {
     this.#checkOpen()
     const bytes = Buffer.from(key)
     if (bytes.length === 0 || bytes.length > storeLimits.maxKeyBytes) return undefined
-    const record = this.#record(bytes)
+    const record = this.#early.record(key, this.#snapshot())
     return record && entryOf(key, record)
   }
 
   async list(prefix: string): Promise<{ entries: Entry[]; revision: number }> {
     this.#checkOpen()
     // Synchronous from here on, so both reads are of one LMDB snapshot. It may be newer than what watches have been told.
-    const revision = this.#storedRevision()
+    const stored = this.#storedRevision()
+    const revision = Math.max(stored, this.#revision)
     const entries: Entry[] = []
     if (Buffer.byteLength(prefix) > storeLimits.maxKeyBytes) return { entries, revision }
+    const early = new Map(this.#early.under(prefix, stored))
     for (const { key, value } of this.#environment.entries.getRange(rangeOf(Buffer.from(prefix)))) {
-      entries.push(entryOf(key.toString(), decodeRecord(value)))
+      const name = key.toString()
+      if (!early.has(name)) entries.push(entryOf(name, decodeRecord(value)))
     }
-    return { entries, revision }
+    if (early.size === 0) return { entries, revision }
+    for (const [key, record] of early) if (record) entries.push(entryOf(key, record))
+    return { entries: inKeyOrder(entries), revision }
   }
 
   async txn(txn: Txn): Promise<TxnResult> {
     checkTxn(txn)
     const ops = txn.ops.map(op => (op.op === 'put' ? { ...op, value: Buffer.from(op.value) } : op))
     const compare = [...(txn.compare ?? [])]
-    return this.#submit(group => this.#apply({ compare, ops }, group))
+    if (!txn.early) return this.#submit(group => this.#apply({ compare, ops }, group))
+    const shown = this.#ordinary === 0 && this.#revision < this.#mayShow
+    return shown ? this.#show({ compare, ops }) : this.#submit(group => this.#apply({ compare, ops }, group), { early: { shown } })
   }
 
   watch(prefix: string, afterRevision: number, handler: WatchHandler): Watch {
@@ -175,7 +197,7 @@ class EmbeddedStore implements Store {
     const id = randomBytes(8).toString('hex')
     await this.#submit(
       () => this.#writeLease(id, ttlMs),
-      () => this.#arm(id, { ttlMs, endsAt: this.#clock.monotonicMs() + ttlMs, renewals: 0, timer: undefined }),
+      { committed: () => this.#arm(id, { ttlMs, endsAt: this.#clock.monotonicMs() + ttlMs, renewals: 0, timer: undefined }) },
     )
     return { id, renew: () => this.#renew(id), revoke: () => this.#revoke(id) }
   }
@@ -184,6 +206,8 @@ class EmbeddedStore implements Store {
     if (this.#closed) return
     this.#closed = true
     await this.#draining
+    // Everything that was shown is on the disk.
+    if (this.#mayShow > 0) await this.#environment.meta.remove(shownKey)
     for (const lease of this.#live.values()) lease.timer?.cancel()
     this.#hub.close()
     await this.#environment.root.close()
@@ -193,12 +217,36 @@ class EmbeddedStore implements Store {
 
   // ---- the write path
 
-  #submit<T>(run: (group: Group) => T, committed?: (value: T) => void): Promise<T> {
+  #submit<T>(run: (group: Group) => T, more: { committed?: (value: T) => void; early?: Job['early'] } = {}): Promise<T> {
     this.#checkOpen()
     return new Promise<T>((resolve, reject) => {
-      this.#queue.push({ run, committed: committed as Job['committed'], resolve, reject })
+      if (!more.early?.shown) this.#ordinary += 1
+      this.#queue.push({ run, early: more.early, committed: more.committed as Job['committed'], resolve, reject })
       this.#draining ??= this.#drain()
     })
+  }
+
+  /** Watches see it now; the disk gets it with the next group. Nothing is under way that could come before it. */
+  async #show(txn: Txn): Promise<TxnResult> {
+    this.#checkOpen()
+    const revision = this.#revision + 1
+    const events = this.#early.make(txn, revision, this.#snapshot())
+    if (!events || events.length === 0) return { ok: events !== undefined, revision: this.#revision }
+    this.#revision = revision
+    const written = this.#submit(
+      group => {
+        for (const { key, value } of events) {
+          if (value) this.#put(key, value, '', revision)
+          else this.#delete(Buffer.from(key), revision, [])
+        }
+        group.revision = revision
+        group.changed = true
+        return { ok: true, revision }
+      },
+      { early: { shown: true }, committed: () => this.#early.drop(events) },
+    )
+    this.#hub.publish({ revision, events: inKeyOrder(events) })
+    return written
   }
 
   async #drain(): Promise<void> {
@@ -210,29 +258,51 @@ class EmbeddedStore implements Store {
   async #commit(jobs: Job[]): Promise<void> {
     let group: Group | undefined
     let outcomes: Outcome[] = []
+    let mayShow = this.#mayShow
     try {
       // A child transaction, because only that is rolled back as a whole when something in it throws.
       await this.#environment.root.childTransaction(() => {
-        const making: Group = { revision: this.#storedRevision(), batches: [] }
+        const making: Group = { revision: Math.max(this.#storedRevision(), this.#revision), batches: [], changed: false }
         outcomes = jobs.map(job => runJob(job, making))
-        if (making.batches.length > 0) this.#environment.meta.putSync(revisionKey, Buffer.from(String(making.revision)))
+        if (making.changed) this.#environment.meta.putSync(revisionKey, Buffer.from(String(making.revision)))
+        if (jobs.some(job => job.early) && making.revision + allowance / 2 > mayShow) {
+          mayShow = making.revision + allowance
+          this.#environment.meta.putSync(shownKey, Buffer.from(String(mayShow)))
+        }
         group = making
       })
     } catch (error) {
-      const reason = await failureOf(error)
-      this.#logger.error({ error: reason }, 'the store cannot write')
-      const failure = new MeshError('unavailable', `the store in ${this.#dir} cannot write: ${reason}; check its disk`, { cause: error })
-      for (const job of jobs) job.reject(failure)
+      await this.#refuse(jobs, error)
       return
     }
+    this.#mayShow = mayShow
     this.#revision = Math.max(this.#revision, group!.revision)
     for (const batch of group!.batches) this.#hub.publish(batch)
     jobs.forEach((job, index) => {
       const outcome = outcomes[index]!
+      if (!job.early?.shown) this.#ordinary -= 1
       if ('error' in outcome) return job.reject(outcome.error)
       job.committed?.(outcome.value)
       job.resolve(outcome.value)
     })
+  }
+
+  /** What watches have seen of these, and of what was made on top of it, they have to forget. */
+  async #refuse(jobs: Job[], error: unknown): Promise<void> {
+    const reason = await failureOf(error)
+    this.#logger.error({ error: reason }, 'the store cannot write')
+    const failure = new MeshError('unavailable', `the store in ${this.#dir} cannot write: ${reason}; check its disk`, { cause: error })
+    const undone = jobs.some(job => job.early?.shown)
+    const refused = undone ? [...jobs, ...this.#queue.filter(job => job.early?.shown)] : jobs
+    if (undone) {
+      this.#queue = this.#queue.filter(job => !job.early?.shown)
+      this.#early.clear()
+      this.#hub.reset(this.#revision)
+    }
+    for (const job of refused) {
+      if (!job.early?.shown) this.#ordinary -= 1
+      job.reject(failure)
+    }
   }
 
   #apply(txn: Txn, group: Group): TxnResult {
@@ -256,6 +326,7 @@ class EmbeddedStore implements Store {
   /** Makes the group's next revision out of these changes. */
   #changed(group: Group, events: WatchEvent[]): void {
     group.revision += 1
+    group.changed = true
     group.batches.push({ revision: group.revision, events: inKeyOrder(events) })
   }
 
@@ -299,7 +370,7 @@ class EmbeddedStore implements Store {
   async #revoke(id: string): Promise<void> {
     await this.#submit(
       group => this.#endLease(id, group),
-      () => this.#forget(id),
+      { committed: () => this.#forget(id) },
     )
   }
 
@@ -363,7 +434,19 @@ class EmbeddedStore implements Store {
   // ---- reading LMDB; inside a group these see its own writes
 
   #storedRevision(): number {
-    return Number(this.#environment.meta.get(revisionKey)?.toString() ?? 1)
+    return this.#number(revisionKey, 1)
+  }
+
+  #number(key: Buffer, absent: number): number {
+    return Number(this.#environment.meta.get(key)?.toString() ?? absent)
+  }
+
+  #snapshot(): Snapshot {
+    return {
+      revision: this.#storedRevision(),
+      record: key => this.#record(Buffer.from(key)),
+      keysUnder: prefix => this.#keysUnder(this.#environment.entries, Buffer.from(prefix)).map(key => key.toString()),
+    }
   }
 
   #record(key: Buffer): StoredRecord | undefined {

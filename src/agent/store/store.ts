@@ -28,6 +28,11 @@ export interface Txn {
   compare?: Compare[]
   /** No key may be put twice, or put and deleted: refused with `bad-request`. A put with a lease that has ended is `not-found`. */
   ops: Op[]
+  /**
+   * For what can be had again from elsewhere: watches may see it before it is durable, and a crash may undo it. The answer comes once
+   * it is durable all the same; where it cannot be made so, watches are told to list again. Indexes never fall.
+   */
+  early?: boolean
 }
 
 /** `revision` is that of the write, or the store's current one where a comparison failed. A transaction that changes nothing makes no revision; a put always changes. */
@@ -53,7 +58,7 @@ export interface WatchBatch {
 export interface WatchHandler {
   /** Revisions arrive in order, each once, and before the write of this process that made them is answered. */
   onBatch(batch: WatchBatch): void
-  /** The history that was asked for is gone: list again and watch from the revision of that list. */
+  /** The history that was asked for is gone, or early writes were undone: list again and watch from the revision of that list. */
   onCompacted(revision: number): void
 }
 
@@ -77,7 +82,7 @@ export interface Store {
   get(key: string): Promise<Entry | undefined>
   /** All entries under a prefix in byte order of their keys, as of one revision. */
   list(prefix: string): Promise<{ entries: Entry[]; revision: number }>
-  /** Answers once the write is durable (fdatasync'ed), and only then do watches see it. */
+  /** Answers once the write is durable (fdatasync'ed), and only then, but for `early` ones, do watches see it. */
   txn(txn: Txn): Promise<TxnResult>
   /** Every change under `prefix` with a revision greater than `afterRevision`. */
   watch(prefix: string, afterRevision: number, handler: WatchHandler): Watch

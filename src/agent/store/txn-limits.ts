@@ -19,7 +19,9 @@ export function checkTxn(txn: Txn): void {
   for (const op of txn.ops) {
     if (op.op === 'delete-prefix') bytes += checkPrefix(op.prefix)
     else bytes += checkKey(op.key)
-    if (op.op === 'put') bytes += op.value.byteLength
+    if (op.op !== 'put') continue
+    bytes += op.value.byteLength
+    if (txn.early && op.lease !== undefined) throw new MeshError('bad-request', 'an early write takes no lease; write it as any other')
   }
   if (bytes > storeLimits.maxTxnBytes) {
     throw new MeshError('too-large', `transaction has ${bytes} bytes; split it into parts of at most ${storeLimits.maxTxnBytes}`)

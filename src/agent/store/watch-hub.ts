@@ -4,7 +4,7 @@
  */
 import { messageOf } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
-import type { Watch, WatchBatch, WatchEvent, WatchHandler } from './store.ts'
+import type { Watch, WatchBatch, WatchHandler } from './store.ts'
 
 export interface HistoryLimits {
   maxRevisions: number
@@ -52,6 +52,18 @@ export class WatchHub {
     this.#watchers.add(watcher)
     queueMicrotask(() => this.#replay(watcher))
     return { close: () => void this.#watchers.delete(watcher) }
+  }
+
+  /** What was published is not what will be read: everybody is to list again, from `revision`. */
+  reset(revision: number): void {
+    this.#batches = []
+    this.#bytes = 0
+    this.#compacted = revision
+    for (const watcher of [...this.#watchers]) {
+      // One that waits for its replay finds out there.
+      if (!watcher.live) watcher.seen = -1
+      else if (this.#watchers.delete(watcher)) this.#call(() => watcher.handler.onCompacted(revision))
+    }
   }
 
   close(): void {
@@ -102,10 +114,10 @@ export class WatchHub {
   }
 }
 
-/** Sorts events by the bytes of their keys, which JavaScript's own string order (UTF-16) is not. */
-export function inKeyOrder(events: WatchEvent[]): WatchEvent[] {
-  if (events.length < 2) return events
-  const keyed = events.map(event => ({ event, bytes: Buffer.from(event.key) }))
+/** Sorts events, or entries, by the bytes of their keys, which JavaScript's own string order (UTF-16) is not. */
+export function inKeyOrder<T extends { key: string }>(all: T[]): T[] {
+  if (all.length < 2) return all
+  const keyed = all.map(each => ({ each, bytes: Buffer.from(each.key) }))
   keyed.sort((a, b) => Buffer.compare(a.bytes, b.bytes))
-  return keyed.map(each => each.event)
+  return keyed.map(({ each }) => each)
 }

@@ -5,7 +5,7 @@
 import * as fc from 'fast-check'
 import t, { type Test } from 'tap'
 import { MeshError } from '../../../src/lib/errors.ts'
-import { storeLimits, type Op, type Store, type WatchBatch, type WatchEvent } from '../../../src/agent/store/store.ts'
+import { storeLimits, type Entry, type Op, type Store, type WatchBatch, type WatchEvent } from '../../../src/agent/store/store.ts'
 
 export interface OpenedStore {
   store: Store
@@ -79,6 +79,7 @@ export function storeCompliance(name: string, open: () => Promise<OpenedStore>):
   readsAndWrites(test)
   refusals(test)
   watches(test)
+  early(test)
   leases(test)
   model(test)
 }
@@ -282,6 +283,78 @@ function watches(test: Define): void {
   })
 }
 
+function early(test: Define): void {
+  test('early writes are read as they were written, whatever of them is durable yet, and mix with others in one order', async (t, store) => {
+    const seen: string[] = []
+    const revisions: number[] = []
+    const watch = store.watch('', store.revision, {
+      onBatch({ revision, events }) {
+        revisions.push(revision)
+        for (const { key, value } of events) seen.push(`${key}=${value === null ? '' : text(value)}`)
+      },
+      onCompacted: () => t.fail('the history is long enough'),
+    })
+    await store.txn({ ops: [put('a', '0')], early: true })
+    const { modRevision } = (await store.get('a'))!
+    const written = [
+      store.txn({ ops: [put('a', '1'), put('b/x', '1'), put('b/y', '1')], compare: [{ key: 'a', modRevision }], early: true }),
+      store.txn({ ops: [put('a', 'lost')], compare: [{ key: 'a', modRevision }], early: true }),
+      store.txn({ ops: [{ op: 'delete-prefix', prefix: 'b/' }, { op: 'delete', key: 'b/x' }, { op: 'delete', key: 'none' }], early: true }),
+      store.txn({ ops: [{ op: 'delete-prefix', prefix: 'b/' }], early: true }),
+      store.txn({ ops: [put('b/x', '2')] }),
+      store.txn({ ops: [put('a', '3')], early: true }),
+      store.txn({ ops: [put('b/z', '4')] }),
+    ]
+    const results = await Promise.all(written)
+    t.same(
+      results.map(({ ok, revision }) => [ok, revision - modRevision]),
+      [
+        [true, 1],
+        [false, 1],
+        [true, 2],
+        [true, 2],
+        [true, 3],
+        [true, 4],
+        [true, 5],
+      ],
+    )
+    watch.close()
+    t.same(seen, ['a=0', 'a=1', 'b/x=1', 'b/y=1', 'b/x=', 'b/y=', 'b/x=2', 'a=3', 'b/z=4'])
+    t.same(revisions, revisions.toSorted((x, y) => x - y))
+    const { entries, revision } = await store.list('')
+    t.equal(revision, store.revision)
+    t.same(
+      entries.map(({ key, value, createRevision, modRevision: at }) => [key, text(value), createRevision - modRevision, at - modRevision]),
+      [
+        ['a', '3', 0, 4],
+        ['b/x', '2', 3, 3],
+        ['b/z', '4', 5, 5],
+      ],
+    )
+  })
+
+  test('what an early write says is read as soon as it is shown', async (t, store) => {
+    await store.txn({ ops: [put('p/gone', 'x'), put('p/b', 'x')], early: true })
+    const reads: Promise<unknown>[] = []
+    const watch = store.watch('', store.revision, {
+      onBatch: () => reads.push(Promise.all([store.get('p/gone'), store.get('p/b'), store.list('p/')])),
+      onCompacted: () => t.fail('the history is long enough'),
+    })
+    await Promise.resolve()
+    const { revision } = await store.txn({ ops: [{ op: 'delete', key: 'p/gone' }, put('p/b', 'y'), put('p/a', 'y')], early: true })
+    watch.close()
+    const [gone, b, list] = (await Promise.all(reads))[0] as [Entry | undefined, Entry, { entries: Entry[]; revision: number }]
+    t.equal(gone, undefined)
+    t.equal(text(b.value), 'y')
+    t.same([list.revision, list.entries.map(({ key, value }) => `${key}=${text(value)}`)], [revision, ['p/a=y', 'p/b=y']])
+  })
+
+  test('an early write takes no lease', async (t, store) => {
+    const lease = await store.lease(60_000)
+    t.equal(await codeOf(store.txn({ ops: [put('a', '', lease.id)], early: true })), 'bad-request')
+  })
+}
+
 function leases(test: Define): void {
   test('keys of a lease vanish in one revision when it is revoked, others stay, and it cannot be used again', async (t, store) => {
     const lease = await store.lease(60_000)
@@ -322,7 +395,7 @@ function leases(test: Define): void {
   })
 }
 
-type Step = { kind: 'txn'; compares: [number, boolean][]; ops: [number, number, string][] }
+type Step = { kind: 'txn'; early: boolean; compares: [number, boolean][]; ops: [number, number, string][] }
 
 /** Random transactions on a few keys against a plain map. */
 function model(test: Define): void {
@@ -331,6 +404,7 @@ function model(test: Define): void {
   const step: fc.Arbitrary<Step> = fc.record({
     kind: fc.constant('txn' as const),
     compares: fc.array(fc.tuple(fc.nat(keys.length - 1), fc.boolean()), { maxLength: 2 }),
+    early: fc.boolean(),
     ops: fc.array(fc.tuple(fc.nat(4), fc.nat(keys.length - 1), fc.string({ maxLength: 4 })), { maxLength: 4 }),
   })
   test('any sequence of transactions leaves what a plain map would hold', async (t, store) => {
@@ -339,7 +413,7 @@ function model(test: Define): void {
     const seen = collect(store, '', revision)
     await fc.assert(
       fc.asyncProperty(fc.array(step, { maxLength: 12 }), async steps => {
-        for (const { compares, ops } of steps) {
+        for (const { compares, ops, early } of steps) {
           const compare = compares.map(([key, right]) => ({
             key: keys[key]!,
             modRevision: (map.get(keys[key]!)?.modRevision ?? 0) + (right ? 0 : 1),
@@ -379,7 +453,7 @@ function model(test: Define): void {
             }
           }
           if (changed) revision = next
-          const result = await store.txn({ compare, ops: txn })
+          const result = await store.txn({ compare, ops: txn, early })
           if (result.ok !== holds || result.revision !== revision)
             throw new Error(`answered ${JSON.stringify(result)}, not ${holds} ${revision}`)
         }

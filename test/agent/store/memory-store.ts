@@ -20,6 +20,8 @@ interface Stored {
 export class MemoryDisk {
   readonly entries = new Map<string, Stored>()
   revision = 1
+  /** The newest revision that any process has shown, early ones included. */
+  shown = 1
 }
 
 export interface MemoryStoreOptions {
@@ -32,7 +34,9 @@ export interface MemoryStoreOptions {
 }
 
 interface Job {
+  /** Of an early write that was shown: to the disk alone. */
   run(): { value: unknown; batch?: WatchBatch }
+  shown: boolean
   resolve(value: unknown): void
   reject(error: unknown): void
 }
@@ -41,6 +45,9 @@ export class MemoryStore implements Store {
   readonly #options: MemoryStoreOptions
   readonly #disk: MemoryDisk
   readonly #hub: WatchHub
+  /** What reads find: the disk, and what is shown and not yet on it. */
+  readonly #entries: Map<string, Stored>
+  #revision: number
   readonly #leases = new Map<string, Timer>()
   #made = 0
   #queue: Job[] = []
@@ -49,29 +56,32 @@ export class MemoryStore implements Store {
   constructor(options: MemoryStoreOptions) {
     this.#options = options
     this.#disk = options.disk
-    this.#hub = new WatchHub(options.disk.revision, options.logger, options.history ?? historyLimits)
+    this.#entries = new Map(options.disk.entries)
+    this.#revision = Math.max(options.disk.revision, options.disk.shown)
+    this.#hub = new WatchHub(this.#revision, options.logger, options.history ?? historyLimits)
   }
 
   get revision(): number {
-    return this.#disk.revision
+    return this.#revision
   }
 
   async get(key: string): Promise<Entry | undefined> {
-    const found = this.#disk.entries.get(key)
+    const found = this.#entries.get(key)
     return found && entryOf(key, found)
   }
 
   async list(prefix: string): Promise<{ entries: Entry[]; revision: number }> {
-    const found = [...this.#disk.entries].filter(([key]) => key.startsWith(prefix)).map(([key, stored]) => entryOf(key, stored))
+    const found = [...this.#entries].filter(([key]) => key.startsWith(prefix)).map(([key, stored]) => entryOf(key, stored))
     const keyed = found.map(entry => ({ entry, bytes: Buffer.from(entry.key) })).sort((a, b) => Buffer.compare(a.bytes, b.bytes))
-    return { entries: keyed.map(each => each.entry), revision: this.#disk.revision }
+    return { entries: keyed.map(each => each.entry), revision: this.#revision }
   }
 
   async txn(txn: Txn): Promise<TxnResult> {
     checkTxn(txn)
     const ops = txn.ops.map(op => (op.op === 'put' ? { ...op, value: op.value.slice() } : op))
     const compare = [...(txn.compare ?? [])]
-    return this.#submit(() => this.#apply({ compare, ops }))
+    if (txn.early && this.#queue.every(job => job.shown)) return this.#show({ compare, ops })
+    return this.#submit(() => this.#save(this.#apply({ compare, ops })))
   }
 
   watch(prefix: string, afterRevision: number, handler: WatchHandler): Watch {
@@ -112,10 +122,20 @@ export class MemoryStore implements Store {
     this.#hub.close()
   }
 
-  #submit<T>(run: () => { value: T; batch?: WatchBatch }): Promise<T> {
+  /** Watches see it now, the disk gets it when its turn comes. */
+  #show(txn: Txn): Promise<TxnResult> {
+    const { value, batch } = this.#apply(txn)
+    if (!batch) return Promise.resolve(value)
+    this.#disk.shown = this.#revision
+    const written = this.#submit(() => this.#save({ value, batch }), true).then(() => value)
+    this.#hub.publish(batch)
+    return written
+  }
+
+  #submit<T>(run: () => { value: T; batch?: WatchBatch }, shown = false): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       if (this.#dead) return
-      this.#queue.push({ run, resolve, reject })
+      this.#queue.push({ run, shown, resolve, reject })
       if (this.#queue.length > 1) return
       const { delayMs, clock } = this.#options
       if (delayMs) clock.after(delayMs(), () => this.#commit())
@@ -127,7 +147,7 @@ export class MemoryStore implements Store {
     for (const job of this.#queue.splice(0)) {
       try {
         const { value, batch } = job.run()
-        if (batch) this.#hub.publish(batch)
+        if (batch && !job.shown) this.#hub.publish(batch)
         job.resolve(value)
       } catch (error) {
         job.reject(error)
@@ -135,16 +155,27 @@ export class MemoryStore implements Store {
     }
   }
 
+  /** What a batch has changed gets onto the disk. */
+  #save<T>(made: { value: T; batch?: WatchBatch }): { value: T; batch?: WatchBatch } {
+    for (const { key, value, createRevision, modRevision } of made.batch?.events ?? []) {
+      const lease = this.#entries.get(key)?.lease ?? ''
+      if (value === null) this.#disk.entries.delete(key)
+      else this.#disk.entries.set(key, { value, createRevision, modRevision, lease })
+    }
+    if (made.batch) this.#disk.revision = made.batch.revision
+    return made
+  }
+
   #apply({ compare, ops }: Txn): { value: TxnResult; batch?: WatchBatch } {
-    const { entries } = this.#disk
+    const entries = this.#entries
     const holds = (compare ?? []).every(each => (entries.get(each.key)?.modRevision ?? 0) === each.modRevision)
-    if (!holds) return { value: { ok: false, revision: this.#disk.revision } }
+    if (!holds) return { value: { ok: false, revision: this.#revision } }
     for (const op of ops) {
       if (op.op === 'put' && op.lease !== undefined && !this.#leases.has(op.lease)) {
         throw new MeshError('not-found', `lease ${op.lease} has ended; ask for a new one`)
       }
     }
-    const revision = this.#disk.revision + 1
+    const revision = this.#revision + 1
     const events: WatchEvent[] = []
     const remove = (key: string): void => {
       if (entries.delete(key)) events.push({ key, value: null, createRevision: 0, modRevision: revision })
@@ -163,20 +194,20 @@ export class MemoryStore implements Store {
   }
 
   #advance(events: WatchEvent[]): number {
-    if (events.length > 0) this.#disk.revision += 1
-    return this.#disk.revision
+    if (events.length > 0) this.#revision += 1
+    return this.#revision
   }
 
   #endLease(id: string): Promise<void> {
     return this.#submit(() => {
       this.#leases.get(id)?.cancel()
       this.#leases.delete(id)
-      const held = [...this.#disk.entries].filter(([, stored]) => stored.lease === id).map(([key]) => key)
-      const revision = this.#disk.revision + 1
+      const held = [...this.#entries].filter(([, stored]) => stored.lease === id).map(([key]) => key)
+      const revision = this.#revision + 1
       const events = held.map((key): WatchEvent => ({ key, value: null, createRevision: 0, modRevision: revision }))
-      for (const key of held) this.#disk.entries.delete(key)
+      for (const key of held) this.#entries.delete(key)
       this.#advance(events)
-      return { value: undefined, ...(events.length > 0 && { batch: batchOf(revision, events) }) }
+      return this.#save({ value: undefined, ...(events.length > 0 && { batch: batchOf(revision, events) }) })
     })
   }
 }

@@ -8,19 +8,23 @@ export class TooManyFields extends Error {}
 
 /** Every field and every length is read through `uint32`, nested and unknown ones included. */
 class BoundedReader extends BinaryReader {
-  constructor(bytes: Uint8Array, maxReads: number) {
+  constructor(bytes: Uint8Array, maxReads: number, fields: { read: number }) {
     super(bytes)
     const read = this.uint32
-    let left = maxReads
     this.uint32 = () => {
-      left -= 1
-      if (left < 0) throw new TooManyFields('the message has too many fields')
+      fields.read += 1
+      if (fields.read > maxReads) throw new TooManyFields('the message has too many fields')
       return read.call(this)
     }
   }
 }
 
-/** `maxReads` counts tags and lengths: a text field takes two. */
-export function decodeBounded<T>(codec: { decode(input: BinaryReader): T }, bytes: Uint8Array, maxReads: number): T {
-  return codec.decode(new BoundedReader(bytes, maxReads))
+/** `maxReads` counts tags and lengths: a text field takes two. `fields` is told how many there were. */
+export function decodeBounded<T>(
+  codec: { decode(input: BinaryReader): T },
+  bytes: Uint8Array,
+  maxReads: number,
+  fields: { read: number } = { read: 0 },
+): T {
+  return codec.decode(new BoundedReader(bytes, maxReads, fields))
 }

@@ -90,12 +90,13 @@ export function encodeInstance(instance: CheckServiceNode): unknown {
 /** Instances of the tables stand until what they are made of changes, so each is written once for all its readers. */
 const writtenInstances = new WeakMap<CheckServiceNode, string>()
 
-/** A list of instances as JSON text. */
-export function writeInstances(instances: readonly CheckServiceNode[]): string {
+/** A list of instances as JSON text; `more` are members that each of them gets besides. */
+export function writeInstances(instances: readonly CheckServiceNode[], more?: Record<string, unknown>): string {
+  const end = more && `,${JSON.stringify(more).slice(1)}`
   const parts = instances.map(instance => {
     let text = writtenInstances.get(instance)
     if (text === undefined) writtenInstances.set(instance, (text = JSON.stringify(encodeInstance(instance))))
-    return text
+    return end === undefined ? text : text.slice(0, -1) + end
   })
   return `[${parts.join(',')}]`
 }

@@ -7,7 +7,7 @@ import { sidecarSuffix } from '../../wire/peer-stream.ts'
 import type { Reading, Tables } from '../catalog/tables.ts'
 import { hasNodeMeta, hasTags, readHeaders } from './answers.ts'
 import { blockingRead, waitParams } from './blocking.ts'
-import { encodeInstance, writeInstances } from './encoding.ts'
+import { writeInstances } from './encoding.ts'
 import { badRequest } from './errors.ts'
 import { applyFilter } from './filter.ts'
 import { json, metaHeaders, type Reply, written } from './reply.ts'
@@ -58,10 +58,7 @@ function instanceList(
     if (peer === '') return written(writeInstances(found), headers)
     // isthmus's own: how old what a peer told us may be, as of this answer. Ages wake no blocking query.
     const freshness = encode(Freshness, call.agent.peerings.freshness(peer, setOf(call.rest)))
-    return json(
-      found.map(each => ({ ...(encodeInstance(each) as object), Freshness: freshness })),
-      headers,
-    )
+    return written(writeInstances(found, { Freshness: freshness }), headers)
   }
 }
 

@@ -5,12 +5,13 @@
  */
 import type { Evidence } from '../../mesh/freshness.ts'
 import type { CheckServiceNode } from '../../mesh/service.ts'
-import { Operation, ExportedService, ExportedServiceList, type ReplicationMessage_Response } from '../../wire/gen/peerstream.ts'
+import { Operation, ExportedServiceList, type ReplicationMessage_Response } from '../../wire/gen/peerstream.ts'
 import { PeeringServerAddresses, PeeringTrustBundle } from '../../wire/gen/peering.ts'
 import { decodeBounded, TooManyFields } from '../../wire/bounded-reader.ts'
 import { acknowledgement, grpcCodes, isTypeUrl, refusal, typeUrls } from '../../wire/peer-stream.ts'
 import type { ReplicationMessage } from '../../wire/gen/peerstream.ts'
-import { fromWire, type Read } from './replica.ts'
+import { ReceivedSets } from './received-sets.ts'
+import type { Read } from './replica.ts'
 
 /** What the peer says, read and checked. */
 export type Change =
@@ -40,6 +41,7 @@ export interface Proof {
 }
 
 export interface Intake {
+  received: ReceivedSets
   /** Good, not yet begun; in order of arrival of the newest of each resource. */
   waiting: Map<string, Item>
   /** Being stored, by ticket. */
@@ -52,11 +54,11 @@ const concurrency = 64
 /** Of a resource that is replaced faster than it can be stored, this many answers are owed at most. */
 const owedAnswers = 32
 const maxTextLength = 256
-/** Tags and lengths in one resource: some 20,000 instances as real exporters send them, which fill a message. */
+/** Tags and lengths in one resource that is no set of instances. */
 const maxReads = 1_000_000
 
 export function newIntake(): Intake {
-  return { waiting: new Map(), running: new Map(), nextTicket: 1 }
+  return { received: new ReceivedSets(), waiting: new Map(), running: new Map(), nextTicket: 1 }
 }
 
 /** What has arrived and is not yet stored. */
@@ -68,7 +70,12 @@ export function intakeSize({ waiting, running }: Intake): { items: number; bytes
 
 export type Judgement = { ok: true; item: Item } | { ok: false; answer: ReplicationMessage; message: string }
 
-export function judge(response: ReplicationMessage_Response, role: 'acceptor' | 'dialer', peerName: string): Judgement {
+export function judge(
+  { received }: Intake,
+  response: ReplicationMessage_Response,
+  role: 'acceptor' | 'dialer',
+  peerName: string,
+): Judgement {
   const { ResourceURL: url, ResourceID: id, Nonce: nonce, Resource: resource, operation } = response
   // Refusals repeat no more of what a peer says than a name could need.
   if ([url, id, nonce].some(text => text.length > maxTextLength)) {
@@ -87,7 +94,7 @@ export function judge(response: ReplicationMessage_Response, role: 'acceptor' | 
   if (resource.typeUrl !== url) return failed(`mismatched resourceURL "${url}" and Any typeUrl "${clip(resource.typeUrl)}"`)
   let read: Read<Change>
   try {
-    read = readResource(url, id, resource.value, role, peerName)
+    read = readResource(received, url, id, resource.value, role, peerName)
   } catch (error) {
     const reason = error instanceof TooManyFields ? error.message : 'proto: cannot parse invalid wire-format data'
     return failed(`failed to unmarshal resource: ${reason}`)
@@ -96,11 +103,18 @@ export function judge(response: ReplicationMessage_Response, role: 'acceptor' | 
   return { ok: true, item: { change: read.value, key: keyOf(read.value), url, id, bytes: resource.value.length, nonces: [nonce] } }
 }
 
-function readResource(url: string, id: string, value: Buffer, role: 'acceptor' | 'dialer', peerName: string): Read<Change> {
+function readResource(
+  received: ReceivedSets,
+  url: string,
+  id: string,
+  value: Buffer,
+  role: 'acceptor' | 'dialer',
+  peerName: string,
+): Read<Change> {
   switch (url) {
     case typeUrls.service: {
       if (id === '') return { ok: false, message: 'the resource ID is no service name' }
-      const instances = fromWire(decodeBounded(ExportedService, value, maxReads).Nodes, id, peerName)
+      const instances = received.read(id, value, peerName)
       return instances.ok ? { ok: true, value: { kind: 'service', name: id, instances: instances.value, bytes: value.length } } : instances
     }
     case typeUrls.list:

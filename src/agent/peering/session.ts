@@ -306,7 +306,7 @@ function receiveRequest(state: SessionState, request: ReplicationMessage_Request
 
 function receiveResponse(state: SessionState, response: ReplicationMessage_Response, effects: Effect[], now: Now): void {
   const { role, peerName } = state.identity
-  const judgement = judge(response, role, peerName)
+  const judgement = judge(state.intake, response, role, peerName)
   if (!judgement.ok) {
     effects.push({ type: 'send', message: judgement.answer })
     refused(state, response.ResourceURL, response.ResourceID, judgement.message, effects, now)

@@ -27,7 +27,7 @@ void t.test('of 500 instances the one that has changed is read, and no other', a
   )
 })
 
-void t.test('any series of sets is read as each of them alone is', () => {
+void t.test('any series of sets is read as each of them alone is', async () => {
   const names = Array.from({ length: 30 }, (_, i) => `n${i}`)
   // Names come twice, with another case too, and some instances are none.
   const instance = fc.record({ node: fc.constantFrom(...names, 'N3', ''), port: fc.constantFrom(1, 2, 70_000), filler: fc.nat(2) })

@@ -195,10 +195,9 @@ class EmbeddedStore implements Store {
 
   async lease(ttlMs: number): Promise<Lease> {
     const id = randomBytes(8).toString('hex')
-    await this.#submit(
-      () => this.#writeLease(id, ttlMs),
-      { committed: () => this.#arm(id, { ttlMs, endsAt: this.#clock.monotonicMs() + ttlMs, renewals: 0, timer: undefined }) },
-    )
+    await this.#submit(() => this.#writeLease(id, ttlMs), {
+      committed: () => this.#arm(id, { ttlMs, endsAt: this.#clock.monotonicMs() + ttlMs, renewals: 0, timer: undefined }),
+    })
     return { id, renew: () => this.#renew(id), revoke: () => this.#revoke(id) }
   }
 
@@ -368,10 +367,7 @@ class EmbeddedStore implements Store {
   }
 
   async #revoke(id: string): Promise<void> {
-    await this.#submit(
-      group => this.#endLease(id, group),
-      { committed: () => this.#forget(id) },
-    )
+    await this.#submit(group => this.#endLease(id, group), { committed: () => this.#forget(id) })
   }
 
   /** The timer's part. A renewal that is under way arms the timer again when it is done. */

@@ -59,7 +59,9 @@ export class WatchHub {
     this.#batches = []
     this.#bytes = 0
     this.#compacted = revision
-    for (const watcher of [...this.#watchers]) {
+    // Those that come while others are told are not concerned.
+    const watchers = Array.from(this.#watchers)
+    for (const watcher of watchers) {
       // One that waits for its replay finds out there.
       if (!watcher.live) watcher.seen = -1
       else if (this.#watchers.delete(watcher)) this.#call(() => watcher.handler.onCompacted(revision))

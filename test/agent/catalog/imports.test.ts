@@ -129,9 +129,19 @@ t.test('a change of one among 5,000 instances writes that instance and the recor
     const [before, index] = [new Set(tables.instances('web', 'east').value), store.revision]
     await catalog.replaceImported('east', 'web', set, 2)
     const { value } = tables.instances('web', 'east')
-    t.same(value.map(each => each.node.node).join(), set.map(each => each.node.node).sort().join(), what)
+    t.same(
+      value.map(each => each.node.node).join(),
+      set
+        .map(each => each.node.node)
+        .sort()
+        .join(),
+      what,
+    )
     const [kept, made] = [value.filter(each => before.has(each)), value.filter(each => !before.has(each))]
-    t.ok(made.every(each => each.service.modifyIndex === index + 1), what)
+    t.ok(
+      made.every(each => each.service.modifyIndex === index + 1),
+      what,
+    )
     t.ok(kept.length >= 4999, `${what}: the others are the same objects`)
   }
   watch.close()

@@ -299,7 +299,14 @@ function early(test: Define): void {
     const written = [
       store.txn({ ops: [put('a', '1'), put('b/x', '1'), put('b/y', '1')], compare: [{ key: 'a', modRevision }], early: true }),
       store.txn({ ops: [put('a', 'lost')], compare: [{ key: 'a', modRevision }], early: true }),
-      store.txn({ ops: [{ op: 'delete-prefix', prefix: 'b/' }, { op: 'delete', key: 'b/x' }, { op: 'delete', key: 'none' }], early: true }),
+      store.txn({
+        ops: [
+          { op: 'delete-prefix', prefix: 'b/' },
+          { op: 'delete', key: 'b/x' },
+          { op: 'delete', key: 'none' },
+        ],
+        early: true,
+      }),
       store.txn({ ops: [{ op: 'delete-prefix', prefix: 'b/' }], early: true }),
       store.txn({ ops: [put('b/x', '2')] }),
       store.txn({ ops: [put('a', '3')], early: true }),
@@ -320,7 +327,10 @@ function early(test: Define): void {
     )
     watch.close()
     t.same(seen, ['a=0', 'a=1', 'b/x=1', 'b/y=1', 'b/x=', 'b/y=', 'b/x=2', 'a=3', 'b/z=4'])
-    t.same(revisions, revisions.toSorted((x, y) => x - y))
+    t.same(
+      revisions,
+      revisions.toSorted((x, y) => x - y),
+    )
     const { entries, revision } = await store.list('')
     t.equal(revision, store.revision)
     t.same(

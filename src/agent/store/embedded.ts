@@ -205,13 +205,21 @@ class EmbeddedStore implements Store {
     if (this.#closed) return
     this.#closed = true
     await this.#draining
-    // Everything that was shown is on the disk.
-    if (this.#mayShow > 0) await this.#environment.meta.remove(shownKey)
+    if (this.#mayShow > 0) await this.#settleShown()
     for (const lease of this.#live.values()) lease.timer?.cancel()
     this.#hub.close()
     await this.#environment.root.close()
     if (this.#temporary) rmSync(this.#dir, { recursive: true, force: true })
     this.#lock.release()
+  }
+
+  /** Everything that was shown is on the disk: the next process need not go on behind what might have been. */
+  async #settleShown(): Promise<void> {
+    try {
+      await this.#environment.meta.remove(shownKey)
+    } catch (error) {
+      this.#logger.warn({ error: await failureOf(error) }, 'the store could not be closed tidily; its indexes will jump')
+    }
   }
 
   // ---- the write path

@@ -1,8 +1,13 @@
 /** Imported sets: whole or not at all, apart from everything local, and nothing left behind. */
 import { isDeepStrictEqual } from 'node:util'
 import t from 'tap'
+import { Catalog } from '../../../src/agent/catalog/catalog.ts'
 import { keys } from '../../../src/agent/catalog/keys.ts'
+import { Tables } from '../../../src/agent/catalog/tables.ts'
+import { silentLogger } from '../../../src/lib/log.ts'
 import type { CheckServiceNode, NodeService } from '../../../src/mesh/service.ts'
+import { FakeClock } from '../../support/fake-clock.ts'
+import { MemoryDisk, MemoryStore } from '../store/memory-store.ts'
 import { catalogScene, type CatalogScene } from '../../support/catalog-scene.ts'
 
 async function scene(t: import('tap').Test): Promise<CatalogScene> {
@@ -96,11 +101,11 @@ t.test('a set of many chunks flips at once, and older generations are gone', asy
     () => sizes.add(tables.instances('web', 'east').value.length),
   )
   t.teardown(() => subscription.close())
-  await catalog.replaceImported('east', 'web', big(3000, 'y'.repeat(400)), 1)
+  await catalog.replaceImported('east', 'web', big(900, 'y'.repeat(400)), 1)
   t.ok((await all(made, keys.importedChunks('east', 'web'))).length > 3)
-  await catalog.replaceImported('east', 'web', big(2000, 'z'), 2)
+  await catalog.replaceImported('east', 'web', big(600, 'z'), 2)
   await new Promise(resolve => setImmediate(resolve))
-  t.same([...sizes], [3000, 2000])
+  t.same([...sizes], [900, 600])
   const { generation } = tables.importedServices('east').value[0]!
   t.ok((await all(made, keys.importedChunks('east', 'web'))).every(key => key.includes(`/${generation}/`)))
 })
@@ -152,13 +157,40 @@ t.test('a change of one among 5,000 instances writes that instance and the recor
   for (const { bytes } of written) t.ok(bytes < 2000, `${bytes} bytes`)
   t.equal(tables.importedService('east', 'web')!.generation, generation)
   const [instances, { digest }] = [tables.instances('web', 'east').value, tables.importedService('east', 'web')!]
-  await catalog.replaceImported('west', 'web', many, 1)
   t.ok(tables.isWhole('east', 'web'))
   await made.reopen()
   t.ok(isDeepStrictEqual(made.tables.instances('web', 'east').value, instances))
   const { revision } = made.store
   await made.catalog.replaceImported('east', 'web', many, 3)
   t.equal(made.store.revision, revision, `after a restart the set is known by its digest ${digest}`)
+})
+
+t.test('a set is seen before it is durable, and answered once it is; what a crash takes is not seen again', async t => {
+  const clock = new FakeClock()
+  const disk = new MemoryDisk()
+  const start = async () => {
+    const store = new MemoryStore({ disk, clock, logger: silentLogger(), delayMs: () => 100 })
+    const tables = await Tables.open(store)
+    await Promise.resolve()
+    return { store, tables, catalog: new Catalog({ store, tables, datacenter: 'dc1' }) }
+  }
+  const { store, tables, catalog } = await start()
+  const ports = (of: Tables) => of.instances('web', 'east').value.map(each => each.service.port)
+  let answered = 0
+  const replace = (port: number) => catalog.replaceImported('east', 'web', [instance('a', 'web', { port })], 1).then(() => (answered += 1))
+  const written = replace(80)
+  await new Promise(resolve => setImmediate(resolve))
+  t.same([ports(tables), answered], [[80], 0])
+  await clock.advance(100)
+  await written
+  void replace(81)
+  await new Promise(resolve => setImmediate(resolve))
+  const { index } = tables.instances('web', 'east')
+  t.same([ports(tables), answered], [[81], 1])
+  store.die(0)
+  const next = await start()
+  t.same(ports(next.tables), [80])
+  t.ok(next.tables.instances('web', 'east').index >= index, 'an index that was seen is not fallen behind')
 })
 
 t.test('what somebody else does to one of many instances is not seen, and the next set is written anew', async t => {

@@ -20,7 +20,7 @@ import { aligned, machineLine } from '../path/table.ts'
 import { measureReplication, replicationTable, type Finding as ReplicationFinding } from './replication.ts'
 
 const usage = `npm run bench:control -- [--rounds 10] [--seconds 3] [--services 100] [--instances 5] [--json bench/results/control.json]
-  [--only answers,replication] [--replication 1000x5,10000x1] [--changes 200]
+  [--only answers,replication] [--replication 1000x5,10000x1,1x5000] [--changes 200]
 
 --replication SERVICESxINSTANCES,… are the catalogs that a pair of agents replicates, --changes the changes of health that are timed
 CONSUL_BIN names a Consul to measure beside; DNS needs dnsperf`
@@ -63,7 +63,7 @@ function readArguments(): Wish {
       instances: { type: 'string', default: '5' },
       json: { type: 'string', default: 'bench/results/control.json' },
       only: { type: 'string', default: parts.join() },
-      replication: { type: 'string', default: '1000x5,10000x1' },
+      replication: { type: 'string', default: '1000x5,10000x1,1x5000' },
       changes: { type: 'string', default: '200' },
       help: { type: 'boolean', short: 'h', default: false },
     },

@@ -177,6 +177,7 @@ function keyOf(change: Change): string {
 /** Takes from the queue what may be stored now. */
 export function startNext(intake: Intake): { ticket: number; change: Change }[] {
   const started: { ticket: number; change: Change }[] = []
+  if (intake.waiting.size === 0 || intake.running.size >= concurrency) return started
   const busy = new Set(Array.from(intake.running.values(), item => item.key))
   for (const item of intake.waiting.values()) {
     if (intake.running.size >= concurrency || busy.has('list') || busy.has(item.key)) break

@@ -19,9 +19,11 @@ interface ReceivedSet {
   fields: number
 }
 
-/** Smaller ones are read faster than looked up; of all together as many bytes are kept. */
+/** Smaller ones are read faster than looked up. */
 const smallestBytes = 4096
+/** Of all together as much is kept, whether it could be stored or not: a few bytes may be an instance, which takes two thousand. */
 const maxBytes = 32 * 1024 * 1024
+const maxInstances = 32_768
 /** Tags and lengths in one resource: some 20,000 instances as real exporters send them, which fill a message. */
 const maxReads = 1_000_000
 /** How a field number 1 with a length begins: there is nothing else in a message of instances. */
@@ -31,6 +33,7 @@ export class ReceivedSets {
   /** By folded id; the one that was received last is the last. */
   readonly #sets = new Map<string, ReceivedSet>()
   #bytes = 0
+  #instances = 0
 
   /** Throws where `value` is no message. */
   read(id: string, value: Buffer, peerName: string): Read<CheckServiceNode[]> {
@@ -55,15 +58,19 @@ export class ReceivedSets {
   #keep(key: string, set: ReceivedSet): void {
     this.#sets.set(key, set)
     this.#bytes += set.value.length
+    this.#instances += set.instances.length
     for (const oldest of this.#sets.keys()) {
-      if (this.#bytes <= maxBytes) return
+      if (this.#bytes <= maxBytes && this.#instances <= maxInstances) return
       this.#forget(oldest)
     }
   }
 
   #forget(key: string): void {
-    this.#bytes -= this.#sets.get(key)?.value.length ?? 0
+    const set = this.#sets.get(key)
+    if (!set) return
     this.#sets.delete(key)
+    this.#bytes -= set.value.length
+    this.#instances -= set.instances.length
   }
 }
 

@@ -14,6 +14,8 @@ function wire(node: string, port = 1, tags: string[] = []): WireInstance {
 }
 
 const encoded = (nodes: WireInstance[]): Buffer => Buffer.from(ExportedService.encode({ Nodes: nodes }).finish())
+/** Names of one length are put in the place of each other. */
+const encodedFor = (id: string, value: Buffer): Buffer => Buffer.from(value.toString('latin1').replaceAll('web', id), 'latin1')
 const many = Array.from({ length: 500 }, (_, i) => wire(`n${i}`))
 
 void t.test('of 500 instances the one that has changed is read, and no other', async t => {
@@ -25,6 +27,20 @@ void t.test('of 500 instances the one that has changed is read, and no other', a
     second.value.flatMap((each, i) => (each === first.value[i] ? [] : [[i, each.service.port]])),
     [[100, 2]],
   )
+})
+
+void t.test('no more than a number of instances is kept, those that came last', async t => {
+  const sets = new ReceivedSets()
+  const value = encoded(Array.from({ length: 5000 }, (_, i) => wire(`n${i}`)))
+  const read = (id: string) => {
+    const found = sets.read(id, encodedFor(id, value), 'east')
+    if (!found.ok) throw new Error(found.message)
+    return found.value[0]
+  }
+  const first = read('web')
+  t.equal(read('web'), first)
+  for (let i = 0; i < 6; i += 1) read(`we${i}`)
+  t.not(read('web'), first)
 })
 
 void t.test('any series of sets is read as each of them alone is', t => {

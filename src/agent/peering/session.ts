@@ -46,6 +46,8 @@ export interface SessionStatus {
   alive: boolean
   importedServices: string[] | undefined
   exportedServices: string[] | undefined
+  /** Something that came is not yet durable, though it may be seen. */
+  storing: boolean
   lastHeartbeatMs: number | undefined
   lastReceiveMs: number | undefined
   lastSendMs: number | undefined
@@ -139,6 +141,7 @@ export function newSession(identity: Identity, now: Now, previous?: SessionStatu
       ...previous,
       connected: false,
       alive: false,
+      storing: false,
       oversized: [],
       confirmation: newConfirmation(now, previous?.confirmation),
       // Everything is sent again, and refused again if it is no better.
@@ -196,6 +199,7 @@ export function step(state: SessionState, event: Event, now: Now): [SessionState
       ended(state, event.error, effects, now)
       break
   }
+  state.status.storing = state.phase === 'open' && isBusy(state)
   return [state, effects]
 }
 

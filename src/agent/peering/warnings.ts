@@ -45,7 +45,9 @@ export function warningsOf(
   if (lastNack) warnings.push(`the peer refused what was sent last: ${lastNack.message}`)
   if (lastRefusal && lastRefusal.message !== status.refusedBundle)
     warnings.push(`refused ${lastRefusal.id} from the peer: ${lastRefusal.message}`)
-  const empty = (status.importedServices ?? []).filter(name => tables.instances(name, peer).value.length === 0)
+  // What is on its way into or out of the store is not missing.
+  const listed = status.storing ? [] : (status.importedServices ?? [])
+  const empty = listed.filter(name => tables.instances(name, peer).value.length === 0)
   if (empty.length > 0) {
     const more = empty.length > maxNamed ? ` and ${empty.length - maxNamed} more` : ''
     warnings.push(

@@ -110,14 +110,14 @@ export class Chain implements Way {
     if (resolver === undefined) return undefined
     const [first] = resolver.targets
     // The usual case, without a look at the clock.
-    if (resolver.state.current === 0 && (resolver.targets.length === 1 || (first !== undefined && isUsable(first)))) return first
+    if (resolver.state.current === 0 && (resolver.targets.length === 1 || (first !== undefined && first.reaches))) return first
     this.#follow(resolver)
     return resolver.targets[resolver.state.current]
   }
 
   other({ name }: ResolverPlan, tried: ReadonlySet<Upstream>): Upstream | undefined {
     const left = this.#resolvers.get(name)?.targets.filter(each => each !== undefined && !tried.has(each)) ?? []
-    return left.find(each => isUsable(each!))
+    return left.find(each => each!.reaches)
   }
 
   close(): void {
@@ -126,7 +126,7 @@ export class Chain implements Way {
 
   #follow(resolver: Resolver): void {
     if (resolver.targets.length < 2) return
-    const usable = resolver.targets.map(each => each !== undefined && isUsable(each))
+    const usable = resolver.targets.map(each => each !== undefined && each.reaches)
     const before = resolver.state.current
     resolver.state = followHealth(resolver.state, usable, performance.now())
     const { current } = resolver.state
@@ -150,9 +150,4 @@ export class Chain implements Way {
   #label(resolver: string): string {
     return `${this.#plan.name}/${resolver}`
   }
-}
-
-/** Somebody healthy is there, and not everybody was out of reach lately. */
-function isUsable({ plan, traffic }: Upstream): boolean {
-  return plan.picker.size > 0 && traffic.outlier.reaches(plan.endpoints)
 }

@@ -17,6 +17,7 @@ import { defaultHttp1Limits, type Http1Limits } from './http1/limits.ts'
 import type { Channels } from './http2/channels.ts'
 import { serveHttp2 } from './http2/connection.ts'
 import { defaultHttp2Limits, type Http2Limits } from './http2/limits.ts'
+import { ownHttp2 } from './http2/session.ts'
 import { InboundHttp } from './inbound-http.ts'
 import { appChannels, InboundHttp2 } from './inbound-http2.ts'
 import { InboundJudge, nobody } from './inbound-judge.ts'
@@ -206,11 +207,11 @@ export class Inbound {
   /** 4a. Requests: each is judged by the door, against the binding of its own moment. */
   #serveRequests(socket: TLSSocket, permit: Permit, protocol: string): Served {
     if (isHttp2(protocol)) return this.#serveHttp2(socket, permit)
-    return socket.alpnProtocol === muxProtocol ? this.#serveMux(socket, permit) : this.#serveHttp(socket, permit)
+    return socket.alpnProtocol === muxProtocol ? this.#serveMux(socket, permit) : this.#serveHttp(socket, permit, false)
   }
 
-  #serveHttp(stream: ByteStream, permit: Permit): Served {
-    return serveHttp1(stream, new InboundHttp({ ...this.#doorOf(permit), app: this.#app }), this.#limits)
+  #serveHttp(stream: ByteStream, permit: Permit, own: boolean): Served {
+    return serveHttp1(stream, new InboundHttp({ ...this.#doorOf(permit), app: this.#app, own }), this.#limits)
   }
 
   /** Each stream counts as a connection. */
@@ -225,7 +226,7 @@ export class Inbound {
         }
         this.#streams += 1
         stream.once('close', () => (this.#streams -= 1))
-        return this.#serveHttp(stream, permit)
+        return this.#serveHttp(stream, permit, true)
       },
       closed: fault => {
         this.#sessions -= 1
@@ -236,7 +237,8 @@ export class Inbound {
 
   #serveHttp2(socket: TLSSocket, permit: Permit): Served {
     const flooded = () => this.#refused('limit')
-    return serveHttp2(socket, new InboundHttp2({ ...this.#doorOf(permit), app: this.#appChannels, flooded }), this.#http2Limits)
+    const own = socket.alpnProtocol === ownHttp2
+    return serveHttp2(socket, new InboundHttp2({ ...this.#doorOf(permit), app: this.#appChannels, own, flooded }), this.#http2Limits)
   }
 
   /** What the doors of both codecs have in common. */

@@ -188,8 +188,9 @@ export class Terminator {
     readShared(socket)
     const { logger } = this.#options
     const source = socket.remoteAddress ?? ''
-    const doorOf = () => new OutboundHttp({ name, way: () => this.#ways.way(name) ?? nowhere, requests, logger, source, caller })
-    if (socket.alpnProtocol !== muxProtocol) return serveHttp1(socket, doorOf(), defaultHttp1Limits)
+    const own = socket.alpnProtocol === muxProtocol
+    const doorOf = () => new OutboundHttp({ name, way: () => this.#ways.way(name) ?? nowhere, requests, logger, source, caller, own })
+    if (!own) return serveHttp1(socket, doorOf(), defaultHttp1Limits)
     return serveMux(socket, {
       serve: stream => serveHttp1(stream, doorOf(), defaultHttp1Limits),
       closed: fault => {

@@ -11,6 +11,7 @@ import type { Http1Limits } from './limits.ts'
 import { Link, type UpstreamOwner } from './link.ts'
 import { refusalOf } from './refusals.ts'
 import { ResponseRelay, type Awaiting } from './response-relay.ts'
+import { saysUnreached, unreachedFields } from './unreached.ts'
 import { part, reply, resetText, writeHead } from './writer.ts'
 
 /** What the exchange needs of the connection that it belongs to. */
@@ -65,8 +66,12 @@ export class Exchange implements UpstreamOwner, Awaiting {
   private upstream: UpstreamStream | undefined
   private link: Link | undefined
   private sent = false
-  /** Tries after the first. */
+  /** Tries after the first, and those that only went elsewhere. */
   private retries = 0
+  private moves = 0
+  /** What was sent of the body, as long as it may have to be sent elsewhere. */
+  private readonly kept: Buffer[] = []
+  private replayable = true
   /** When the whole of it must be over, where each try has its own time; 0 is never. */
   private endsAt = 0
   private closing = false
@@ -88,7 +93,8 @@ export class Exchange implements UpstreamOwner, Awaiting {
     this.startedAt = this.host.nowMs()
     this.requestBody.begin(request.framing, request.contentLength, true)
     this.sent = false
-    this.retries = 0
+    this.replayable = true
+    this.retries = this.moves = 0
     this.relay.begin()
     outcome.status = outcome.requestBytes = outcome.responseBytes = 0
     outcome.source = 'app'
@@ -175,7 +181,7 @@ export class Exchange implements UpstreamOwner, Awaiting {
   private start(got: UpstreamStream | ConnectFailure, buffer: Buffer, base: number, at: number, end: number): number {
     if (!('stream' in got)) {
       const after = this.swallow(buffer, at, end)
-      if (this.active) this.fail(got.status ?? 503, got.body ?? resetText(got.reset), 'upstream', got.reset)
+      if (this.active) this.unreached(got.status ?? 503, got.body ?? resetText(got.reset), got.reset)
       return after
     }
     const { request, requestBody } = this
@@ -184,6 +190,10 @@ export class Exchange implements UpstreamOwner, Awaiting {
     this.link.owner = this
     if (got.stream.destroyed || !got.stream.writable || this.link.ended) {
       this.lost()
+      return at
+    }
+    if (this.kept.length > 0) {
+      this.resend(got)
       return at
     }
     let position = at
@@ -200,7 +210,34 @@ export class Exchange implements UpstreamOwner, Awaiting {
     else more = writeHead(got.stream, request.forwarded(), buffer, at, at + size, this.limits.coalesceBytes)
     if (!more) this.host.stall()
     if (request.framing === 'none') return position
+    this.keep(buffer, at, at + size)
     return this.forwardRequest(buffer, position, end)
+  }
+
+  /** The same request to another server, where none had it. */
+  private resend(upstream: UpstreamStream): void {
+    const { stream } = upstream
+    this.sent = true
+    let more = stream.write(this.request.forwarded(), 'latin1')
+    for (const bytes of this.kept) more = stream.write(bytes)
+    if (upstream.appUnreached === undefined) this.forget()
+    const { done, closing } = this.requestBody
+    if (done && closing !== '') more = stream.write(closing, 'latin1')
+    if (!more) this.host.stall()
+  }
+
+  /** Of a body that was just sent. A server that is none of us says nothing for which it would be needed. */
+  private keep(buffer: Buffer, from: number, to: number): void {
+    if (!this.replayable) return
+    const { replayBytes } = this.limits
+    const small = this.outcome.requestBytes <= replayBytes && this.request.contentLength <= replayBytes
+    if (!small || this.upstream!.appUnreached === undefined || this.opened!.retry?.unreached === undefined) this.forget()
+    else if (to > from) this.kept.push(Buffer.from(buffer.subarray(from, to)))
+  }
+
+  private forget(): void {
+    this.replayable = false
+    if (this.kept.length > 0) this.kept.length = 0
   }
 
   private forwardRequest(buffer: Buffer, start: number, end: number): number {
@@ -213,6 +250,7 @@ export class Exchange implements UpstreamOwner, Awaiting {
       const size = body.to - body.from
       if (size === 0) continue
       this.outcome.requestBytes += size
+      this.keep(buffer, body.from, body.to)
       if (!writer.write(buffer.subarray(body.from, body.to))) this.host.stall()
     }
     this.host.touched()
@@ -291,11 +329,17 @@ export class Exchange implements UpstreamOwner, Awaiting {
     return this.request.version === 1 ? '' : 'connection: keep-alive\r\n'
   }
 
+  /** No app has it, or only a try that may be made again: one of us is told so. */
+  private unreached(status: number, body: string, reason: string): void {
+    const told = this.opened!.tellUnreached === true && saysUnreached(status, reason)
+    this.fail(status, body, 'upstream', reason, told ? unreachedFields : undefined)
+  }
+
   /** A failure: told to the client where nothing was sent yet, otherwise its connection breaks. */
-  private fail(status: number, body: string, source: Outcome['source'], reason: string): void {
+  private fail(status: number, body: string, source: Outcome['source'], reason: string, headers?: readonly string[]): void {
     this.dropUpstream()
     if (!this.relay.headDone) {
-      this.respond(status, body, source, reason)
+      this.respond(status, body, source, reason, headers)
       return
     }
     this.abort(source, reason)
@@ -313,6 +357,7 @@ export class Exchange implements UpstreamOwner, Awaiting {
   private lost(): void {
     // It does not matter how old the stream was: its gateway may have died this moment.
     if (!this.relay.heard && this.mayRetry('broken')) this.again()
+    else if (!this.sent) this.unreached(503, resetText('connection termination'), 'upstream-reset')
     else this.fail(503, resetText('connection termination'), 'upstream', 'upstream-reset')
   }
 
@@ -321,26 +366,40 @@ export class Exchange implements UpstreamOwner, Awaiting {
     const { request } = this
     const retry = this.opened!.retry ?? once
     const harmless = !this.sent || (request.framing === 'none' && request.idempotent)
-    return harmless && this.retries < retry.retries && retry.allow(cause)
+    if (!harmless || this.retries >= retry.retries || !retry.allow(cause)) return false
+    this.retries++
+    return true
+  }
+
+  /** The server is one of us and could not reach the app: elsewhere, if the request can still be sent whole. */
+  private mayMove(): boolean {
+    const { upstream, moves, limits, replayable } = this
+    const { retry } = this.opened!
+    if (upstream!.appUnreached === undefined || retry?.unreached === undefined) return false
+    upstream!.appUnreached()
+    const again = replayable && moves < limits.maxMoves
+    if (again) this.moves++
+    retry.unreached(again)
+    return again
   }
 
   /** Once more, on a stream on which nothing was sent. */
-  private again(): void {
+  private again(fresh = true): void {
     this.dropUpstream()
     this.outcome.retried = true
-    this.retries++
     this.generation++
     this.sent = false
     this.relay.begin()
     const { perTryMs } = this.opened!.retry ?? once
     if (perTryMs > 0 && this.requestBody.done) this.awaitTry(perTryMs)
-    const got = this.connect(true)
+    const got = this.connect(fresh)
     this.wait(isPromise(got) ? got : Promise.resolve(got))
   }
 
-  declines({ status }: ResponseHead): boolean {
-    if (!(this.opened!.retry ?? once).statuses.includes(status) || !this.mayRetry('status')) return false
-    this.again()
+  declines({ status, unreached }: ResponseHead): boolean {
+    const moves = unreached && this.mayMove()
+    if (!moves && (!(this.opened!.retry ?? once).statuses.includes(status) || !this.mayRetry('status'))) return false
+    this.again(!moves)
     return true
   }
 
@@ -351,6 +410,7 @@ export class Exchange implements UpstreamOwner, Awaiting {
 
   answering(head: ResponseHead): string {
     const { requestBody, host, relay } = this
+    if (this.kept.length > 0) this.forget()
     this.door.responding?.(head)
     // An answer before the end of its request mostly means that the rest of it is unwanted.
     if (!requestBody.done && (relay.bodyDone || !head.keepAlive)) this.closing = true
@@ -417,6 +477,7 @@ export class Exchange implements UpstreamOwner, Awaiting {
     const { outcome } = this
     this.active = false
     this.opened = undefined
+    if (this.kept.length > 0) this.forget()
     outcome.durationMs = this.host.nowMs() - this.startedAt
     this.door.finished(outcome)
   }

@@ -13,6 +13,7 @@ import {
 } from 'node:http2'
 import type { EditableHead } from '../../mesh/header-edit.ts'
 import type { ConnectFailure, Outcome, Refused } from '../http1/door.ts'
+import { saysUnreached, unreachedFields, unreachedHeader } from '../http1/unreached.ts'
 import { resetText } from '../http1/writer.ts'
 import { Channel, type Channels } from './channels.ts'
 import type { DoorRequest, Http2Door } from './door.ts'
@@ -180,7 +181,7 @@ export class Exchange {
       if (other !== undefined) {
         this.channels = other
         this.connect()
-      } else this.fail(got.status ?? 503, got.body ?? resetText(got.reset), 'upstream', got.reset, NGHTTP2_CANCEL)
+      } else this.unreached(got)
       return
     }
     if (this.settled) {
@@ -298,6 +299,7 @@ export class Exchange {
     if (this.upstream !== upstream || client.destroyed || client.closed) return
     const status = headers[':status'] ?? 0
     if (status < 200 || status > 599) return this.misread('invalid status')
+    if (this.channel!.own && headers[unreachedHeader] !== undefined && this.goesOn(this.channel!)) return
     this.forget()
     this.outcome.status = status
     const bodiless = this.fields.method === 'HEAD' || status === 204 || status === 304
@@ -386,14 +388,42 @@ export class Exchange {
     this.connect()
   }
 
+  /** No app has it, or only a try that may be made again: one of us is told so. */
+  private unreached({ status = 503, reset, body = resetText(reset) }: ConnectFailure): void {
+    const told = this.door.tellUnreached === true && saysUnreached(status, reset)
+    this.fail(status, body, 'upstream', reset, NGHTTP2_CANCEL, told ? unreachedFields : undefined)
+  }
+
+  /** The server is one of us and could not reach the app: elsewhere, if the request can still be sent whole. */
+  private goesOn(channel: Channel): boolean {
+    channel.appUnreached()
+    const again = this.replayable && this.moves < this.limits.maxMoves
+    const other = this.request.unreached?.(channel.endpoint, again)
+    if (other === undefined) return false
+    this.moves += 1
+    this.outcome.retried = true
+    this.dropUpstream(NGHTTP2_CANCEL)
+    if (this.hasBody) this.client.pause()
+    this.channels = other
+    this.connect()
+    return true
+  }
+
   private misread(reason: string): void {
     this.fail(502, resetText('protocol error'), 'upstream', reason, NGHTTP2_INTERNAL_ERROR)
   }
 
   /** Told to the client where nothing was sent yet; otherwise its stream is reset with `code`. */
-  private fail(status: number, body: string, source: Outcome['source'], reason: string, code: number): void {
+  private fail(
+    status: number,
+    body: string,
+    source: Outcome['source'],
+    reason: string,
+    code: number,
+    headers?: readonly string[],
+  ): void {
     if (!this.client.headersSent) {
-      this.respond(status, body, source, reason)
+      this.respond(status, body, source, reason, headers)
       return
     }
     this.outcome.source = source
@@ -451,7 +481,7 @@ export class Exchange {
     this.settled = true
     this.forget()
     this.outcome.durationMs = this.host.nowMs() - this.startedAt
-    this.request.finished(this.outcome)
+    this.request.finished(this.outcome, this.channel?.endpoint)
   }
 }
 

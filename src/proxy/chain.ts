@@ -3,6 +3,7 @@
  * for each resolver which of them requests go to now. The choice is mesh/failover's; what it goes by is what the catalog says of the
  * endpoints and whether they can be reached from here.
  */
+import { sharedDeadlines, type Watched } from '../lib/deadlines.ts'
 import { firstTarget, followHealth, type FailoverState } from '../mesh/failover.ts'
 import type { ChainPlan } from '../mesh/plan.ts'
 import { chooseLeg, plainRoute, route, type LegPlan, type ResolverPlan, type RoutePlan } from '../mesh/routing.ts'
@@ -60,7 +61,7 @@ interface Resolver {
   state: FailoverState
 }
 
-export class Chain implements Way {
+export class Chain implements Way, Watched {
   readonly #metrics: ProxyMetrics
   /** By the resolver's name, so that a choice outlives the plan it was made under. */
   readonly #resolvers = new Map<string, Resolver>()
@@ -121,7 +122,14 @@ export class Chain implements Way {
   }
 
   close(): void {
+    sharedDeadlines.delete(this)
     for (const name of this.#resolvers.keys()) this.#forget(name)
+  }
+
+  /** While a resolver uses another target than the one it prefers: whether it may go back does not wait for a request to ask. */
+  check(): void {
+    for (const resolver of this.#resolvers.values()) this.#follow(resolver)
+    if ([...this.#resolvers.values()].every(({ state }) => state.current === 0)) sharedDeadlines.delete(this)
   }
 
   #follow(resolver: Resolver): void {
@@ -130,6 +138,7 @@ export class Chain implements Way {
     const before = resolver.state.current
     resolver.state = followHealth(resolver.state, usable, performance.now())
     const { current } = resolver.state
+    if (current > 0) sharedDeadlines.add(this)
     if (current === before) return
     this.#metrics.failovers(this.#plan.name, resolver.plan.targets[current]!, current > before ? 'over' : 'back').count += 1
   }

@@ -44,6 +44,10 @@ export class InboundHttp implements HttpDoor {
     return this.#options.judge.stillAllows(this.#request)
   }
 
+  allowedUntilMs(): number {
+    return this.#options.judge.allowedUntilMs(this.#request)
+  }
+
   threw(error: unknown): void {
     this.#options.threw(error)
   }

@@ -73,6 +73,10 @@ class InboundRequest implements DoorRequest, JudgedRequest {
     return this.#options.judge.stillAllows(this)
   }
 
+  allowedUntilMs(): number {
+    return this.#options.judge.allowedUntilMs(this)
+  }
+
   finished(outcome: Outcome): void {
     recordRequest(this.#options.requests[this.decision], outcome.status, outcome.durationMs)
   }

@@ -157,6 +157,15 @@ t.test('no fail-back: a resolver goes on to a peer when its own are unhealthy, a
   t.equal(await metricOf(world.scene.web, 'isthmus_proxy_failover_target'), 0)
   await load.stop()
   t.strictSame(load.statuses, { 200: load.answers.length }, 'nobody noticed')
+  const changes = (direction: string) =>
+    metricOf(world.scene.web, `isthmus_proxy_failovers_total\\{[^}]*direction="${direction}"[^}]*\\}`)
+  t.same([await changes('over'), await changes('back')], [1, 1])
+  // Nobody asks and nobody looks meanwhile; the counter is read before the gauge, which looks itself.
+  world.health({ v1: false })
+  await new Promise(resolve => setTimeout(resolve, 100))
+  world.health({ v1: true })
+  await new Promise(resolve => setTimeout(resolve, 1100))
+  t.same([await changes('over'), await changes('back')], [2, 2], 'it does not wait for a request to go back')
 })
 
 t.test('a target that cannot be reached costs no request, whatever the catalog says of it', async t => {

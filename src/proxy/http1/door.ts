@@ -16,6 +16,8 @@ export interface HttpDoor {
   responding?(head: ResponseHead): void
   /** True while the tunnel that the current request opened (upgrade) is still allowed; asked by `reauthorize()`. */
   stillAllowed?(): boolean
+  /** When that is to be asked again, because something that it was allowed by ends (wall clock). */
+  allowedUntilMs?(): number
   /** Once for every `open`, refused ones included. `outcome` is reused: read it, do not keep it. */
   finished(outcome: Outcome): void
   /** A message that was refused before there was a request to judge. */

@@ -190,7 +190,8 @@ class Connection implements ServedConnection, Host, Watched {
       if (nowMs - this.idleSinceMs >= limits.prefaceTimeoutMs) this.socket.destroy()
       return
     }
-    for (const exchange of this.exchanges) exchange.check(nowMs)
+    const wallMs = this.deadlines.clock.nowMs()
+    for (const exchange of this.exchanges) exchange.check(nowMs, wallMs)
     if (this.closesMs > 0 && nowMs >= this.closesMs) session.close()
     if (this.exchanges.size > 0) return
     const idleMs = nowMs - this.idleSinceMs

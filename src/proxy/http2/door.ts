@@ -40,6 +40,8 @@ export interface DoorRequest {
   responding?(head: EditableHead): void
   /** Asked again when the plan changed. */
   stillAllowed(): boolean
+  /** When that is to be asked again, because something that it was allowed by ends (wall clock). */
+  allowedUntilMs?(): number
   /** Once. `outcome` is not used any more by the caller; `endpoint` is where it was answered. */
   finished(outcome: Outcome, endpoint?: Endpoint): void
 }

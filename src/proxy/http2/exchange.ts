@@ -81,6 +81,8 @@ export class Exchange {
   private resetByUs = false
   /** When the response must be there; 0 is never. */
   private deadline = 0
+  /** When it is to be judged again (wall clock). */
+  private allowedUntilMs = Infinity
   private moved = true
   private movedAt = 0
 
@@ -107,6 +109,7 @@ export class Exchange {
     }
     const { refused, channels } = this.request
     if (channels) this.channels = channels
+    this.allowedUntilMs = this.request.allowedUntilMs?.() ?? Infinity
     if (refused) {
       this.respond(refused.status, refused.body, 'internal', refused.reason, refused.headers)
       return
@@ -125,7 +128,7 @@ export class Exchange {
 
   private readonly editing = (head: EditableHead): void => this.request.responding?.(head)
 
-  /** The plan changed: what is no longer allowed ends. */
+  /** The plan changed, or what it was allowed by has ended: what is no longer allowed ends. */
   reauthorize(): void {
     if (this.settled) return
     let allowed = false
@@ -134,17 +137,21 @@ export class Exchange {
     } catch (error) {
       this.door.threw(error)
     }
-    if (allowed) return
+    if (allowed) {
+      this.allowedUntilMs = this.request.allowedUntilMs?.() ?? Infinity
+      return
+    }
     // To gRPC INADEQUATE_SECURITY means PERMISSION_DENIED.
     this.fail(403, 'RBAC: access denied', 'internal', 'denied', this.fields.grpc ? NGHTTP2_INADEQUATE_SECURITY : NGHTTP2_CANCEL)
   }
 
-  /** Regularly. */
-  check(nowMs: number): void {
+  /** Regularly; by both clocks. */
+  check(nowMs: number, wallMs: number): void {
     if (this.moved) {
       this.moved = false
       this.movedAt = nowMs
     }
+    if (!this.settled && wallMs >= this.allowedUntilMs) this.reauthorize()
     if (this.settled) {
       if (nowMs - this.movedAt >= this.limits.bodyIdleTimeoutMs) this.client.close(NGHTTP2_CANCEL)
     } else if (this.upstream === undefined && nowMs - this.connectingAt >= this.channels.waitMs) {

@@ -118,23 +118,23 @@ export class TlsDoor<C extends Caller> {
   }
 
   #secured(socket: TLSSocket): void {
-    const { rootsOf, admit, isDraining, shook, logger, name } = this.#options
+    const options = this.#options
     socket.on('error', () => {})
     socket.allowHalfOpen = true
-    shook?.(socket)
-    const roots = this.#closed ? undefined : rootsOf(socket)
+    options.shook?.(socket)
+    const roots = this.#closed ? undefined : options.rootsOf(socket)
     if (roots === undefined) return void socket.destroy()
     const made = socket.authorized ? permitOf(presentedChain(socket), roots, Date.now()) : untrusted
     if (!made.ok) {
       this.#refused(made.reason)
-      logger.debug({ door: name, reason: made.reason, remote: socket.remoteAddress }, 'a caller was refused')
+      options.logger.debug({ door: options.name, reason: made.reason, remote: socket.remoteAddress }, 'a caller was refused')
       return void socket.destroy()
     }
-    const caller = admit(socket, made.permit)
+    const caller = options.admit(socket, made.permit)
     if (caller === undefined) return void socket.destroy()
     this.#callers.add(caller)
     socket.once('close', () => this.#callers.delete(caller))
-    if (this.#draining || isDraining()) caller.served.drain()
+    if (this.#draining || options.isDraining()) caller.served.drain()
   }
 
   /** Certificates end without a plan to say so. Requests are judged by it anyway; this is for connections that make none. */

@@ -157,8 +157,7 @@ t.test('no fail-back: a resolver goes on to a peer when its own are unhealthy, a
   t.equal(await metricOf(world.scene.web, 'isthmus_proxy_failover_target'), 0)
   await load.stop()
   t.strictSame(load.statuses, { 200: load.answers.length }, 'nobody noticed')
-  const changes = (direction: string) =>
-    metricOf(world.scene.web, `isthmus_proxy_failovers_total\\{[^}]*direction="${direction}"[^}]*\\}`)
+  const changes = (direction: string) => metricOf(world.scene.web, `isthmus_proxy_failovers_total\\{[^}]*direction="${direction}"[^}]*\\}`)
   t.same([await changes('over'), await changes('back')], [1, 1])
   // Nobody asks and nobody looks meanwhile; the counter is read before the gauge, which looks itself.
   world.health({ v1: false })

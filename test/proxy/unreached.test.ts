@@ -75,7 +75,7 @@ t.test('an app dies and its sidecar lives: under load no request is lost, and no
     app.off('request', lie)
     app.on('request', serve)
   })
-  const load = new Load(world.port, 4)
+  const load = new Load(() => world.port(), 4)
   await until(() => load.answers.length > 50)
   kill(app)
   await until(() => load.answers.slice(-20).every(({ body }) => body.startsWith('api')))
@@ -169,4 +169,3 @@ t.test('it is said to one of us and to nobody else', async t => {
     t.equal(answer.includes(`${mark}: 1\r\n`), told, alpn)
   }
 })
-

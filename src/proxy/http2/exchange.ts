@@ -421,14 +421,7 @@ export class Exchange {
   }
 
   /** Told to the client where nothing was sent yet; otherwise its stream is reset with `code`. */
-  private fail(
-    status: number,
-    body: string,
-    source: Outcome['source'],
-    reason: string,
-    code: number,
-    headers?: readonly string[],
-  ): void {
+  private fail(status: number, body: string, source: Outcome['source'], reason: string, code: number, headers?: readonly string[]): void {
     if (!this.client.headersSent) {
       this.respond(status, body, source, reason, headers)
       return

@@ -123,7 +123,11 @@ t.test('one of us is told when nothing was sent, and nobody else', async t => {
     }
   }
   const served = await raw(t, socket => void socket.destroy(), { judge: () => ({ tellUnreached: true }) })
-  t.notMatch(await once(served.port, closing('POST / HTTP/1.1\r\nHost: api\r\nContent-Length: 1\r\n\r\na')), mark, 'it was sent: nobody knows')
+  t.notMatch(
+    await once(served.port, closing('POST / HTTP/1.1\r\nHost: api\r\nContent-Length: 1\r\n\r\na')),
+    mark,
+    'it was sent: nobody knows',
+  )
 })
 
 async function until(what: () => boolean): Promise<void> {

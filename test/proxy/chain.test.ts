@@ -9,6 +9,7 @@ import { RequestHead } from '../../src/proxy/http1/head.ts'
 import { defaultHttp1Limits } from '../../src/proxy/http1/limits.ts'
 import { ProxyMetrics } from '../../src/proxy/metrics.ts'
 import { OutboundHttp, unrouted } from '../../src/proxy/outbound-http.ts'
+import { routeLimits } from '../../src/mesh/routing.ts'
 import type { RouteFacts } from '../../src/mesh/route-table.ts'
 import { silentLogger } from '../../src/lib/log.ts'
 import { failoverLimits } from '../../src/mesh/failover.ts'
@@ -84,6 +85,7 @@ t.test('a route has its own tries and its own patience', async t => {
     route('/third', { NumRetries: 2, RetryOnStatusCodes: [503] }),
     route('/once', { PrefixRewrite: '/third' }),
     route('/slow', { RequestTimeout: '200ms' }),
+    route('/bad', { NumRetries: 4_000_000_000, RetryOnStatusCodes: [503] }),
   ]
   world.tell([
     { Kind: 'service-resolver', Name: 'shop', DefaultSubset: 'v1', Subsets: subsets },
@@ -97,6 +99,8 @@ t.test('a route has its own tries and its own patience', async t => {
   const began = performance.now()
   t.equal((await call(world.port(), '/slow')).status, 504)
   t.ok(performance.now() - began < 2000)
+  t.equal((await call(world.port(), '/bad')).status, 503)
+  t.equal(world.seen['v1']!.filter(({ url }) => url === '/bad').length, 1 + routeLimits.mostRetries, 'whatever is asked for')
 })
 
 t.test('a name becomes a chain and changes again under the requests of one connection', async t => {

@@ -41,6 +41,7 @@ export async function startWorld(t: Test): Promise<World> {
     const app = (apps[version] = createServer((request, response) => {
       seen[version]!.push({ url: request.url!, headers: request.headers })
       if (request.url === '/slow') return
+      if (request.url === '/bad') return void response.writeHead(503).end()
       if (request.url === '/third' && seen[version]!.length % 3 !== 0) return void response.writeHead(503).end()
       response.writeHead(200, { 'x-app': version, 'x-drop': '1' }).end(version)
     }))

@@ -1,7 +1,8 @@
 /**
  * One story of routing, told by separate processes with requests under way: a canary in the peer, a user who is sent there by a header, an
  * answer that is tried again, a path that asks for a token, and a service whose death costs no more than what was under way. What `why` says
- * of each, before and after, is what happens. What was counted is printed. With ISTHMUS_DEEP=1 at length: 10,000 requests of the canary,
+ * of each, before and after, is what happens. Then names of the importer that lead to the peer, and one of the exporter that leads on
+ * inside it. Everything is written over the API; what was counted is printed. With ISTHMUS_DEEP=1 at length: 10,000 requests of the canary,
  * zones, every way to die, and the way back.
  */
 import { generateKeyPairSync, sign } from 'node:crypto'
@@ -10,7 +11,7 @@ import t from 'tap'
 import { freePorts } from '../support/free-ports.ts'
 import { PacedTraffic, type Stretch } from '../support/paced-traffic.ts'
 import { call, start, until, type Call, type ClusterProcess, type Running } from '../support/processes.ts'
-import { eastName, startTwoClusters, westName } from '../support/two-clusters.ts'
+import { eastName, startTwoClusters, westName, type Seen } from '../support/two-clusters.ts'
 
 const isDeep = process.env['ISTHMUS_DEEP'] === '1'
 const deepOnly = isDeep ? false : 'set ISTHMUS_DEEP=1'
@@ -59,9 +60,11 @@ t.test('a story of routing', async t => {
   const scene = await startTwoClusters({ config: { locality: here } })
   t.teardown(() => scene.stop())
   const { east, west } = scene
-  const [shopPort, entrance, farPort] = (await freePorts(3)) as [number, number, number]
-  const write = (cluster: typeof east, Kind: string, Name: string, more: object) =>
-    cluster.api('PUT', '/v1/config', { Kind, Name, ...more })
+  const [shopPort, entrance, farPort, kioskPort, frontPort] = (await freePorts(5)) as [number, number, number, number, number]
+  const write = async (cluster: typeof east, Kind: string, Name: string, more: object) => {
+    const { status, text } = await cluster.api('PUT', '/v1/config', { Kind, Name, ...more })
+    if (status !== 200) throw new Error(`${Kind}/${Name}: ${text}`)
+  }
   const remove = (kind: string) => east.api('DELETE', `/v1/config/${kind}/shop`)
   /** Who answered, or the status where it is not 200. */
   const asked = async (path: string, options: Call = {}): Promise<string | number> => {
@@ -89,6 +92,8 @@ t.test('a story of routing', async t => {
   const Upstreams = [
     { DestinationName: 'shop', LocalBindPort: entrance, Config: { prioritize_by_locality: 'failover' } },
     { DestinationName: 'api', DestinationPeer: westName, LocalBindPort: scene.apiPort },
+    { DestinationName: 'kiosk', LocalBindPort: kioskPort },
+    { DestinationName: 'front', DestinationPeer: westName, LocalBindPort: frontPort },
   ]
   await east.api('PUT', '/v1/agent/service/register', { Name: 'web', Port: 9, Connect: { SidecarService: { Proxy: { Upstreams } } } })
   await east.proxy('shop', 'sidecar', '--for', 'shop')
@@ -225,6 +230,54 @@ t.test('a story of routing', async t => {
     await east.api('PUT', '/v1/agent/service/deregister/far')
     await settles('the near one serves', '/', 'shop')
     await sidecar.stop()
+  })
+
+  await t.test('names lead to services of a peer, and on inside it', async t => {
+    const seen = async (port: number, path: string): Promise<Partial<Seen> | number> => {
+      const { status, json } = await call(port, path, { timeoutMs: 2000 })
+      return status === 200 ? (json as Seen) : status
+    }
+    const reaches = (port: number, path: string, url: string) =>
+      until(`${path} arrives as ${url}`, async () => ((await seen(port, path).catch(() => 0)) as Partial<Seen>).url === url)
+    await write(east, 'service-defaults', 'kiosk', { Protocol: 'http' })
+    await write(east, 'service-resolver', 'kiosk', { Redirect: toApi })
+    await reaches(kioskPort, '/redirected', '/redirected')
+
+    await east.api('DELETE', '/v1/config/service-resolver/kiosk')
+    const RequestHeaders = { Set: { 'x-routed': 'yes' } }
+    const Routes = [{ Match: { HTTP: { PathPrefix: '/v2' } }, Destination: { ...toApi, PrefixRewrite: '/', RequestHeaders } }]
+    await write(east, 'service-router', 'kiosk', { Routes })
+    await reaches(kioskPort, '/v2/routed?a=b', '/routed?a=b')
+    t.match(await seen(kioskPort, '/v2/x'), { app: 'api', url: '/x', headers: { 'x-routed': 'yes' } })
+    t.equal(await seen(kioskPort, '/elsewhere'), 503, 'of kiosk itself there is no instance')
+    await write(east, 'service-resolver', 'kiosk', { Failover: { '*': { Targets: [toApi] } } })
+    await reaches(kioskPort, '/elsewhere', '/elsewhere')
+    const { json } = await east.api('GET', '/v1/discovery-chain/kiosk')
+    t.match(json, {
+      Chain: {
+        StartNode: 'router:kiosk.default.default',
+        Nodes: { 'resolver:kiosk.default.default.east': { Resolver: { Failover: { Targets: ['api.default.default.external.west'] } } } },
+      },
+    })
+
+    await write(west, 'service-defaults', 'front', { Protocol: 'http' })
+    await write(west, 'service-resolver', 'front', { Redirect: { Service: 'api' } })
+    await scene.export(['api', 'db', 'front'])
+    await reaches(frontPort, '/through', '/through')
+
+    // Requests that must be looked at end at the gateway; who called is known all the same.
+    await west.api('DELETE', '/v1/config/service-resolver/front')
+    const inside = [{ Match: { HTTP: { PathPrefix: '/v3' } }, Destination: { Service: 'api', PrefixRewrite: '/', RequestHeaders } }]
+    await write(west, 'service-router', 'front', { Routes: inside })
+    await reaches(frontPort, '/v3/inside', '/inside')
+    const told = (await seen(frontPort, '/v3/x')) as Seen
+    t.match(told, { url: '/x', headers: { 'x-routed': 'yes' } })
+    t.match(told.headers['x-forwarded-client-cert'], /^By=[^,]*\/gateway\/mesh\/dc\/west;[^,]*URI=spiffe:\/\/[^,]*\/dc\/east\/svc\/web,/)
+    t.equal(await seen(frontPort, '/elsewhere'), 503, 'of front itself there is no instance')
+    await scene.intentions('api', [{ Name: 'web', Peer: eastName, Action: 'deny' }])
+    await until('the intentions of where it leads decide', async () => (await seen(frontPort, '/v3/').catch(() => 0)) === 403)
+    await scene.allow('web', 'api')
+    await until('it is allowed again', async () => (await seen(frontPort, '/v3/').catch(() => 0)) !== 403)
   })
 
   await t.test('a service dies: the peer takes over, and gives back', async t => {

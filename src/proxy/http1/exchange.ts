@@ -10,6 +10,7 @@ import { RequestHead, type ResponseHead } from './head.ts'
 import type { Http1Limits } from './limits.ts'
 import { Link, type UpstreamOwner } from './link.ts'
 import { refusalOf } from './refusals.ts'
+import { Replay } from './replay.ts'
 import { ResponseRelay, type Awaiting } from './response-relay.ts'
 import { saysUnreached, unreachedFields } from './unreached.ts'
 import { part, reply, resetText, writeHead } from './writer.ts'
@@ -69,9 +70,7 @@ export class Exchange implements UpstreamOwner, Awaiting {
   /** Tries after the first, and those that only went elsewhere. */
   private retries = 0
   private moves = 0
-  /** What was sent of the body, as long as it may have to be sent elsewhere. */
-  private readonly kept: Buffer[] = []
-  private replayable = true
+  private readonly replay: Replay
   /** When the whole of it must be over, where each try has its own time; 0 is never. */
   private endsAt = 0
   private closing = false
@@ -82,6 +81,7 @@ export class Exchange implements UpstreamOwner, Awaiting {
     this.limits = limits
     this.request = new RequestHead(limits)
     this.requestBody = new BodyReader(limits)
+    this.replay = new Replay(limits)
     this.relay = new ResponseRelay(this.request, host.stream, this, limits)
   }
 
@@ -93,7 +93,7 @@ export class Exchange implements UpstreamOwner, Awaiting {
     this.startedAt = this.host.nowMs()
     this.requestBody.begin(request.framing, request.contentLength, true)
     this.sent = false
-    this.replayable = true
+    this.replay.begin()
     this.retries = this.moves = 0
     this.relay.begin()
     outcome.status = outcome.requestBytes = outcome.responseBytes = 0
@@ -192,7 +192,7 @@ export class Exchange implements UpstreamOwner, Awaiting {
       this.lost()
       return at
     }
-    if (this.kept.length > 0) {
+    if (!this.replay.isEmpty) {
       this.resend(got)
       return at
     }
@@ -217,27 +217,20 @@ export class Exchange implements UpstreamOwner, Awaiting {
   /** The same request to another server, where none had it. */
   private resend(upstream: UpstreamStream): void {
     const { stream } = upstream
+    const { replay, requestBody } = this
     this.sent = true
-    let more = stream.write(this.request.forwarded(), 'latin1')
-    for (const bytes of this.kept) more = stream.write(bytes)
-    if (upstream.appUnreached === undefined) this.forget()
-    const { done, closing } = this.requestBody
-    if (done && closing !== '') more = stream.write(closing, 'latin1')
+    stream.write(this.request.forwarded(), 'latin1')
+    let more = replay.send(stream)
+    if (upstream.appUnreached === undefined) replay.forget()
+    if (requestBody.done && requestBody.closing !== '') more = stream.write(requestBody.closing, 'latin1')
     if (!more) this.host.stall()
   }
 
-  /** Of a body that was just sent. A server that is none of us says nothing for which it would be needed. */
+  /** A server that is none of us says nothing for which the body would be needed again. */
   private keep(buffer: Buffer, from: number, to: number): void {
-    if (!this.replayable) return
-    const { replayBytes } = this.limits
-    const small = this.outcome.requestBytes <= replayBytes && this.request.contentLength <= replayBytes
-    if (!small || this.upstream!.appUnreached === undefined || this.opened!.retry?.unreached === undefined) this.forget()
-    else if (to > from) this.kept.push(Buffer.from(buffer.subarray(from, to)))
-  }
-
-  private forget(): void {
-    this.replayable = false
-    if (this.kept.length > 0) this.kept.length = 0
+    const { replay, upstream, opened, request } = this
+    if (upstream!.appUnreached === undefined || opened!.retry?.unreached === undefined) replay.forget()
+    else replay.keep(buffer, from, to, request.contentLength)
   }
 
   private forwardRequest(buffer: Buffer, start: number, end: number): number {
@@ -373,11 +366,11 @@ export class Exchange implements UpstreamOwner, Awaiting {
 
   /** The server is one of us and could not reach the app: elsewhere, if the request can still be sent whole. */
   private mayMove(): boolean {
-    const { upstream, moves, limits, replayable } = this
+    const { upstream, moves, limits, replay } = this
     const { retry } = this.opened!
     if (upstream!.appUnreached === undefined || retry?.unreached === undefined) return false
     upstream!.appUnreached()
-    const again = replayable && moves < limits.maxMoves
+    const again = replay.isWhole && moves < limits.maxMoves
     if (again) this.moves++
     retry.unreached(again)
     return again
@@ -410,7 +403,7 @@ export class Exchange implements UpstreamOwner, Awaiting {
 
   answering(head: ResponseHead): string {
     const { requestBody, host, relay } = this
-    if (this.kept.length > 0) this.forget()
+    if (!this.replay.isEmpty) this.replay.forget()
     this.door.responding?.(head)
     // An answer before the end of its request mostly means that the rest of it is unwanted.
     if (!requestBody.done && (relay.bodyDone || !head.keepAlive)) this.closing = true
@@ -477,7 +470,7 @@ export class Exchange implements UpstreamOwner, Awaiting {
     const { outcome } = this
     this.active = false
     this.opened = undefined
-    if (this.kept.length > 0) this.forget()
+    if (!this.replay.isEmpty) this.replay.forget()
     outcome.durationMs = this.host.nowMs() - this.startedAt
     this.door.finished(outcome)
   }

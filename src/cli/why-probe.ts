@@ -75,11 +75,7 @@ function causeOf({ text }: Outcome, endpoints: readonly EndpointProbe[]): { code
 }
 
 /** An outcome that nobody foretold is no contradiction. */
-function compared(
-  { verdict: told, text }: WhyReport,
-  live: Verdict,
-  cause: string | undefined,
-): Pick<ProbeReport, 'agrees' | 'differs'> {
+function compared({ verdict: told, text }: WhyReport, live: Verdict, cause: string | undefined): Pick<ProbeReport, 'agrees' | 'differs'> {
   const because = cause === undefined ? '' : `; ${cause}`
   if (live === 'unknown' || told === 'depends') return { agrees: false, differs: '' }
   if (told === live) return { agrees: true, differs: '' }

@@ -33,7 +33,15 @@ interface Explained {
   Code?: string
   Text: string
   Next?: string
-  Steps: { Step: string; State: string; Code?: string; Text: string; Target?: string; Details?: string[]; From?: { Entry: string; Index: number }[] }[]
+  Steps: {
+    Step: string
+    State: string
+    Code?: string
+    Text: string
+    Target?: string
+    Details?: string[]
+    From?: { Entry: string; Index: number }[]
+  }[]
   Live?: ProbeReport
 }
 

@@ -64,6 +64,7 @@ export class Traffic {
     this.circuit.update(plan.limits)
     this.budget.update(plan.retry)
     this.outlier.update(plan.outlier, new Set(plan.endpoints.map(addressOf)))
+    for (const endpoint of plan.endpoints) if (!endpoint.healthy) this.outlier.down(addressOf(endpoint))
   }
 
   over(limit: CircuitLimit): ConnectFailure {

@@ -128,6 +128,11 @@ export class Outlier {
     return true
   }
 
+  /** The catalog says that nobody is there: it knows about the app itself now, and that it is back will be its news. */
+  down(address: string): void {
+    this.#unreached.delete(address)
+  }
+
   /** Failed lately and not reached since: only a new connection tells whether it is back, an older one does not. */
   doubts(endpoint: Endpoint): boolean {
     return this.#unreachable.size > 0 && this.#unreachable.has(addressOf(endpoint))

@@ -90,6 +90,9 @@ t.test('an address whose app cannot be reached is passed over, and nothing but a
   sources.atMs += 5000
   t.same(picks(2), [1, 2], 'and begins anew')
   outlier.unreached('127.0.0.1:1', 1)
+  outlier.down('127.0.0.1:1')
+  t.same(picks(2), [1, 2], 'the catalog knows by now, and says when it is back')
+  outlier.unreached('127.0.0.1:1', 1)
   outlier.unreached('127.0.0.1:2', 1)
   t.ok(picks(1)[0], 'where nobody has an app, one is asked')
   for (let i = 0; i < 20; i++) {

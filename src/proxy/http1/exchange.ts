@@ -12,7 +12,7 @@ import { Link, type UpstreamOwner } from './link.ts'
 import { refusalOf } from './refusals.ts'
 import { Replay } from './replay.ts'
 import { ResponseRelay, type Awaiting } from './response-relay.ts'
-import { saysUnreached, unreachedFields } from './unreached.ts'
+import { saysUnreached, unreachedFields, unreachedHeader } from './unreached.ts'
 import { part, reply, resetText, writeHead } from './writer.ts'
 
 /** What the exchange needs of the connection that it belongs to. */
@@ -368,8 +368,8 @@ export class Exchange implements UpstreamOwner, Awaiting {
   private mayMove(): boolean {
     const { upstream, moves, limits, replay } = this
     const { retry } = this.opened!
-    if (upstream!.appUnreached === undefined || retry?.unreached === undefined) return false
-    upstream!.appUnreached()
+    upstream!.appUnreached!()
+    if (retry?.unreached === undefined) return false
     const again = replay.isWhole && moves < limits.maxMoves
     if (again) this.moves++
     retry.unreached(again)
@@ -389,10 +389,16 @@ export class Exchange implements UpstreamOwner, Awaiting {
     this.wait(isPromise(got) ? got : Promise.resolve(got))
   }
 
-  declines({ status, unreached }: ResponseHead): boolean {
-    const moves = unreached && this.mayMove()
-    if (!moves && (!(this.opened!.retry ?? once).statuses.includes(status) || !this.mayRetry('status'))) return false
-    this.again(!moves)
+  declines(head: ResponseHead): boolean {
+    if (head.unreached && this.upstream!.appUnreached !== undefined) {
+      if (this.mayMove()) {
+        this.again(false)
+        return true
+      }
+      if (this.opened!.tellUnreached === true) head.append(unreachedHeader, '1')
+    }
+    if (!(this.opened!.retry ?? once).statuses.includes(head.status) || !this.mayRetry('status')) return false
+    this.again()
     return true
   }
 

@@ -1,7 +1,8 @@
 /**
  * What one of us says to another when it answers 503 because no app could be reached: nothing was sent to any, so that the request may be
  * sent elsewhere whatever its method. Invariants: it is said only on a connection that was agreed on between two of us (ALPN), and believed
- * only there; both codecs drop the field wherever it comes from, so that no app ever sees it, or says it for its sidecar.
+ * only there, where it may be said on; else both codecs drop the field wherever it comes from, so that no app ever sees it, or says it for
+ * its sidecar.
  */
 
 export const unreachedHeader = 'x-isthmus-app-unreached'

@@ -306,12 +306,15 @@ export class Exchange {
     if (this.upstream !== upstream || client.destroyed || client.closed) return
     const status = headers[':status'] ?? 0
     if (status < 200 || status > 599) return this.misread('invalid status')
-    if (this.channel!.own && headers[unreachedHeader] !== undefined && this.goesOn(this.channel!)) return
+    const unreached = this.channel!.own && headers[unreachedHeader] !== undefined
+    if (unreached && this.goesOn(this.channel!)) return
     this.forget()
     this.outcome.status = status
     const bodiless = this.fields.method === 'HEAD' || status === 204 || status === 304
     const complete = bodiless || (flags & endStreamFlag) !== 0
-    client.respond(responseHeaders(raw, headers, this.editing), {
+    const answer = responseHeaders(raw, headers, this.editing)
+    if (unreached && this.door.tellUnreached === true) answer[unreachedHeader] = '1'
+    client.respond(answer, {
       endStream: complete,
       waitForTrailers: !complete,
       sendDate: false,

@@ -18,7 +18,12 @@ interface Said {
 }
 
 /** Each connection is another server; those of `own` are of us. */
-async function servers(t: Test, answer: (nth: number) => string, own = true): Promise<{ served: Served; said: Said; seen: string[] }> {
+async function servers(
+  t: Test,
+  answer: (nth: number) => string,
+  own = true,
+  tellUnreached = false,
+): Promise<{ served: Served; said: Said; seen: string[] }> {
   const said: Said = { moves: [], asked: [], fresh: [] }
   const seen: string[] = []
   const retry: Retry = {
@@ -30,6 +35,7 @@ async function servers(t: Test, answer: (nth: number) => string, own = true): Pr
   }
   const judge = (_head: RequestHead) => ({
     retry,
+    tellUnreached,
     connect: async (fresh: boolean) => {
       said.fresh.push(fresh)
       const made = (await served.pool.get(true)) as UpstreamStream
@@ -100,6 +106,15 @@ t.test('of a server that is none of us the word is dropped, and means nothing', 
   t.match(answer, /^HTTP\/1\.1 503 X\r\n/)
   t.notMatch(answer, mark)
   t.same([seen.length, said.moves], [1, []])
+})
+
+t.test('what one of us said is said on to one of us, where the request goes nowhere else', async t => {
+  for (const own of [true, false]) {
+    const { served } = await servers(t, () => unreached, own, true)
+    const answer = await once(served.port, closing(get()))
+    t.match(answer, /^HTTP\/1\.1 503 X\r\n[^]*no$/)
+    t.equal(answer.split(mark).length - 1, own ? 1 : 0, own ? 'once' : 'and not what a stranger said')
+  }
 })
 
 t.test('nor does an app see it, however it is spelt', async t => {

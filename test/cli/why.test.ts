@@ -38,8 +38,8 @@ interface Explained {
 }
 
 async function scene(t: Test) {
-  const [sidecarMin] = (await freePorts(1)) as [number]
-  const agent = await agentWithHttp({ sidecarPorts: { min: sidecarMin, max: Math.min(65_535, sidecarMin + 40) } })
+  const sidecarPorts = await freePorts(10)
+  const agent = await agentWithHttp({ sidecarPorts: { min: sidecarPorts[0]!, max: sidecarPorts.at(-1)! } })
   const app = await startHttpApp()
   const mint = new Mint()
   t.teardown(async () => {

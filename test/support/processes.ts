@@ -109,11 +109,14 @@ export async function until<T>(what: string, probe: () => Promise<T | undefined 
   }
 }
 
+/** How many sidecars an agent may give a port to. */
+export const sidecarPorts = 40
+
 /** One cluster of real processes: an agent on fixed free ports over its own data_dir, and the proxies that were started beside it. */
 export class ClusterProcess {
   readonly datacenter: string
   readonly directory: string
-  readonly ports: { http: number; dns: number; grpcTls: number; sidecarMin: number }
+  readonly ports: { http: number; dns: number; grpcTls: number }
   agent: Running
   readonly proxies = new Map<string, Running>()
   readonly #adminPorts = new Map<string, number>()
@@ -131,7 +134,7 @@ export class ClusterProcess {
 
   static async start(datacenter: string, config: Record<string, unknown> = {}): Promise<ClusterProcess> {
     const directory = await mkdtemp(join(tmpdir(), `isthmus-${datacenter}-`))
-    const [http, dns, grpcTls, sidecarMin] = (await freePorts(4)) as [number, number, number, number]
+    const [http, dns, grpcTls, ...sidecars] = (await freePorts(3 + sidecarPorts)) as [number, number, number, ...number[]]
     await writeFile(
       join(directory, 'agent.json'),
       JSON.stringify({
@@ -139,11 +142,11 @@ export class ClusterProcess {
         node_name: `${datacenter}-1`,
         data_dir: join(directory, 'data'),
         bind_addr: '127.0.0.1',
-        ports: { http, dns, grpc_tls: grpcTls, sidecar_min_port: sidecarMin, sidecar_max_port: Math.min(65_535, sidecarMin + 50) },
+        ports: { http, dns, grpc_tls: grpcTls, sidecar_min_port: sidecars[0], sidecar_max_port: sidecars.at(-1) },
         ...config,
       }),
     )
-    const cluster = new ClusterProcess(datacenter, directory, { http, dns, grpcTls, sidecarMin })
+    const cluster = new ClusterProcess(datacenter, directory, { http, dns, grpcTls })
     await cluster.ready()
     return cluster
   }

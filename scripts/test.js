@@ -15,9 +15,9 @@ const lanes = 2
 const timeoutS = deep ? 1800 : 120
 /** Whoever does not even end after that is ended. */
 const patienceMs = (timeoutS + 120) * 1000
-/** They measure time, memory or processors, or take fixed ports: one after another, beside nobody. */
+/** They measure time, memory or processors, or start on ports of their own choice: one after another, beside nobody. */
 const alone =
-  /dist\/test\/(?:bench\/(?:path|load)|e2e\/(?:constraints|demo|durability|propagation)|cli\/process|examples|interop|proxy\/slow-reader)/
+  /dist\/test\/(?:bench\/(?:path|load)|e2e\/(?:data-plane|demo|go-away|main-job|propagation|routing-story|upheaval)|examples|interop\/(?:consul|envoy)|proxy\/slow-reader)/
 /** The long ones begin, so that no lane ends long before the other. */
 const long = /dist\/test\/(?:e2e|agent\/peering\/simulation)/
 

@@ -109,6 +109,22 @@ export async function until<T>(what: string, probe: () => Promise<T | undefined 
   }
 }
 
+/** What comes by itself, but must not be waited for without an end. */
+export async function within<T>(what: string, promise: Promise<T>, timeoutMs = 15_000): Promise<T> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`${what}: not within ${timeoutMs} ms`)), timeoutMs)
+  })
+  try {
+    return await Promise.race([promise, late])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+/** A process that has not begun to serve by then never will, on however busy a machine. */
+const startMs = 60_000
+
 /** How many sidecars an agent may give a port to. */
 export const sidecarPorts = 40
 
@@ -156,11 +172,11 @@ export class ClusterProcess {
   }
 
   async ready(): Promise<void> {
-    await until(`agent of ${this.datacenter} ready`, async () => {
+    const probe = async () => {
       if (this.agent.child.exitCode !== null) throw new Error(`agent ended: ${this.agent.log().slice(-2000)}`)
-      const roots = await call(this.ports.http, '/v1/agent/connect/ca/roots')
-      return roots.status === 200
-    })
+      return (await call(this.ports.http, '/v1/agent/connect/ca/roots')).status === 200
+    }
+    await until(`agent of ${this.datacenter} ready`, probe, startMs)
   }
 
   /** kill -9, nothing tidied up. */
@@ -191,7 +207,8 @@ export class ClusterProcess {
     const err: Buffer[] = []
     child.stdout.on('data', (chunk: Buffer) => out.push(chunk))
     child.stderr.on('data', (chunk: Buffer) => err.push(chunk))
-    const code = await new Promise<number>(resolve => child.once('close', exit => resolve(exit ?? -1)))
+    const ended = new Promise<number>(resolve => child.once('close', exit => resolve(exit ?? -1)))
+    const code = await within(`isthmus ${args.join(' ')} ends`, ended, startMs)
     return { code, stdout: Buffer.concat(out).toString(), stderr: Buffer.concat(err).toString() }
   }
 
@@ -202,10 +219,11 @@ export class ClusterProcess {
     const running = start(process.execPath, [cliPath, command, ...args, ...own], { ISTHMUS_HTTP_ADDR: `127.0.0.1:${this.ports.http}` })
     this.proxies.set(name, running)
     this.#adminPorts.set(name, admin)
-    await until(`${command} ${name} ready`, async () => {
+    const probe = async () => {
       if (running.child.exitCode !== null) throw new Error(`${name} ended: ${running.log().slice(-2000)}`)
       return (await call(admin, '/ready')).status === 200
-    })
+    }
+    await until(`${command} ${name} ready`, probe, startMs)
     return running
   }
 
@@ -224,7 +242,7 @@ export class ClusterProcess {
     const before = this.pid(name)
     const beganMs = performance.now()
     process.kill(before, 'SIGUSR2')
-    await until(`${name} has a successor`, () => Promise.resolve(this.pid(name) !== before), 30_000, 5)
+    await until(`${name} has a successor`, () => Promise.resolve(this.pid(name) !== before), startMs, 5)
     this.#successors.add(this.pid(name))
     return performance.now() - beganMs
   }

@@ -1,7 +1,7 @@
 // The scene of the end-to-end tests: clusters east (web, the caller) and west (api over http, db over tcp), peered by one token, each
 // part an OS process of its own; the apps are plain servers of the test.
 import { createServer as createHttpServer, type IncomingMessage, type Server as HttpServer } from 'node:http'
-import { createServer as createTcpServer, type Server as TcpServer } from 'node:net'
+import { connect, createServer as createTcpServer, type Server as TcpServer } from 'node:net'
 import { freePorts } from './free-ports.ts'
 import { ClusterProcess, call, until } from './processes.ts'
 
@@ -162,4 +162,20 @@ async function populate(scene: TwoClusters, apiAppPort: number, dbAppPort: numbe
     east.proxy('web', 'sidecar', '--for', 'web', ...(flags['web'] ?? [])),
   ])
   await until('a request crosses', async () => (await call(scene.apiPort, '/', { timeoutMs: 1000 })).status === 200, 30_000)
+  await until('a tunnel crosses', async () => (await exchange(scene.dbPort, 'x')) === 'Xbye', 30_000)
+}
+
+/** Sends a text to db, half-closes, and answers all that came back: the text in capitals, and `bye`. */
+export function exchange(port: number, text: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true })
+    let said = ''
+    socket.setTimeout(5000, () => socket.destroy(new Error('silence')))
+    socket.on('data', chunk => {
+      said += chunk.toString()
+    })
+    socket.on('error', reject)
+    socket.on('end', () => resolve(said))
+    socket.end(text)
+  })
 }

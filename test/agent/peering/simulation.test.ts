@@ -14,7 +14,7 @@ import { simulate } from './simulation/simulate.ts'
 t.setTimeout(1_200_000)
 
 const deep = process.env['ISTHMUS_DEEP'] === '1'
-const seeds = deep ? 20_000 : 2000
+const seeds = deep ? 20_000 : 1000
 
 void t.test(`the invariants hold for ${seeds} seeds`, { timeout: 1_200_000 }, async t => {
   const failed: string[] = []

@@ -125,6 +125,13 @@ export async function within<T>(what: string, promise: Promise<T>, timeoutMs = 1
 /** A process that has not begun to serve by then never will, on however busy a machine. */
 const startMs = 60_000
 
+/** Waits until a process serves, or has ended instead. */
+async function serves(what: string, { child, log }: Running, probe: () => Promise<boolean>): Promise<void> {
+  const hasEnded = () => child.exitCode !== null || child.signalCode !== null
+  await until(`${what} is ready`, async () => hasEnded() || (await probe()), startMs)
+  if (hasEnded()) throw new Error(`${what} ended: ${log().slice(-2000)}`)
+}
+
 /** How many sidecars an agent may give a port to. */
 export const sidecarPorts = 40
 
@@ -172,11 +179,8 @@ export class ClusterProcess {
   }
 
   async ready(): Promise<void> {
-    const probe = async () => {
-      if (this.agent.child.exitCode !== null) throw new Error(`agent ended: ${this.agent.log().slice(-2000)}`)
-      return (await call(this.ports.http, '/v1/agent/connect/ca/roots')).status === 200
-    }
-    await until(`agent of ${this.datacenter} ready`, probe, startMs)
+    const roots = () => call(this.ports.http, '/v1/agent/connect/ca/roots')
+    await serves(`agent of ${this.datacenter}`, this.agent, async () => (await roots()).status === 200)
   }
 
   /** kill -9, nothing tidied up. */
@@ -219,11 +223,7 @@ export class ClusterProcess {
     const running = start(process.execPath, [cliPath, command, ...args, ...own], { ISTHMUS_HTTP_ADDR: `127.0.0.1:${this.ports.http}` })
     this.proxies.set(name, running)
     this.#adminPorts.set(name, admin)
-    const probe = async () => {
-      if (running.child.exitCode !== null) throw new Error(`${name} ended: ${running.log().slice(-2000)}`)
-      return (await call(admin, '/ready')).status === 200
-    }
-    await until(`${command} ${name} ready`, probe, startMs)
+    await serves(`${command} ${name}`, running, async () => (await call(admin, '/ready')).status === 200)
     return running
   }
 

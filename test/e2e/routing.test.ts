@@ -5,7 +5,7 @@
 import t from 'tap'
 import { freePorts } from '../support/free-ports.ts'
 import { call, until } from '../support/processes.ts'
-import { startTwoClusters, westName, type Seen } from '../support/two-clusters.ts'
+import { registerWeb, startTwoClusters, westName, type Seen } from '../support/two-clusters.ts'
 
 t.setTimeout(120_000)
 
@@ -19,20 +19,10 @@ t.test('names lead to services of a peer, and on inside it', async t => {
     t.equal(status, 200, text)
   }
   const entry = (Kind: string, Name: string, more: object = {}) => ({ Kind, Name, ...more })
-  await east.api('PUT', '/v1/agent/service/register', {
-    Name: 'web',
-    Port: 9,
-    Connect: {
-      SidecarService: {
-        Proxy: {
-          Upstreams: [
-            { DestinationName: 'shop', LocalBindPort: shop },
-            { DestinationName: 'front', DestinationPeer: westName, LocalBindPort: front },
-          ],
-        },
-      },
-    },
-  })
+  await registerWeb(east, [
+    { DestinationName: 'shop', LocalBindPort: shop },
+    { DestinationName: 'front', DestinationPeer: westName, LocalBindPort: front },
+  ])
   const seen = async (port: number, path: string): Promise<Partial<Seen> | number> => {
     const { status, json } = await call(port, path, { timeoutMs: 2000 })
     return status === 200 ? (json as Seen) : status

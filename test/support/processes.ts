@@ -8,6 +8,9 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { freePorts } from './free-ports.ts'
+import { until, within } from './until.ts'
+
+export { until, within } from './until.ts'
 
 /** dist/src/cli/main.js beside this compiled file. */
 export const cliPath = join(dirname(dirname(dirname(fileURLToPath(import.meta.url)))), 'src', 'cli', 'main.js')
@@ -93,43 +96,15 @@ export function call(port: number, path: string, options: Call = {}): Promise<An
   })
 }
 
-/** Tries until `probe` answers something truthy; fails with the last error and `describe` after `timeoutMs`. */
-export async function until<T>(what: string, probe: () => Promise<T | undefined | false>, timeoutMs = 15_000, everyMs = 25): Promise<T> {
-  const end = Date.now() + timeoutMs
-  let last: unknown
-  for (;;) {
-    try {
-      const found = await probe()
-      if (found !== undefined && found !== false) return found
-    } catch (error) {
-      last = error
-    }
-    if (Date.now() > end) throw new Error(`${what}: not within ${timeoutMs} ms${last instanceof Error ? ` (${last.message})` : ''}`)
-    await new Promise(resolve => setTimeout(resolve, everyMs))
-  }
-}
-
-/** What comes by itself, but must not be waited for without an end. */
-export async function within<T>(what: string, promise: Promise<T>, timeoutMs = 15_000): Promise<T> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`${what}: not within ${timeoutMs} ms`)), timeoutMs)
-  })
-  try {
-    return await Promise.race([promise, late])
-  } finally {
-    clearTimeout(timer)
-  }
-}
-
 /** A process that has not begun to serve by then never will, on however busy a machine. */
 const startMs = 60_000
 
 /** Waits until a process serves, or has ended instead. */
-async function serves(what: string, { child, log }: Running, probe: () => Promise<boolean>): Promise<void> {
+async function serves(what: string, running: Running, probe: () => Promise<boolean>): Promise<void> {
+  const { child } = running
   const hasEnded = () => child.exitCode !== null || child.signalCode !== null
   await until(`${what} is ready`, async () => hasEnded() || (await probe()), startMs)
-  if (hasEnded()) throw new Error(`${what} ended: ${log().slice(-2000)}`)
+  if (hasEnded()) throw new Error(`${what} ended: ${running.log().slice(-2000)}`)
 }
 
 /** How many sidecars an agent may give a port to. */

@@ -128,6 +128,11 @@ export async function peeringActive({ east, west }: Pick<TwoClusters, 'east' | '
   }
 }
 
+/** The caller: no app of its own, a sidecar with these upstreams. */
+export async function registerWeb(cluster: ClusterProcess, Upstreams: object[]): Promise<void> {
+  await cluster.api('PUT', '/v1/agent/service/register', { Name: 'web', Port: 9, Connect: { SidecarService: { Proxy: { Upstreams } } } })
+}
+
 async function populate(scene: TwoClusters, apiAppPort: number, dbAppPort: number, flags: Record<string, string[]>): Promise<void> {
   const { east, west } = scene
   await west.api('PUT', '/v1/config', { Kind: 'service-defaults', Name: 'api', Protocol: 'http' })
@@ -141,20 +146,10 @@ async function populate(scene: TwoClusters, apiAppPort: number, dbAppPort: numbe
   await scene.export(['api', 'db'])
   await scene.allow('web', 'api')
   await scene.allow('web', 'db')
-  await east.api('PUT', '/v1/agent/service/register', {
-    Name: 'web',
-    Port: 9,
-    Connect: {
-      SidecarService: {
-        Proxy: {
-          Upstreams: [
-            { DestinationName: 'api', DestinationPeer: westName, LocalBindPort: scene.apiPort },
-            { DestinationName: 'db', DestinationPeer: westName, LocalBindPort: scene.dbPort },
-          ],
-        },
-      },
-    },
-  })
+  await registerWeb(east, [
+    { DestinationName: 'api', DestinationPeer: westName, LocalBindPort: scene.apiPort },
+    { DestinationName: 'db', DestinationPeer: westName, LocalBindPort: scene.dbPort },
+  ])
   await Promise.all([
     west.proxy('gateway', 'gateway', '--address', `127.0.0.1:${scene.westGatewayPort}`, ...(flags['gateway'] ?? [])),
     west.proxy('api', 'sidecar', '--for', 'api', ...(flags['api'] ?? [])),

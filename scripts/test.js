@@ -17,7 +17,7 @@ const timeoutS = deep ? 1800 : 120
 const patienceMs = (timeoutS + 120) * 1000
 /** They measure time, memory or processors, or start on ports of their own choice: one after another, beside nobody. */
 const alone =
-  /dist\/test\/(?:bench\/(?:path|load)|e2e\/(?:data-plane|demo|go-away|main-job|propagation|routing-story|upheaval)|examples|interop\/(?:consul|envoy)|proxy\/slow-reader)/
+  /dist\/test\/(?:bench\/(?:path|load)|e2e\/(?:data-plane|demo|go-away|main-job|propagation|routing-story|upheaval)|examples|interop|proxy\/slow-reader)/
 /** The long ones begin, so that no lane ends long before the other. */
 const long = /dist\/test\/(?:e2e|agent\/peering\/simulation)/
 

@@ -19,7 +19,7 @@ import { agentWithHttp } from '../support/agent-parts.ts'
 import { AgentStandIn } from '../support/agent-stand-in.ts'
 import { freePorts } from '../support/free-ports.ts'
 import { Mint, type LeafWish, type Minted } from '../support/mint.ts'
-import { call, until } from '../support/processes.ts'
+import { call, until, within } from '../support/processes.ts'
 import { gatewaySelf, startHttpApp, westDomain } from '../support/proxy-scene.ts'
 import { against } from './harness.ts'
 
@@ -61,7 +61,7 @@ async function scene(t: Test) {
   const sidecar = async (service: string) => {
     const running = await startSidecar({ proxyId: `${service}-sidecar-proxy`, agent: { url: agent.url }, admin, logger })
     t.teardown(() => running.close())
-    await running.ready()
+    await within(`the sidecar of ${service} is ready`, running.ready(), 30_000)
     return running
   }
   return { agent, app, mint, put, cli, why, sidecar }

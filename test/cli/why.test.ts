@@ -19,7 +19,7 @@ import { agentWithHttp } from '../support/agent-parts.ts'
 import { AgentStandIn } from '../support/agent-stand-in.ts'
 import { freePorts } from '../support/free-ports.ts'
 import { Mint, type LeafWish, type Minted } from '../support/mint.ts'
-import { call, until } from '../support/processes.ts'
+import { call, until, within } from '../support/processes.ts'
 import { gatewaySelf, startHttpApp, westDomain } from '../support/proxy-scene.ts'
 import { against } from './harness.ts'
 
@@ -46,8 +46,8 @@ interface Explained {
 }
 
 async function scene(t: Test) {
-  const [sidecarMin] = (await freePorts(1)) as [number]
-  const agent = await agentWithHttp({ sidecarPorts: { min: sidecarMin, max: Math.min(65_535, sidecarMin + 40) } })
+  const sidecarPorts = await freePorts(10)
+  const agent = await agentWithHttp({ sidecarPorts: { min: sidecarPorts[0]!, max: sidecarPorts.at(-1)! } })
   const app = await startHttpApp()
   const mint = new Mint()
   t.teardown(async () => {
@@ -69,7 +69,7 @@ async function scene(t: Test) {
   const sidecar = async (service: string) => {
     const running = await startSidecar({ proxyId: `${service}-sidecar-proxy`, agent: { url: agent.url }, admin, logger })
     t.teardown(() => running.close())
-    await running.ready()
+    await within(`the sidecar of ${service} is ready`, running.ready(), 30_000)
     return running
   }
   return { agent, app, mint, put, cli, why, sidecar }

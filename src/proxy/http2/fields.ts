@@ -202,8 +202,8 @@ function sensitiveOf(incoming: IncomingHttpHeaders): string[] | undefined {
 }
 
 function add(flat: string[], name: string, value: string, kind: number | undefined): void {
-  // TE is hop-by-hop; `trailers` alone means the same on every hop (RFC 9110 10.1.4), and node sends it in this spelling only.
-  if (kind === dropped || (kind === te && value !== 'trailers')) return
+  // TE is hop-by-hop; `trailers` alone means the same on every hop (RFC 9110 10.1.4), and node sends it in this spelling only, and once.
+  if (kind === dropped || (kind === te && (value !== 'trailers' || indexOf(flat, name) >= 0))) return
   if (kind === once || kind === crumbs) {
     const at = indexOf(flat, name)
     if (at >= 0) {

@@ -3,7 +3,8 @@
 import t, { type Test } from 'tap'
 import { serveHttp1, type Http1Limits, type UpstreamStream } from '../../../src/proxy/http1/connection.ts'
 import { behind, get, ok, raw } from './apps.ts'
-import { eventually, limits, once, RawClient, type Served } from './harness.ts'
+import { eventually } from '../../support/until.ts'
+import { limits, once, RawClient, type Served } from './harness.ts'
 import { MemoryStream, turn } from './node-reader.ts'
 
 const last = (start: string, fields = '', body = '') => `${start} HTTP/1.1\r\nHost: api\r\nConnection: close\r\n${fields}\r\n${body}`

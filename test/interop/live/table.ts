@@ -21,16 +21,22 @@ export function textOf(head: string[], rows: readonly Row[]): string {
     .join('\n')
 }
 
-export const isLate = (problem: string) => problem.includes(': late, ')
+const isLate = (problem: string) => problem.includes(': late, ')
 
-/** Failed requests and lost exchanges of a stretch of traffic. Late ones are failed, too; apart, because a busy machine is late by itself. */
-export function lossesOf({ sent, failed, slowestMs, exchanges, broken, ended }: Stretch): string {
+/** Failed requests and lost exchanges of a stretch of traffic, late ones among them; and apart what was late in the generator, or waited in it. */
+export function lossesOf({ sent, failed, lateHere, queued, own, slowestMs, exchanges, broken, ended }: Stretch): string {
   const late = failed.filter(isLate).length
   const requests = `${failed.length} of ${sent} failed${late > 0 ? ` (${late} late)` : ''}, slowest ${slowestMs} ms`
-  return `${requests}; ${broken.length} of ${exchanges} exchanges lost${ended > 0 ? `, ${ended} tunnels ended` : ''}`
+  const tunnels = `${broken.length} of ${exchanges} exchanges lost${ended > 0 ? `, ${ended} tunnels ended` : ''}`
+  return `${requests}; ${tunnels}; generator: ${lateHere} late by itself, ${queued} queued, stood ${own.loopMs} ms, control ${own.controlMs} ms`
 }
 
-/** What went wrong, the worst first. */
+/** What went wrong, by kind: how often, and the first and the last of it. */
 export function problemsOf({ failed, broken }: Stretch): string[] {
-  return [...broken, ...failed].sort((a, b) => Number(isLate(a)) - Number(isLate(b)))
+  const kinds = new Map<string, string[]>()
+  for (const problem of [...broken, ...failed]) {
+    const kind = isLate(problem) ? 'late' : problem.slice(problem.indexOf(': ') + 2)
+    kinds.set(kind, [...(kinds.get(kind) ?? []), problem])
+  }
+  return [...kinds].map(([kind, all]) => `${all.length} x ${kind}: from "${all[0]}" to "${all.at(-1)}"`)
 }

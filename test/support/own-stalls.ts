@@ -6,8 +6,8 @@
 import { Agent } from 'node:http'
 import { call } from './processes.ts'
 
-/** Shorter ones are taken off nothing: every event waits a little, and nobody is late by a second for that. */
-const leastMs = 200
+/** Shorter ones are taken off nothing: every event waits a little, and a slow exchange is not yet a stall. */
+const leastMs = { loopMs: 50, controlMs: 200 } as const
 const lookMs = 20
 const controlMs = 100
 /** Stalls of so long ago touch no request that is still under way. */
@@ -77,10 +77,10 @@ export class OwnStalls {
     this.#controlled = true
   }
 
-  #note(witness: 'loopMs' | 'controlMs', fromMs: number, toMs: number): void {
+  #note(witness: keyof typeof leastMs, fromMs: number, toMs: number): void {
     const tookMs = toMs - fromMs
     this.#longest[witness] = Math.max(this.#longest[witness], tookMs)
-    if (tookMs < leastMs) return
+    if (tookMs < leastMs[witness]) return
     this.#stalls.push({ fromMs, toMs })
     while (this.#stalls.length > 0 && this.#stalls[0]!.toMs < toMs - keptMs) this.#stalls.shift()
   }

@@ -138,7 +138,8 @@ export class PacedTraffic {
       onSocket: () => (began = performance.now()),
     })
       .then(
-        answer => (isRight(answer, body) ? '' : `${answer.status} ${answer.text.slice(0, 120)} (${String(answer.headers['server'] ?? 'no')} server)`),
+        answer =>
+          isRight(answer, body) ? '' : `${answer.status} ${answer.text.slice(0, 120)} (${String(answer.headers['server'] ?? 'no')} server)`,
         (error: Error) => error.message,
       )
       .then(problem => {
@@ -248,7 +249,20 @@ class TunnelEnd {
 function stretch(what: string): Stretch {
   const beganMs = performance.now()
   const own = { loopMs: 0, controlMs: 0 }
-  return { what, beganMs, sent: 0, failed: [], lateHere: 0, queued: 0, own, lastFailedMs: 0, slowestMs: 0, exchanges: 0, broken: [], ended: 0 }
+  return {
+    what,
+    beganMs,
+    sent: 0,
+    failed: [],
+    lateHere: 0,
+    queued: 0,
+    own,
+    lastFailedMs: 0,
+    slowestMs: 0,
+    exchanges: 0,
+    broken: [],
+    ended: 0,
+  }
 }
 
 const isFine = ({ status }: Answer) => status >= 200 && status < 300

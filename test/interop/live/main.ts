@@ -12,7 +12,7 @@ import { consulBin, consulCli } from '../consul-process.ts'
 import * as calls from './calls.ts'
 import { envoyBin } from './envoy-process.ts'
 import { bothActive, Side, type ServiceName } from './side.ts'
-import { lossesOf, problemsOf, textOf, type Row } from './table.ts'
+import { isConsuls, lossesOf, problemsOf, textOf, type Row } from './table.ts'
 import type { Seen } from './apps.ts'
 
 /** The caller's `web` calls the callee's services. */
@@ -53,8 +53,8 @@ async function row(ways: Way[], what: string, look: (way: Way) => Promise<string
  * a run of a part takes a minute or two.
  */
 const wanted = process.argv.slice(2)
-const needed = ['a token from Consul', 'exports arrive', 'intentions are written']
-const isWanted = (what: string) => wanted.length === 0 || needed.includes(what) || wanted.some(each => what.includes(each))
+const needed = new Set(['a token from Consul', 'exports arrive', 'intentions are written'])
+const isWanted = (what: string) => wanted.length === 0 || needed.has(what) || wanted.some(each => what.includes(each))
 
 /** Waits until the outcome is the wanted one, and answers it. */
 async function comes(what: string, wanted: string, look: () => Promise<string>): Promise<string> {
@@ -367,14 +367,20 @@ async function upheaval(ways: Way[]): Promise<void> {
       await under(traffic, what, () => replaceGateway(way), { mayLose })
     }
     for (const signal of ['SIGTERM', 'SIGKILL'] as const)
-      for (const { callee } of ways)
-        await under(traffic, `${signal === 'SIGTERM' ? 'restart' : 'kill -9'} of the agent of ${callee.name}`, async () => {
+      for (const { callee } of ways) {
+        const what = `${signal === 'SIGTERM' ? 'restart' : 'kill -9'} of the agent of ${callee.name}`
+        const restart = async () => {
           await callee.restartAgent(signal)
           await pause(3000)
-        })
+        }
+        const mayLose = ({ failed, broken }: Stretch) => callee.name === 'Consul' && broken.length === 0 && failed.every(isConsuls)
+        await under(traffic, what, restart, { mayLose })
+      }
     await bothActive(ways[0]!.caller, ways[0]!.callee)
     for (const way of ways)
-      await under(traffic, `kill -9 of a gateway of ${way.callee.name}: what was under way`, () => killGateway(way), { mayLose: () => true })
+      await under(traffic, `kill -9 of a gateway of ${way.callee.name}: what was under way`, () => killGateway(way), {
+        mayLose: () => true,
+      })
   } finally {
     await traffic.stop()
   }

@@ -194,7 +194,7 @@ function ours(cluster: ClusterProcess): Carrier {
       await until(`${id} has ended`, () => Promise.resolve(child.exitCode !== null), 30_000, 100)
     },
     killGateway: id => cluster.proxies.get(id)!.stop('SIGKILL'),
-    logs: async () => new Map([...cluster.proxies].map(([name, { log }]) => [name, log()])),
+    logs: async () => new Map([...cluster.proxies].map(([name, running]) => [name, running.log()])),
     stop: async () => {},
   }
 }

@@ -23,10 +23,18 @@ export function textOf(head: string[], rows: readonly Row[]): string {
 
 const isLate = (problem: string) => problem.includes(': late, ')
 
+/**
+ * Answered by Consul's Envoy itself, for want of a cluster: a Consul that starts again now and then takes the clusters of the exported
+ * services from its own gateway for a second or two (the gateway counts `cluster_removed` and `no_cluster`). Nothing that calls it can help that.
+ */
+export const isConsuls = (problem: string) => problem.endsWith(': 503  (envoy server)')
+
 /** Failed requests and lost exchanges of a stretch of traffic, late ones among them; and apart what was late in the generator, or waited in it. */
 export function lossesOf({ sent, failed, lateHere, queued, own, slowestMs, exchanges, broken, ended }: Stretch): string {
   const late = failed.filter(isLate).length
-  const requests = `${failed.length} of ${sent} failed${late > 0 ? ` (${late} late)` : ''}, slowest ${slowestMs} ms`
+  const consuls = failed.filter(isConsuls).length
+  const kinds = [late > 0 && `${late} late`, consuls > 0 && `${consuls} by Consul's gateway, which had lost its clusters`].filter(Boolean)
+  const requests = `${failed.length} of ${sent} failed${kinds.length > 0 ? ` (${kinds.join(', ')})` : ''}, slowest ${slowestMs} ms`
   const tunnels = `${broken.length} of ${exchanges} exchanges lost${ended > 0 ? `, ${ended} tunnels ended` : ''}`
   return `${requests}; ${tunnels}; generator: ${lateHere} late by itself, ${queued} queued, stood ${own.loopMs} ms, control ${own.controlMs} ms`
 }

@@ -1,43 +1,27 @@
-/** Every command of the program, in the order of its help: one file a command, each registering itself. */
-import { registerAgent } from './agent.ts'
-import { registerCatalog } from './catalog.ts'
-import type { Register } from './command.ts'
-import { registerConfig } from './config.ts'
-import { registerDev } from './dev/dev.ts'
-import { registerGateway } from './gateway.ts'
-import { registerInfo } from './info.ts'
-import { registerIntention } from './intention.ts'
-import { registerKv } from './kv.ts'
-import { registerLifecycle } from './lifecycle.ts'
-import { registerMembers } from './members.ts'
-import { registerPeering } from './peering.ts'
-import { registerServices } from './services.ts'
-import { registerSidecar } from './sidecar.ts'
-import { registerSnapshot } from './snapshot.ts'
-import { registerTls } from './tls.ts'
-import { registerValidate } from './validate.ts'
-import { registerVersion } from './version.ts'
-import { registerWhatif } from './whatif.ts'
-import { registerWhy } from './why.ts'
+/**
+ * Every command of the program, in the order of its help: one file a group, each registering its own. Only the file that is asked for is
+ * loaded: a proxy keeps none of the others in memory, and no command waits for them.
+ */
+import type { CommandGroup } from './command.ts'
 
-export const commands: readonly Register[] = [
-  registerAgent,
-  registerDev,
-  registerSidecar,
-  registerGateway,
-  registerPeering,
-  registerConfig,
-  registerServices,
-  registerCatalog,
-  registerIntention,
-  registerKv,
-  registerMembers,
-  registerWhy,
-  registerWhatif,
-  registerInfo,
-  registerSnapshot,
-  registerLifecycle,
-  registerValidate,
-  registerTls,
-  registerVersion,
+export const commands: readonly CommandGroup[] = [
+  { names: ['agent'], load: async () => (await import('./agent.ts')).registerAgent },
+  { names: ['dev'], load: async () => (await import('./dev/dev.ts')).registerDev },
+  { names: ['sidecar'], load: async () => (await import('./sidecar.ts')).registerSidecar },
+  { names: ['gateway'], load: async () => (await import('./gateway.ts')).registerGateway },
+  { names: ['peering'], load: async () => (await import('./peering.ts')).registerPeering },
+  { names: ['config'], load: async () => (await import('./config.ts')).registerConfig },
+  { names: ['services'], load: async () => (await import('./services.ts')).registerServices },
+  { names: ['catalog'], load: async () => (await import('./catalog.ts')).registerCatalog },
+  { names: ['intention'], load: async () => (await import('./intention.ts')).registerIntention },
+  { names: ['kv'], load: async () => (await import('./kv.ts')).registerKv },
+  { names: ['members'], load: async () => (await import('./members.ts')).registerMembers },
+  { names: ['why'], load: async () => (await import('./why.ts')).registerWhy },
+  { names: ['whatif'], load: async () => (await import('./whatif.ts')).registerWhatif },
+  { names: ['info'], load: async () => (await import('./info.ts')).registerInfo },
+  { names: ['snapshot'], load: async () => (await import('./snapshot.ts')).registerSnapshot },
+  { names: ['reload', 'leave', 'maint'], load: async () => (await import('./lifecycle.ts')).registerLifecycle },
+  { names: ['validate'], load: async () => (await import('./validate.ts')).registerValidate },
+  { names: ['tls'], load: async () => (await import('./tls.ts')).registerTls },
+  { names: ['version'], load: async () => (await import('./version.ts')).registerVersion },
 ]

@@ -15,6 +15,14 @@ export const services = { api: 'http', wide: 'http2', greeter: 'grpc', db: 'tcp'
 export type ServiceName = keyof typeof services
 const names = Object.keys(services) as ServiceName[]
 
+/** The caller's `web` calls the callee's services. */
+export interface Way {
+  caller: Side
+  callee: Side
+}
+
+export const patienceMs = 60_000
+
 export interface GatewayPlace {
   lan: number
   wan: number

@@ -8,17 +8,52 @@ export interface Row {
   failed: boolean
 }
 
-export function textOf(head: string[], rows: readonly Row[]): string {
-  const lines = [['', ...head], ...rows.map(({ what, seen, failed }) => [`${failed ? 'FAILED ' : ''}${what}`, ...seen])]
-  const widths = lines.reduce<number[]>((all, line) => line.map((text, i) => Math.max(all[i] ?? 0, text.length)), [])
-  return lines
-    .map(line =>
-      line
-        .map((text, i) => text.padEnd(widths[i]!))
-        .join('  ')
-        .trimEnd(),
-    )
-    .join('\n')
+export function say(text: string): void {
+  process.stdout.write(`${text}\n`)
+}
+
+/** Without these there would be nothing to look at. */
+const needed = new Set(['a token from Consul', 'exports arrive', 'intentions are written'])
+
+/** `wanted` are parts of names of rows, for a run of a minute or two: only those are looked at, and what they need. */
+export class Table {
+  readonly #wanted: string[]
+  readonly #rows: Row[] = []
+
+  constructor(wanted: string[]) {
+    this.#wanted = wanted
+  }
+
+  get failed(): number {
+    return this.#rows.filter(each => each.failed).length
+  }
+
+  get seen(): number {
+    return this.#rows.length - this.failed
+  }
+
+  isWanted(what: string): boolean {
+    return this.#wanted.length === 0 || needed.has(what) || this.#wanted.some(each => what.includes(each))
+  }
+
+  /** Says it at once, too. */
+  add(row: Row): void {
+    this.#rows.push(row)
+    say(`${row.failed ? 'FAILED' : 'ok'}  ${row.what}: ${row.seen.join(' | ')}`)
+  }
+
+  text(head: string[]): string {
+    const lines = [['', ...head], ...this.#rows.map(({ what, seen, failed }) => [`${failed ? 'FAILED ' : ''}${what}`, ...seen])]
+    const widths = lines.reduce<number[]>((all, line) => line.map((text, i) => Math.max(all[i] ?? 0, text.length)), [])
+    return lines
+      .map(line =>
+        line
+          .map((text, i) => text.padEnd(widths[i]!))
+          .join('  ')
+          .trimEnd(),
+      )
+      .join('\n')
+  }
 }
 
 const isLate = (problem: string) => problem.includes(': late, ')

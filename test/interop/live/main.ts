@@ -2,6 +2,7 @@
  * isthmus and a real Consul with its Envoys, live on loopback, and a table of what was seen: one token from each side, exports of every
  * kind, calls, intentions, health, un-exports, CA rotations, gateways replaced and killed, agents restarted and killed, peerings deleted
  * and made again, each way. Needs CONSUL_BIN and ENVOY_BIN; without them nothing is tested, and that is said.
+ * Arguments are parts of names of rows, for a run of those alone; ISTHMUS_LOGS names a directory that the logs of every process are kept in.
  */
 import { setTimeout as pause } from 'node:timers/promises'
 import { tree } from '../../../bench/machine/process.ts'

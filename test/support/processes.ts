@@ -58,6 +58,8 @@ export interface Call {
   headers?: Record<string, string>
   agent?: HttpAgent
   timeoutMs?: number
+  /** There is a connection for it, where the agent may make it wait for one. */
+  onSocket?: () => void
 }
 
 /** One HTTP exchange over node:http, so that a test decides about connections itself. */
@@ -90,6 +92,7 @@ export function call(port: number, path: string, options: Call = {}): Promise<An
         })
       },
     )
+    if (options.onSocket) outgoing.once('socket', options.onSocket)
     outgoing.on('timeout', () => outgoing.destroy(new Error(`no answer from ${path} in time`)))
     outgoing.on('error', reject)
     outgoing.end(payload)

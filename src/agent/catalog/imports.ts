@@ -20,7 +20,7 @@ import { compareText } from '../../lib/order.ts'
 /** Well under the store's limits, so that a chunk and the record fit into one transaction. */
 const maxChunkBytes = 256 * 1024
 const maxTxnChunkBytes = 768 * 1024
-const maxDeletes = storeLimits.maxOps
+const maxDeletes = storeLimits.batchOps
 
 const syntheticSuffix = '-sidecar-proxy'
 const encoder = new TextEncoder()
@@ -143,8 +143,8 @@ export class Imports {
   }
 
   async #write(ops: readonly Op[]): Promise<void> {
-    for (let i = 0; i < ops.length; i += storeLimits.maxOps) {
-      const { revision } = await this.#store.txn({ ops: ops.slice(i, i + storeLimits.maxOps) })
+    for (let i = 0; i < ops.length; i += storeLimits.batchOps) {
+      const { revision } = await this.#store.txn({ ops: ops.slice(i, i + storeLimits.batchOps) })
       await this.#tables.reached(revision)
     }
   }

@@ -140,11 +140,7 @@ class Attempt {
     const covered = (key: string) => trees.some(tree => key.startsWith(tree))
     const parts = overlays.map(overlay => overlay.writes(covered))
     return {
-      ops: [
-        ...trees.map((prefix): Op => ({ op: 'delete-prefix', prefix })),
-        ...parts.flatMap(part => part.ops),
-        ...this.#claims.ops,
-      ],
+      ops: [...trees.map((prefix): Op => ({ op: 'delete-prefix', prefix })), ...parts.flatMap(part => part.ops), ...this.#claims.ops],
       compare: [...parts.flatMap(part => part.compare), ...this.#sessions.values(), ...this.#claims.compare],
     }
   }

@@ -3,13 +3,17 @@ import { registerAgent } from './agent.ts'
 import { registerCatalog } from './catalog.ts'
 import type { Register } from './command.ts'
 import { registerConfig } from './config.ts'
+import { registerConnect } from './connect.ts'
 import { registerDev } from './dev/dev.ts'
+import { registerEvent } from './event.ts'
 import { registerGateway } from './gateway.ts'
 import { registerInfo } from './info.ts'
 import { registerIntention } from './intention.ts'
 import { registerKv } from './kv.ts'
 import { registerLifecycle } from './lifecycle.ts'
+import { registerLock } from './lock/lock.ts'
 import { registerMembers } from './members.ts'
+import { registerOperator } from './operator.ts'
 import { registerPeering } from './peering.ts'
 import { registerServices } from './services.ts'
 import { registerSidecar } from './sidecar.ts'
@@ -17,6 +21,7 @@ import { registerSnapshot } from './snapshot.ts'
 import { registerTls } from './tls.ts'
 import { registerValidate } from './validate.ts'
 import { registerVersion } from './version.ts'
+import { registerWatch } from './watch.ts'
 import { registerWhatif } from './whatif.ts'
 import { registerWhy } from './why.ts'
 
@@ -31,11 +36,16 @@ export const commands: readonly Register[] = [
   registerCatalog,
   registerIntention,
   registerKv,
+  registerLock,
+  registerWatch,
+  registerEvent,
   registerMembers,
   registerWhy,
   registerWhatif,
   registerInfo,
   registerSnapshot,
+  registerOperator,
+  registerConnect,
   registerLifecycle,
   registerValidate,
   registerTls,

@@ -49,9 +49,9 @@ async function getValues(client: AgentClient, key: string, flags: GetFlags, cont
     const bytes = Buffer.from(view.Value ?? '', 'base64')
     return flags.base64 ? bytes.toString('base64') : bytes.toString()
   }
-  if (flags.detailed) return say(context, found.map(view => describe(view, shown(view))).join('\n\n'))
-  if (flags.recurse) {
-    for (const view of found) say(context, `${view.Key}:${shown(view)}`)
+  if (flags.detailed || flags.recurse) {
+    const texts = found.map(view => (flags.detailed ? describe(view, shown(view)) : `${view.Key}:${shown(view)}`))
+    if (texts.length > 0) say(context, texts.join(flags.detailed ? '\n\n' : '\n'))
     return
   }
   // Bytes as they are, for values that are no text.
@@ -60,7 +60,7 @@ async function getValues(client: AgentClient, key: string, flags: GetFlags, cont
 }
 
 function describe(view: KvView, value: string): string {
-  return table([
+  const rows = [
     ['CreateIndex', String(view.CreateIndex)],
     ['Flags', String(view.Flags)],
     ['Key', view.Key],
@@ -68,7 +68,8 @@ function describe(view: KvView, value: string): string {
     ['ModifyIndex', String(view.ModifyIndex)],
     ['Session', view.Session ?? '-'],
     ['Value', value],
-  ])
+  ]
+  return table(rows, 6)
 }
 
 function registerPut(kv: Command, context: CliContext): void {

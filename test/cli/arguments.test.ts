@@ -5,6 +5,7 @@ import { normaliseArguments } from '../../src/cli/arguments.ts'
 
 const program = new Command('isthmus')
 program.command('config').command('write').option('--cas').option('--modify-index <n>').option('--http-addr <address>')
+program.command('lock').option('--n <n>').option('--shell').option('--no-shell').argument('[prefix]').argument('[child...]')
 
 void t.test("flags in Consul's spelling become commander's", async t => {
   const cases: [string[], string[]][] = [
@@ -53,6 +54,14 @@ void t.test("flags in Consul's spelling become commander's", async t => {
     [
       ['config', 'write', 'write', '-', 'x'],
       ['config', 'write', 'write', '-', 'x'],
+    ],
+    [
+      ['lock', '-n', '2', '-shell=false', 'p', 'sh', '-n', '-c', 'x', '--', '-shell'],
+      ['lock', '--n=2', '--no-shell', '--', 'p', 'sh', '-n', '-c', 'x', '--', '-shell'],
+    ],
+    [
+      ['lock', '-n=2', 'p'],
+      ['lock', '--n=2', 'p'],
     ],
     [['-http-addr=a=b\nc'], ['--http-addr=a=b\nc']],
   ]

@@ -413,3 +413,71 @@ void t.test('kv put: a session locks a key and lets it go', async t => {
   t.same(await run(['kv', 'put', '-release', `-session=${mine}`, 'lead', 'done']), ok('Success! Lock released on: lead\n'))
   t.same(await run(['kv', 'get', 'lead']), ok('done\n'))
 })
+
+void t.test('operator: the one server, its settings, and how much the cluster holds', async t => {
+  const { run } = await agent(t, { nodeId: '8c652b4a-205d-67c9-7aee-11a8075af0f7' })
+  t.match(
+    (await run(['operator', 'raft', 'list-peers'])).stdout,
+    /^Node +ID +Address +State +Voter +RaftProtocol +Commit Index +Trails Leader By\nalpha +8c652b4a-\S+ +127\.0\.0\.1:8300 +leader +true +3 +\d+ +-\n$/,
+  )
+  t.same(
+    await run(['operator', 'raft', 'remove-peer']),
+    failed('Error removing peer: an address or id is required for the peer to remove\n'),
+  )
+  t.same(
+    await run(['operator', 'raft', 'remove-peer', '-address', '1.2.3.4:1']),
+    failed('Error removing peer: Unexpected response code: 500 (address "1.2.3.4:1" was not found in the Raft configuration)\n'),
+  )
+  t.match((await run(['operator', 'raft', 'transfer-leader'])).stderr, /Unexpected response code: 500 \(cannot find peer\)\n$/)
+  t.same(
+    await run(['operator', 'autopilot', 'set-config', '-cleanup-dead-servers=false', '-max-trailing-logs', '10']),
+    ok('Configuration updated!\n'),
+  )
+  t.match(
+    (await run(['operator', 'autopilot', 'get-config'])).stdout,
+    /^CleanupDeadServers = false\nLastContactThreshold = 200ms\nMaxTrailingLogs = 10\nMinQuorum = 0\n.*\nRedundancyZoneTag = ""\n/,
+  )
+  t.match((await run(['operator', 'autopilot', 'state'])).stdout, /^Healthy: +true\n[^]*\n {6}Name: +alpha\n[^]*\n {9}"consul-version": "/)
+  t.match(JSON.parse((await run(['operator', 'autopilot', 'state', '-format=json'])).stdout), { Healthy: true })
+  t.same(await run(['operator', 'autopilot', 'state', '-format=zz']), failed('Unknown format: zz\n'))
+  await run(['services', 'register', '-name', 'web', '-port', '80'])
+  const billable =
+    'Billable Service Instances Total: 1\ndc1 Billable Service Instances: 1\n\nBillable Services\nServices      Service instances\n2             1\n'
+  const nodes = 'Nodes\nDatacenter      Count\ndc1             1\n\nTotal           1\n'
+  t.same(await run(['operator', 'usage', 'instances', '-billable']), ok(`${billable}\n\n${nodes}`))
+  t.match(
+    (await run(['operator', 'usage', 'instances', '-connect'])).stdout,
+    /^Connect Services\nType {21}Service instances\napi-gateway {14}0\n/,
+  )
+  t.match(
+    (await run(['operator', 'usage', 'instances', '-all-datacenters'])).stdout,
+    /\nDatacenter {6}Services {6}Service instances\ndc1 {13}2 {13}1\n/,
+  )
+  t.same(
+    await run(['operator', 'usage', 'instances', '-connect', '-billable']),
+    failed('Cannot specify both -billable and -connect flags\n'),
+  )
+})
+
+void t.test('connect, event, join, force-leave: what they say', async t => {
+  const { run } = await agent(t)
+  const before = JSON.parse((await run(['connect', 'ca', 'get-config'])).stdout) as { Config: object }
+  t.match(before, { Provider: 'consul', Config: { LeafCertTTL: '72h' } })
+  const after = JSON.stringify({ ...before, Config: { ...before.Config, LeafCertTTL: '48h' } })
+  t.same(await run(['connect', 'ca', 'set-config', '-config-file', '-'], after), ok('Configuration updated!\n'))
+  t.match(JSON.parse((await run(['connect', 'ca', 'get-config'])).stdout), { Config: { LeafCertTTL: '48h' } })
+  t.same(await run(['connect', 'ca', 'set-config']), failed('The -config-file flag is required\n'))
+  t.match(await run(['event', '-name', 'deploy', 'v1']), { code: 0, stdout: /^Event ID: [0-9a-f-]{36}\n$/ })
+  t.same(await run(['event']), failed('Event name must be specified\n'))
+  t.same(await run(['event', '-name=x', '-tag=y']), failed('Cannot provide tag filter without service filter.\n'))
+  t.same(await run(['join', '127.0.0.1']), ok('Successfully joined cluster by contacting 1 nodes.\n'))
+  t.match(await run(['join', '10.0.0.1']), {
+    code: 1,
+    stderr: /^Error joining address '10.0.0.1': .*does not gossip.*\nFailed to join any nodes.\n$/s,
+  })
+  t.same(
+    await run(['force-leave', 'nope']),
+    failed("Error force leaving: Unexpected response code: 500 (agent: No node found with name 'nope')\n"),
+  )
+  t.same(await run(['monitor', '-log-level=zz']), failed('Error starting monitor: Unexpected response code: 400 (Unknown log level: zz)\n'))
+})

@@ -81,7 +81,7 @@ function registerAutopilot(operator: Command, context: CliContext): void {
       UpgradeVersionTag: found.UpgradeVersionTag,
     }
     for (const [name, value] of Object.entries(shown))
-      say(context, `${name} = ${/Tag$/.test(name) ? JSON.stringify(value) : String(value)}`)
+      say(context, `${name} = ${name.endsWith('Tag') ? JSON.stringify(value) : String(value)}`)
   })
   const changes: [flag: string, key: keyof Settings, what: string, read?: (text: string) => unknown][] = [
     ['last-contact-threshold <duration>', 'LastContactThreshold', 'how long a server may be silent', durationText],

@@ -58,14 +58,14 @@ function onRestart(staying: () => Staying | undefined): Promise<Leave> {
 }
 
 /** Aborts at the first SIGINT or SIGTERM; `close` leaves signals as they were. */
-export function interruption(): { signal: AbortSignal; close(): void } {
+export function interruption(): { signal: AbortSignal; close: () => void } {
   const controller = new AbortController()
   const abort = () => controller.abort()
   const signals = ['SIGINT', 'SIGTERM'] as const
   for (const each of signals) process.on(each, abort)
   return {
     signal: controller.signal,
-    close() {
+    close: () => {
       for (const each of signals) process.off(each, abort)
     },
   }

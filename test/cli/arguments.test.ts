@@ -2,6 +2,8 @@
 import { Command } from 'commander'
 import t from 'tap'
 import { normaliseArguments } from '../../src/cli/arguments.ts'
+import { commands } from '../../src/cli/commands.ts'
+import { processContext } from '../../src/cli/context.ts'
 
 const program = new Command('isthmus')
 program.command('config').command('write').option('--cas').option('--modify-index <n>').option('--http-addr <address>')
@@ -66,4 +68,16 @@ void t.test("flags in Consul's spelling become commander's", async t => {
     [['-http-addr=a=b\nc'], ['--http-addr=a=b\nc']],
   ]
   for (const [given, expected] of cases) t.same(normaliseArguments(given, program), expected, given.join(' '))
+})
+
+void t.test('each command is found in the file that the table names', async t => {
+  for (const { commands: names, load } of commands) {
+    const own = new Command()
+    const register = await load()
+    register(own, processContext())
+    t.same(
+      own.commands.map(each => each.name()),
+      names,
+    )
+  }
 })

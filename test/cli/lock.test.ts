@@ -39,7 +39,7 @@ t.test('a program runs while the lock is held, and another waits for it', async 
   const job = `cat; echo held=$CONSUL_LOCK_HELD; while ! test -e ${done}; do sleep 0.1; done; exit 4`
   const first = start(agent, 'lock', '-child-exit-code', '-pass-stdin', '-verbose', 'app', job)
   await until('it is held', async () => first.out.stdout.includes('held'))
-  t.match(await get('/v1/kv/app/.lock'), [{ Key: 'app/.lock', Flags: 3304740253564472344, Session: /./ }])
+  t.match((await call(port, '/v1/kv/app/.lock')).text, /"Key":"app\/.lock","Flags":3304740253564472344,.*"Session":"./)
   t.match(await get('/v1/session/list'), [{ TTL: '15s', Behavior: 'release', NodeChecks: ['serfHealth'] }])
   const second = start(agent, 'lock', '-shell=false', 'app', 'echo', '-n', 'mine', '--', '-verbose')
   const late = start(agent, 'lock', '-timeout', '100ms', 'app', 'echo never')
@@ -93,10 +93,12 @@ t.test('of a semaphore as many hold places as there are, and those of the dead a
   t.match(await finish(start(agent, 'lock', '-n=2', 'sem', 'true')), { code: 1, stderr: /semaphore limit conflict \(lock: 1, local: 2\)/ })
   await call(port, '/v1/kv/sem/.lock', { method: 'DELETE' })
   await call(port, '/v1/kv/sem/.lock?flags=16210313421097356768', { method: 'PUT', body: { Limit: 2, Holders: { dead: true } } })
-  const runs = [1, 2, 3].map(() => start(agent, 'lock', '-n=2', 'sem', 'echo in; sleep 1.5'))
+  const done = join(t.testdir(), 'done')
+  const runs = [1, 2, 3].map(() => start(agent, 'lock', '-n=2', 'sem', `echo in; while ! test -e ${done}; do sleep 0.1; done`))
   await until('two are in', async () => runs.filter(each => each.out.stdout !== '').length === 2)
   await until('the third contends', async () => ((await get('/v1/kv/sem?keys')) as string[]).length === 4)
   t.equal(runs.filter(each => each.out.stdout !== '').length, 2)
+  writeFileSync(done, '')
   t.same(await Promise.all(runs.map(each => each.ended)), [0, 0, 0])
   await call(port, '/v1/kv/other/.lock', { method: 'PUT', body: 'not a lock' })
   t.match(await finish(start(agent, 'lock', 'other', 'true')), {

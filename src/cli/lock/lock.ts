@@ -90,7 +90,7 @@ type End = 'well' | 'failed' | 'lost' | 'asked'
 
 interface Surroundings {
   interrupt: AbortSignal
-  tell(text: string): unknown
+  tell: (text: string) => unknown
   context: CliContext
 }
 

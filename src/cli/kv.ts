@@ -1,5 +1,6 @@
 /** `isthmus kv`: the cluster's key-value store. */
 import type { Command } from 'commander'
+import { messageOf } from '../lib/errors.ts'
 import type { AgentClient } from './client.ts'
 import { agentCommand, doing, readValue, say, table, wholeNumber } from './command.ts'
 import { CliError, type CliContext } from './context.ts'
@@ -87,18 +88,22 @@ function registerPut(kv: Command, context: CliContext): void {
     if (!key) throw new CliError('Error! Missing KEY argument')
     if (more.length > 0) throw new CliError(`Too many arguments (expected 1 or 2, got ${call.args.length})`)
     const { cas, modifyIndex, flags, base64, acquire, release, session } = call.flags
-    if (cas && modifyIndex === undefined) throw new CliError('Must specify -modify-index with -cas!')
     if ((acquire || release) && !session) throw new CliError('Error! Missing -session (required with -acquire and -release)')
     const value = await readValue(given, context)
     const body = base64 ? Buffer.from(value.toString(), 'base64') : value
-    const lock = acquire ? { acquire: session } : release ? { release: session } : { cas: cas ? modifyIndex : undefined }
-    const written = await doing(`writing to ${key}`, call.client.json<boolean>('PUT', keyPath(key), { query: { ...lock, flags }, body }))
+    const lock = acquire ? { acquire: session } : release ? { release: session } : { cas: cas ? (modifyIndex ?? 0) : undefined }
+    const written = await call.client.json<boolean>('PUT', keyPath(key), { query: { ...lock, flags }, body }).catch((error: unknown) => {
+      throw new CliError(`Error! Failed writing data: ${messageOf(error)}`, 1, { cause: error })
+    })
     if (acquire || release) {
       if (!written) throw new CliError(`Error! Did not ${acquire ? 'acquire' : 'release'} lock`)
       say(context, `Success! Lock ${acquire ? 'acquired' : 'released'} on: ${key}`)
       return
     }
-    if (!written) throw new CliError(`Error! Did not write to ${key}: CAS failed`)
+    if (!written) {
+      const why = modifyIndex ? 'CAS failed' : 'CAS performed with index=0 and key already exists.'
+      throw new CliError(`Error! Did not write to ${key}: ${why}`)
+    }
     say(context, `Success! Data written to: ${key}`)
   })
     .argument('[key]')

@@ -7,22 +7,27 @@ import { isUtf8 } from 'node:buffer'
 import { messageOf } from '../lib/errors.ts'
 import { normaliseArguments } from './arguments.ts'
 import { AgentClient, readFile, withHttpFlags, type HttpFlags } from './client.ts'
-import type { CommandFile } from './commands.ts'
 import { CliError, readStdin, type CliContext } from './context.ts'
 
 export type Register = (program: Command, context: CliContext) => void
 
+/** Commands of one file, by the words that they begin with. */
+export interface CommandGroup {
+  names: readonly string[]
+  load: () => Promise<Register>
+}
+
 /** Parses, runs, and gives back what the shell gets. */
-export async function run(args: readonly string[], files: readonly CommandFile[], context: CliContext): Promise<number> {
+export async function run(args: readonly string[], commands: readonly CommandGroup[], context: CliContext): Promise<number> {
   const program = new Command('isthmus')
     .description('A service mesh for services that live in several independently run clusters.')
     .showSuggestionAfterError()
     .showHelpAfterError('Every command, and every flag of one: isthmus [COMMAND] --help')
     .exitOverride()
     .configureOutput({ writeOut: text => context.stdout.write(text), writeErr: text => context.stderr.write(text) })
-  const wanted = files.filter(file => file.commands.includes(args[0] ?? ''))
-  const registers = await Promise.all((wanted.length > 0 ? wanted : files).map(file => file.load()))
-  for (const register of registers) register(program, context)
+  const asked = commands.find(({ names }) => names.includes(args[0] ?? ''))
+  // Whoever asks for help, or for what is not there, sees them all.
+  for (const { load } of asked ? [asked] : commands) (await load())(program, context)
   try {
     await program.parseAsync(normaliseArguments(args, program), { from: 'user' })
     return 0

@@ -57,7 +57,7 @@ export class Expose {
   }
 
   #open(path: string, target: string, at: { address: string; port: number }): Entry {
-    const proxy = httpProxy.createProxyServer({ target, proxyTimeout: limits.requestMs, timeout: limits.requestMs, xfwd: false })
+    const proxy = httpProxy().createProxyServer({ target, proxyTimeout: limits.requestMs, timeout: limits.requestMs, xfwd: false })
     const server = createServer({ requestTimeout: limits.requestMs, headersTimeout: limits.headersMs })
     // http-proxy reports a failure with either a response or a raw socket.
     proxy.on('error', (_error, _request, response) => {

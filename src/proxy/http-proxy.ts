@@ -17,4 +17,7 @@ function load(): typeof HttpProxy {
   }
 }
 
-export const httpProxy = load()
+let loaded: typeof HttpProxy | undefined
+
+/** Few proxies expose a path: those that do not are spared it. */
+export const httpProxy = (): typeof HttpProxy => (loaded ??= load())

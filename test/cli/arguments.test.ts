@@ -71,7 +71,7 @@ void t.test("flags in Consul's spelling become commander's", async t => {
 })
 
 void t.test('each command is found in the file that the table names', async t => {
-  for (const { commands: names, load } of commands) {
+  for (const { names, load } of commands) {
     const own = new Command()
     const register = await load()
     register(own, processContext())

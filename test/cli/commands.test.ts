@@ -301,7 +301,10 @@ void t.test('kv: put, get and delete, with their conditions', async t => {
   t.match((await run(['kv', 'get', '-detailed', 'lock'])).stdout, /\nFlags +3304740253564472344\n[^]*\nValue +"Flags":12345678901234567\n$/)
   t.same(await run(['kv', 'delete', 'lock']), ok('Success! Deleted key: lock\n'))
   t.same(await run(['kv', 'get', 'nope']), failed('Error! No key exists at: nope\n'))
-  t.same(await run(['kv', 'put', '-cas', '-modify-index=0', 'a/b', 'x']), failed('Error! Did not write to a/b: CAS performed with index=0 and key already exists.\n'))
+  t.same(
+    await run(['kv', 'put', '-cas', '-modify-index=0', 'a/b', 'x']),
+    failed('Error! Did not write to a/b: CAS performed with index=0 and key already exists.\n'),
+  )
   t.same(await run(['kv', 'delete', '-cas', '-modify-index=1', 'a/b']), failed('Error! Did not delete key a/b: CAS failed\n'))
   t.same(await run(['kv', 'delete', 'b']), ok('Success! Deleted key: b\n'))
   t.same(await run(['kv', 'delete', '-recurse', 'a']), ok('Success! Deleted keys with prefix: a\n'))

@@ -6,7 +6,7 @@ import { httpProxy } from '../../../src/proxy/http-proxy.ts'
 
 const [role, port, next, rootPath, certPath, keyPath, servername] = process.argv.slice(2) as [string, ...string[]]
 const identity = { ca: readFileSync(rootPath!), cert: readFileSync(certPath!), key: readFileSync(keyPath!) }
-const proxy = httpProxy.createProxyServer({})
+const proxy = httpProxy().createProxyServer({})
 proxy.on('error', (_error, _incoming, outgoing) => outgoing.destroy())
 
 if (role === 'outbound') {

@@ -5,7 +5,7 @@
 import { randomInt, type KeyObject } from 'node:crypto'
 import { addressBytes } from '../../lib/address-bytes.ts'
 import { certificate, extension, keyIdentifiers, type Signer, type Validity } from './certificate.ts'
-import { bits, boolean, explicit, oid, oids, sequence, tagged } from './der.ts'
+import { bits, boolean, explicit, oid, oids, sequence, tagged } from '../../lib/der.ts'
 
 /** node-forge writes integers of 32 bits. */
 const maxSerial = 2 ** 31 - 1

@@ -32,7 +32,7 @@ import {
   tagged,
   time,
   type Node,
-} from './der.ts'
+} from '../../lib/der.ts'
 
 export interface KeyKind {
   type: 'ec' | 'rsa'

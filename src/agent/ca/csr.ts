@@ -4,7 +4,7 @@
  */
 import { createPublicKey, verify, type KeyObject } from 'node:crypto'
 import { MeshError } from '../../lib/errors.ts'
-import { bytesOf, decode, encode, kindOf, membersOf, oidOf, oids, type Node } from './der.ts'
+import { bytesOf, decode, encode, kindOf, membersOf, oidOf, oids, type Node } from '../../lib/der.ts'
 
 export interface SigningRequest {
   /** The one URI SAN, as it is written. */

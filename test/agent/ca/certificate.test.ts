@@ -12,7 +12,7 @@ import {
   privateKeyPem,
   serialText,
 } from '../../../src/agent/ca/certificate.ts'
-import { decode, encode, time } from '../../../src/agent/ca/der.ts'
+import { decode, encode, time } from '../../../src/lib/der.ts'
 import { certificatesOf } from './scene.ts'
 
 const golden = (file: string): string[] => certificatesOf(readFileSync(`test/golden/ca/${file}`, 'utf8'))

@@ -1,7 +1,13 @@
-/** DER by node-forge's ASN.1: small constructors over its binary strings, so that certificates read like the RFC's syntax. */
-import forge from 'node-forge'
+/**
+ * DER by node-forge's ASN.1: small constructors over its binary strings, so that certificates read like the RFC's syntax. Only that part
+ * of it is loaded: a proxy makes its request with it and should not hold the rest in memory.
+ */
+import { createRequire } from 'node:module'
+import type forge from 'node-forge'
 
-const { asn1 } = forge
+const require = createRequire(import.meta.url)
+const asn1 = require('node-forge/lib/asn1.js') as typeof forge.asn1
+const util = require('node-forge/lib/util.js') as typeof forge.util
 /** forge's types know no context tags. */
 const create: (tagClass: forge.asn1.Class, type: number, constructed: boolean, value: string | Node[]) => Node = asn1.create
 export type Node = forge.asn1.Asn1
@@ -65,7 +71,7 @@ export function decode(bytes: Buffer): Node | undefined {
   try {
     // BIT STRINGs stay bytes: what is in them is signed or hashed, never read.
     const options = { strict: true, parseAllBytes: true, decodeBitStrings: false }
-    const node = asn1.fromDer(forge.util.createBuffer(binary(bytes)), options as unknown as boolean)
+    const node = asn1.fromDer(util.createBuffer(binary(bytes)), options as unknown as boolean)
     return encode(node).equals(bytes) ? node : undefined
   } catch {
     return undefined
@@ -90,7 +96,7 @@ export function bytesOf(node: Node | undefined, kind: string): Buffer | undefine
 
 export function oidOf(node: Node | undefined): string | undefined {
   const bytes = bytesOf(node, 'oid')
-  return bytes && asn1.derToOid(forge.util.createBuffer(binary(bytes)))
+  return bytes && asn1.derToOid(util.createBuffer(binary(bytes)))
 }
 
 export function pem(label: string, der: Buffer): string {

@@ -63,7 +63,9 @@ async function run(client: AgentClient, prefix: string, args: string[], flags: F
   const tell = (text: string) => flags.verbose && say(context, text)
   const name = flags.name ?? `Consul lock for '${args.join(' ')}' at '${prefix}'`
   const interrupt = interruption()
-  const session = await doing('creating session', LockSession.open(client, name))
+  // Of one that contended for a place nothing is to stay; a lock's key is others' too.
+  const behavior = flags.n === 1 ? 'release' : 'delete'
+  const session = await doing('creating session', LockSession.open(client, name, behavior))
   try {
     const lock = flags.n === 1 ? new Mutex(client, prefix, session.id) : new Semaphore(client, prefix, session.id, flags.n)
     tell(`Setting up ${lock.what}`)

@@ -19,8 +19,9 @@ export class LockSession {
     this.ended = this.#renew()
   }
 
-  static async open(client: AgentClient, name: string): Promise<LockSession> {
-    const body = { Name: name, TTL: `${ttlMs / 1000}s` }
+  /** `behavior`: what becomes of its keys at its end. */
+  static async open(client: AgentClient, name: string, behavior: 'release' | 'delete'): Promise<LockSession> {
+    const body = { Name: name, TTL: `${ttlMs / 1000}s`, Behavior: behavior }
     const { ID: id } = await client.json<{ ID: string }>('PUT', '/v1/session/create', { body })
     return new LockSession(client, id)
   }

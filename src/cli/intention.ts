@@ -124,7 +124,8 @@ function sourceOf(intention: IntentionView): string {
 
 /** Intentions with permissions decide for each request, and have no action of their own. */
 function actionOf(intention: IntentionView): string {
-  return intention.Action || `${intention.Permissions?.length ?? 0} permissions`
+  const count = intention.Permissions?.length ?? 0
+  return intention.Action || `${count} permission${count === 1 ? '' : 's'}`
 }
 
 /** As Go prints a time for people: `Thursday, 26-Nov-26 03:09:29 UTC`. */
@@ -140,11 +141,12 @@ function describe(intention: IntentionView): string {
   const rows = [
     ['Source:', sourceOf(intention)],
     ['Destination:', intention.DestinationName],
-    ['Action:', actionOf(intention)],
+    ...(intention.Action ? [['Action:', intention.Action]] : []),
     ['ID:', intention.ID ?? ''],
     ...(intention.Description ? [['Description:', intention.Description]] : []),
     ...meta.map(([key, value]) => [`Meta[${key}]:`, value]),
     ...(intention.CreatedAt ? [['Created At:', rfc850(intention.CreatedAt)]] : []),
   ]
-  return table(rows)
+  if (!intention.Permissions?.length) return table(rows)
+  return `${table(rows)}\nPermissions:\n${JSON.stringify(intention.Permissions, undefined, 2)}`
 }

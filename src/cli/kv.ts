@@ -36,14 +36,14 @@ export function registerKv(program: Command, context: CliContext): void {
 
 async function listKeys(client: AgentClient, prefix: string, flags: GetFlags, context: CliContext): Promise<void> {
   const query = { keys: '', separator: flags.separator }
-  const answer = await doing('querying the agent', client.call('GET', keyPath(prefix), { query }, [404]))
+  const answer = await doing('querying Consul agent', client.call('GET', keyPath(prefix), { query }, [404]))
   if (answer.status === 404) return
   for (const name of client.parse(answer.body) as string[]) say(context, name)
 }
 
 async function getValues(client: AgentClient, key: string, flags: GetFlags, context: CliContext): Promise<void> {
   const query = { recurse: flags.recurse ? '' : undefined }
-  const answer = await doing('querying the agent', client.call('GET', keyPath(key), { query }, [404]))
+  const answer = await doing('querying Consul agent', client.call('GET', keyPath(key), { query }, [404]))
   const found = answer.status === 404 ? [] : (client.parse(longFlags(answer.body)) as KvView[])
   if (found.length === 0 && !flags.recurse) throw new CliError(`Error! No key exists at: ${key}`)
   const shown = (view: KvView) => {

@@ -129,7 +129,7 @@ function registerExport(services: Command, context: CliContext): void {
     const { name, consumerPeers: peers } = call.flags
     if (!name) throw new CliError('Missing the required -name flag')
     if (!peers || peers.length === 0) throw new CliError('Missing the required -consumer-peers or -consumer-partitions flag')
-    const shown = peers.map(peer => JSON.stringify(peer)).join(', ')
+    const shown = JSON.stringify(peers.join(','))
     await doing(`exporting service ${JSON.stringify(name)} to cluster peers ${shown}`, exportService(call.client, name, peers))
     say(context, `Successfully exported service ${JSON.stringify(name)} to cluster peers ${shown}`)
   })

@@ -220,11 +220,11 @@ void t.test('services: registered by flags and files, exported, deregistered', a
   )
   t.same(
     await run(['services', 'export', '-name=db', '-consumer-peers=east,west']),
-    ok('Successfully exported service "db" to cluster peers "east", "west"\n'),
+    ok('Successfully exported service "db" to cluster peers "east,west"\n'),
   )
   t.same(
     await run(['services', 'export', '-name=api', '-consumer-peers=east,west']),
-    ok('Successfully exported service "api" to cluster peers "east", "west"\n'),
+    ok('Successfully exported service "api" to cluster peers "east,west"\n'),
   )
   t.same(parts.tables.configEntry('exported-services', 'default').value?.services, [
     { name: 'db', consumers: [{ peer: 'east' }, { peer: 'west' }] },
@@ -278,6 +278,18 @@ void t.test("intention: a peer's caller is sent to config entries, with the entr
   t.same(await run(['config', 'write', '-'], entry), ok('Config entry written: service-intentions/api\n'), 'and that entry is a good one')
   t.match((await run(['intention', 'list'])).stdout, /peer:east\/web +allow +api +9/)
   t.match((await run(['intention', 'get', 'peer:east/web', 'api'])).stdout, /^Source: +peer:east\/web\n/)
+  const l7 = {
+    Kind: 'service-intentions',
+    Name: 'l7',
+    Sources: [{ Name: 'web', Permissions: [{ Action: 'allow', HTTP: { PathPrefix: '/' } }] }],
+  }
+  await run(['config', 'write', '-'], JSON.stringify({ Kind: 'service-defaults', Name: 'l7', Protocol: 'http' }))
+  await run(['config', 'write', '-'], JSON.stringify(l7))
+  t.match(
+    (await run(['intention', 'get', 'web', 'l7'])).stdout,
+    /^Source: +web\nDestination: +l7\nID: +\nPermissions:\n\[\n {2}\{\n {4}"Action": "allow",\n/,
+  )
+  t.same(await run(['intention', 'match', 'l7']), ok('web => l7 (1 permission)\n'))
 })
 
 void t.test('kv: put, get and delete, with their conditions', async t => {
@@ -301,6 +313,9 @@ void t.test('kv: put, get and delete, with their conditions', async t => {
   t.match((await run(['kv', 'get', '-detailed', 'lock'])).stdout, /\nFlags +3304740253564472344\n[^]*\nValue +"Flags":12345678901234567\n$/)
   t.same(await run(['kv', 'delete', 'lock']), ok('Success! Deleted key: lock\n'))
   t.same(await run(['kv', 'get', 'nope']), failed('Error! No key exists at: nope\n'))
+  t.same(await run(['kv', 'put', 'x//y/../z', 'there']), ok('Success! Data written to: x//y/../z\n'))
+  t.same(await run(['kv', 'get', 'x/z']), ok('there\n'), "a path that the agent cleans is followed, as Go's clients follow it")
+  t.same(await run(['kv', 'put', '-cas', 'x/new', '1']), ok('Success! Data written to: x/new\n'), 'no index means that there must be none')
   t.same(
     await run(['kv', 'put', '-cas', '-modify-index=0', 'a/b', 'x']),
     failed('Error! Did not write to a/b: CAS performed with index=0 and key already exists.\n'),

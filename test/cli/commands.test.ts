@@ -316,6 +316,7 @@ void t.test('kv: put, get and delete, with their conditions', async t => {
   t.same(await run(['kv', 'put', 'x//y/../z', 'there']), ok('Success! Data written to: x//y/../z\n'))
   t.same(await run(['kv', 'get', 'x/z']), ok('there\n'), "a path that the agent cleans is followed, as Go's clients follow it")
   t.same(await run(['kv', 'put', '-cas', 'x/new', '1']), ok('Success! Data written to: x/new\n'), 'no index means that there must be none')
+  t.same(await run(['kv', 'delete', '-recurse', 'x/']), ok('Success! Deleted keys with prefix: x/\n'))
   t.same(
     await run(['kv', 'put', '-cas', '-modify-index=0', 'a/b', 'x']),
     failed('Error! Did not write to a/b: CAS performed with index=0 and key already exists.\n'),

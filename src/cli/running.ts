@@ -33,7 +33,7 @@ export async function untilSignal(start: () => Promise<Staying>, restarts = fals
     staying = await start()
     const leave = await Promise.race([asked, replaced, staying.left?.then(() => undefined) ?? asked])
     const left = leave?.().then(() => 'left' as const)
-    if ((await Promise.race([left ?? asked, asked])) !== 'left') await staying.stop()
+    if (left === undefined || (await Promise.race([left, asked])) !== 'left') await staying.stop()
   } finally {
     clearInterval(awake)
   }

@@ -10,13 +10,14 @@ export const cli = fileURLToPath(new URL('../dist/src/cli/main.js', import.meta.
 
 const started = []
 
-/** Starts something that stays. */
+/** Starts something that stays; `says` on it waits for what it prints. */
 export function stay(name, args, env = {}) {
   const child = spawn(process.execPath, args, { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
   const lines = []
   for (const stream of [child.stdout, child.stderr]) stream.on('data', chunk => lines.push(String(chunk)))
   started.push({ name, child, lines })
-  return child
+  const says = text => until(`${name} says ${text}`, async () => lines.join('').includes(text))
+  return Object.assign(child, { says })
 }
 
 /** Runs one CLI command to its end; answers what it printed. */
@@ -31,11 +32,14 @@ export function isthmus(env, ...args) {
   })
 }
 
-export async function until(what, probe, timeoutMs = 20_000) {
+/** Waits until it is so; not for what has become impossible because a part of the story could not start. */
+export async function until(what, probe, timeoutMs = 60_000) {
   const end = Date.now() + timeoutMs
   for (;;) {
     const found = await probe().catch(() => undefined)
     if (found) return found
+    const gone = started.find(({ child }) => child.exitCode > 0)
+    if (gone) throw new Error(`${gone.name} ended with ${gone.child.exitCode}`)
     if (Date.now() > end) throw new Error(`not within ${timeoutMs} ms: ${what}`)
     await new Promise(resolve => setTimeout(resolve, 100))
   }

@@ -11,6 +11,9 @@ t.setTimeout(180_000)
 
 const folders = readdirSync('examples', { withFileTypes: true }).filter(each => each.isDirectory())
 
+// Each has ports of its own, and waits most of the time.
+t.jobs = folders.length
+
 for (const { name } of folders) {
   t.test(`the example ${name} comes true`, async t => {
     const folder = join('examples', name)

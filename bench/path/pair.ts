@@ -2,6 +2,7 @@
  * What is measured: a pair of proxies that take plain HTTP from a caller and bring it over mTLS to an app, each proxy a process (with
  * its children) on the measured core. One file a product; all of them do the same hop between the same two ends.
  */
+import type { Running } from '../../test/support/processes.ts'
 import type { Certificates } from './certificates.ts'
 
 export type Protocol = 'http' | 'grpc'
@@ -24,6 +25,20 @@ export interface Pair {
   /** Whose CPU time is told apart, and counts for nothing. */
   beside?: { role: string; pid: number }[]
   stop(): Promise<void>
+}
+
+/** A pair of two processes that were started, and end with it. */
+export function pairOf(port: number, outbound: Running, inbound: Running): Pair {
+  return {
+    port,
+    processes: [
+      { role: 'outbound', pid: outbound.child.pid! },
+      { role: 'inbound', pid: inbound.child.pid! },
+    ],
+    async stop() {
+      await Promise.all([outbound, inbound].map(each => each.stop()))
+    },
+  }
 }
 
 export interface Contender {

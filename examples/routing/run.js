@@ -10,9 +10,9 @@ const west = { ISTHMUS_HTTP_ADDR: '127.0.0.1:28500' }
 const shop = 'http://127.0.0.1:27191'
 const api = 'http://127.0.0.1:27192'
 
-/** Who answered, or the status where it is not 200. */
+/** Who answered, or the status where it is not 200. A connection that stays would keep the sidecar from ending. */
 async function asked(url, headers = {}) {
-  const response = await fetch(url, { headers })
+  const response = await fetch(url, { headers: { ...headers, connection: 'close' } })
   const text = await response.text()
   return response.status === 200 ? JSON.parse(text).app : response.status
 }
@@ -26,9 +26,11 @@ function check(what, seen, wanted) {
 async function setUp(data) {
   const app = stay('shop', ['app.js', 'shop', '27080'])
   stay('api', ['app.js', 'api', '28080'])
-  stay('agent east', [cli, 'agent', '--config-file', 'east/agent.hcl', '--data-dir', join(data, 'east')])
-  stay('agent west', [cli, 'agent', '--config-file', 'west/agent.hcl', '--data-dir', join(data, 'west')])
-  await until('both agents answer', () => Promise.all([isthmus(east, 'catalog', 'nodes'), isthmus(west, 'catalog', 'nodes')]))
+  const agents = [
+    stay('agent east', [cli, 'agent', '--config-file', 'east/agent.hcl', '--data-dir', join(data, 'east')]),
+    stay('agent west', [cli, 'agent', '--config-file', 'west/agent.hcl', '--data-dir', join(data, 'west')]),
+  ]
+  await Promise.all(agents.map(agent => agent.says('isthmus agent is running')))
   await Promise.all([
     ...['api-defaults', 'exported-services', 'intentions'].map(entry => isthmus(west, 'config', 'write', `west/${entry}.hcl`)),
     isthmus(east, 'config', 'write', 'east/shop-defaults.hcl'),

@@ -7,9 +7,11 @@ const west = { ISTHMUS_HTTP_ADDR: '127.0.0.1:18500' }
 
 await tell(import.meta.dirname, async data => {
   stay('api', ['api.js'])
-  stay('agent east', [cli, 'agent', '--config-file', 'east/agent.json', '--data-dir', join(data, 'east')])
-  stay('agent west', [cli, 'agent', '--config-file', 'west/agent.json', '--data-dir', join(data, 'west')])
-  await until('both agents answer', () => Promise.all([isthmus(east, 'catalog', 'nodes'), isthmus(west, 'catalog', 'nodes')]))
+  const agents = [
+    stay('agent east', [cli, 'agent', '--config-file', 'east/agent.json', '--data-dir', join(data, 'east')]),
+    stay('agent west', [cli, 'agent', '--config-file', 'west/agent.json', '--data-dir', join(data, 'west')]),
+  ]
+  await Promise.all(agents.map(agent => agent.says('isthmus agent is running')))
   console.log('1. two clusters run, each with its own CA and catalog')
 
   console.log(await isthmus(west, 'config', 'write', 'west/api-defaults.json'))
@@ -26,7 +28,8 @@ await tell(import.meta.dirname, async data => {
 
   console.log(await isthmus(west, 'config', 'write', 'west/exported-services.json'))
   const get = async () => {
-    const response = await fetch('http://127.0.0.1:17191/hello')
+    // A connection that stays would keep the sidecar from ending.
+    const response = await fetch('http://127.0.0.1:17191/hello', { headers: { connection: 'close' } })
     return { status: response.status, text: (await response.text()).trim() }
   }
   const denied = await until('api is reached and says no', async () => {

@@ -27,7 +27,7 @@ export async function run(args: readonly string[], commands: readonly CommandGro
     .configureOutput({ writeOut: text => context.stdout.write(text), writeErr: text => context.stderr.write(text) })
   const asked = commands.find(({ names }) => names.includes(args[0] ?? ''))
   // Whoever asks for help, or for what is not there, sees them all.
-  for (const { load } of asked ? [asked] : commands) (await load())(program, context)
+  for (const group of asked ? [asked] : commands) (await group.load())(program, context)
   try {
     await program.parseAsync(normaliseArguments(args, program), { from: 'user' })
     return 0

@@ -12,6 +12,9 @@ import { permitOf, presentedChain, readBundle, uriOf } from '../proxy/permit.ts'
 
 const limits = { requestMs: 15_000, handshakeMs: 5000, quietMs: 500, endpoints: 16, bodyBytes: 4096 } as const
 
+/** How the answer of a sidecar ends that cannot reach its app, or an endpoint (Envoy's words). */
+const appFailure = 'reset reason: remote connection failure'
+
 export interface EndpointProbe {
   at: string
   target: string
@@ -50,27 +53,30 @@ export async function probe(report: WhyReport, path: string, headers: readonly s
   )
   const [outcome, ...endpoints] = await Promise.all([send(facts, request.method, path, headers), ...handshakes])
   const at = facts.listen.socketPath ?? `${facts.listen.address}:${facts.listen.port}`
-  const bad = endpoints.find(({ code }) => code !== undefined)
-  const code = outcome.verdict === 'unreachable' ? bad?.code : undefined
   const { verdict } = outcome
+  const cause = verdict === 'unreachable' ? causeOf(outcome, endpoints) : undefined
   return {
     sent: isHttpLike(facts.protocol) ? `${sent} to ${at}` : `a connection to ${at}`,
     outcome: outcome.text,
     verdict,
     ...(outcome.status === undefined ? {} : { status: outcome.status }),
-    ...(code === undefined ? {} : { code }),
-    ...compared(report, verdict, bad),
+    ...(cause === undefined ? {} : { code: cause.code }),
+    ...compared(report, verdict, cause?.text),
     endpoints,
   }
 }
 
+/** What the endpoints show of a call that went nowhere. */
+function causeOf({ text }: Outcome, endpoints: readonly EndpointProbe[]): { code: WhyCode; text: string } | undefined {
+  for (const { at, code, text: said } of endpoints) if (code !== undefined) return { code, text: `${at} ${said}` }
+  // Everybody who was asked is who it should be: what could not be reached is behind them.
+  if (endpoints.length === 0 || !text.endsWith(appFailure)) return undefined
+  return { code: 'app-unreachable', text: 'the sidecar answers, and the app behind it cannot be reached' }
+}
+
 /** An outcome that nobody foretold is no contradiction. */
-function compared(
-  { verdict: told, text }: WhyReport,
-  live: Verdict,
-  bad: EndpointProbe | undefined,
-): Pick<ProbeReport, 'agrees' | 'differs'> {
-  const because = bad === undefined ? '' : `; ${bad.at} ${bad.text}`
+function compared({ verdict: told, text }: WhyReport, live: Verdict, cause: string | undefined): Pick<ProbeReport, 'agrees' | 'differs'> {
+  const because = cause === undefined ? '' : `; ${cause}`
   if (live === 'unknown' || told === 'depends') return { agrees: false, differs: '' }
   if (told === live) return { agrees: true, differs: '' }
   // The other cluster may allow or deny it; that it cannot be reached is news.

@@ -66,6 +66,11 @@ function objectOf(bytes: Uint8Array): Claims | undefined {
   }
 }
 
+/** When a token ends, as the wall clock of the one who checks it says. */
+export function endOf({ exp }: Claims, { clockSkewSeconds }: Pick<JwtProviderResource, 'clockSkewSeconds'>): number {
+  return typeof exp === 'number' ? (exp + clockSkewSeconds) * 1000 : Infinity
+}
+
 type Checked = Pick<JwtProviderResource, 'issuer' | 'audiences' | 'clockSkewSeconds'>
 
 /** Why a token of these claims is not valid for a provider now; undefined when it is. */

@@ -10,6 +10,9 @@ import { byteString } from './path.ts'
 import { noRoute, RouteTable, type RouteFacts } from './route-table.ts'
 import { scaledWeight, type RouteDestination, type RouteMatch } from './routing-entry.ts'
 
+/** An entry may ask for any number of retries, as in Consul (Envoy takes 2^32): no request is worth more tries than this. */
+export const routeLimits = { mostRetries: 10 } as const
+
 export interface ResolverPlan {
   kind: 'resolver'
   /** `service-resolver/fo`; empty where nobody wrote one. */
@@ -47,6 +50,8 @@ export interface RoutePlan {
   /** Instead of the proxy's own. */
   timeoutMs: number | undefined
   retry: RetryLimits | undefined
+  /** As the entry says it, where that may be more than is done. */
+  retriesAsked: number
   next: SplitPlan | ResolverPlan
 }
 
@@ -121,6 +126,7 @@ function compileRoute(entry: string, { definition, via }: Definition, next: Spli
     responseHeaders: compileHeaderEdit(destination.responseHeaders, problems),
     timeoutMs: destination.requestTimeoutMs || undefined,
     retry: retryOf(destination),
+    retriesAsked: destination.numRetries ?? 0,
   }
 }
 
@@ -134,6 +140,7 @@ export function plainRoute(next: SplitPlan | ResolverPlan): RoutePlan {
     responseHeaders: undefined,
     timeoutMs: undefined,
     retry: undefined,
+    retriesAsked: 0,
     next,
   }
 }
@@ -154,7 +161,8 @@ function retryOf(destination: RouteDestination): RetryLimits | undefined {
   const { numRetries = 0, retryOnConnectFailure = false, retryOn = [], retryOnStatusCodes = [] } = destination
   if (numRetries === 0 && !retryOnConnectFailure && retryOn.length === 0 && retryOnStatusCodes.length === 0) return undefined
   const statuses = new Set([...retryOn.flatMap(condition => statusesOf[condition] ?? []), ...retryOnStatusCodes])
-  return { ...defaultRetryLimits, retries: numRetries || 1, statuses: [...statuses] }
+  const retries = Math.min(numRetries || 1, routeLimits.mostRetries)
+  return { ...defaultRetryLimits, retries, statuses: [...statuses] }
 }
 
 /** For a chain that is not whole: it costs the requests that would have gone on there, and nothing else of the plan. */

@@ -39,6 +39,7 @@ export const whyCodes = [
   'no-gateway',
   'gateway-unreachable',
   'endpoint-unreachable',
+  'app-unreachable',
   'gateway-route-missing',
   'no-endpoint',
   'no-healthy-endpoint',

@@ -2,9 +2,10 @@
  * The part of `why` between a name and its targets: the discovery chain, the route that the request takes, the legs of its split, the
  * resolver and which of its targets health lets it use. Every step is the function that the proxy runs.
  */
+import type { RetryLimits } from './balance/config.ts'
 import type { CompiledChain } from './discovery-chain-compiler.ts'
 import type { DiscoveryChain } from './discovery-chain.ts'
-import { firstTarget, followHealth } from './failover.ts'
+import { failoverLimits, firstTarget, followHealth } from './failover.ts'
 import { forwarded } from './forwarded.ts'
 import type { ChainPlan, UpstreamPlan } from './plan.ts'
 import { route, type LegPlan, type ResolverPlan, type RoutePlan } from './routing.ts'
@@ -81,14 +82,32 @@ function chainStep({ nodes, startNode, default: isDefault, protocol, startVia, s
   return { step: 'chain', state: 'ok', text: `${what}; ${protocol}`, ...(sources.length > 0 ? { from: sources } : {}) }
 }
 
-function routeStep({ entry, via, rewrite, timeoutMs }: RoutePlan, count: number, from: From): WhyStep {
+function routeStep({ entry, via, rewrite, timeoutMs, retry, retriesAsked }: RoutePlan, count: number, from: From): WhyStep {
   const caught = !entry.endsWith(']')
   const text = caught ? `none of the ${count - 1} routes matches; the router's own last one takes it` : `${entry} takes it`
   const details = [
     ...(rewrite === undefined ? [] : [`rewrites the path to begin with ${rewrite.to}`]),
     ...(timeoutMs === undefined ? [] : [`waits ${timeoutMs} ms at most`]),
+    ...(retry === undefined ? [] : [retryText(retry, retriesAsked)]),
   ]
   return { step: 'route', state: 'ok', text, from: [entry, ...via].flatMap(from), ...(details.length > 0 ? { details } : {}) }
+}
+
+function retryText({ retries, statuses }: RetryLimits, asked: number): string {
+  const times = retries === 1 ? 'once' : `${retries} times`
+  const capped = asked > retries ? ` (${asked} are asked for, which is too many)` : ''
+  return `tries again ${times}${capped}${statuses.length === 0 ? '' : `, on ${statusText(statuses)} too`}`
+}
+
+/** `500-599, 409`. */
+function statusText(statuses: readonly number[]): string {
+  const runs: [number, number][] = []
+  for (const status of statuses) {
+    const run = runs.at(-1)
+    if (run !== undefined && run[1] === status - 1) run[1] = status
+    else runs.push([status, status])
+  }
+  return runs.map(([from, to]) => (from === to ? `${from}` : `${from}-${to}`)).join(', ')
 }
 
 function share({ ends, total }: { ends: readonly number[]; total: number }, i: number): number {
@@ -125,7 +144,8 @@ function resolverStep({ entry, name }: ResolverPlan, { name: target, order, curr
   const list = order.map(
     ({ name: each, usable }, i) => `${i === current ? 'uses' : 'has'} ${each}${usable ? '' : ', which cannot be used now'}`,
   )
-  const details = order.length > 1 ? { details: list } : {}
+  const back = `a proxy that went on to another comes back when a better one was usable for ${failoverLimits.failBackMs / 1000} s`
+  const details = order.length > 1 ? { details: [...list, back] } : {}
   const text = current === 0 ? `${name} leads to ${target}` : `${name} has failed over to ${target}`
   if (plan === undefined) return { ...unreachable(text), ...sources, ...details }
   if (current > 0) return { step: 'resolver', state: 'warning', code: 'failed-over', text, ...sources, ...details }

@@ -3,6 +3,7 @@
  * for each resolver which of them requests go to now. The choice is mesh/failover's; what it goes by is what the catalog says of the
  * endpoints and whether they can be reached from here.
  */
+import { sharedDeadlines, type Watched } from '../lib/deadlines.ts'
 import { firstTarget, followHealth, type FailoverState } from '../mesh/failover.ts'
 import type { ChainPlan } from '../mesh/plan.ts'
 import { chooseLeg, plainRoute, route, type LegPlan, type ResolverPlan, type RoutePlan } from '../mesh/routing.ts'
@@ -60,7 +61,7 @@ interface Resolver {
   state: FailoverState
 }
 
-export class Chain implements Way {
+export class Chain implements Way, Watched {
   readonly #metrics: ProxyMetrics
   /** By the resolver's name, so that a choice outlives the plan it was made under. */
   readonly #resolvers = new Map<string, Resolver>()
@@ -110,26 +111,34 @@ export class Chain implements Way {
     if (resolver === undefined) return undefined
     const [first] = resolver.targets
     // The usual case, without a look at the clock.
-    if (resolver.state.current === 0 && (resolver.targets.length === 1 || (first !== undefined && isUsable(first)))) return first
+    if (resolver.state.current === 0 && (resolver.targets.length === 1 || (first !== undefined && first.reaches))) return first
     this.#follow(resolver)
     return resolver.targets[resolver.state.current]
   }
 
   other({ name }: ResolverPlan, tried: ReadonlySet<Upstream>): Upstream | undefined {
     const left = this.#resolvers.get(name)?.targets.filter(each => each !== undefined && !tried.has(each)) ?? []
-    return left.find(each => isUsable(each!))
+    return left.find(each => each!.reaches)
   }
 
   close(): void {
+    sharedDeadlines.delete(this)
     for (const name of this.#resolvers.keys()) this.#forget(name)
+  }
+
+  /** While a resolver uses another target than the one it prefers: whether it may go back does not wait for a request to ask. */
+  check(): void {
+    for (const resolver of this.#resolvers.values()) this.#follow(resolver)
+    if ([...this.#resolvers.values()].every(({ state }) => state.current === 0)) sharedDeadlines.delete(this)
   }
 
   #follow(resolver: Resolver): void {
     if (resolver.targets.length < 2) return
-    const usable = resolver.targets.map(each => each !== undefined && isUsable(each))
+    const usable = resolver.targets.map(each => each !== undefined && each.reaches)
     const before = resolver.state.current
     resolver.state = followHealth(resolver.state, usable, performance.now())
     const { current } = resolver.state
+    if (current > 0) sharedDeadlines.add(this)
     if (current === before) return
     this.#metrics.failovers(this.#plan.name, resolver.plan.targets[current]!, current > before ? 'over' : 'back').count += 1
   }
@@ -150,9 +159,4 @@ export class Chain implements Way {
   #label(resolver: string): string {
     return `${this.#plan.name}/${resolver}`
   }
-}
-
-/** Somebody healthy is there, and not everybody was out of reach lately. */
-function isUsable({ plan, traffic }: Upstream): boolean {
-  return plan.picker.size > 0 && traffic.outlier.reaches(plan.endpoints)
 }

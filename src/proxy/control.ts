@@ -14,6 +14,8 @@ import type { ProxyMetrics } from './metrics.ts'
 import { SnapshotClient } from './snapshot-client.ts'
 import type { ProxyIdentity } from './tls.ts'
 
+const maxKeysInLog = 16
+
 export interface ControlOptions {
   proxyId: string
   kind: Self['kind']
@@ -33,6 +35,8 @@ export class Control {
   readonly #leaf: Leaf
   readonly #cache: ProxyCache | undefined
   #plan: Plan | undefined
+  /** What the plan was compiled from, as it was received. */
+  #received: ReadonlyMap<string, Resource> = new Map()
   #problems = ''
   /** Wall clock at which a plan from disk was saved, while it is the one in force. */
   #savedAtMs: number | undefined
@@ -95,6 +99,13 @@ export class Control {
 
   #take(received: ReadonlyMap<string, Resource>, revision: number, fromAgent: boolean): void {
     const { kind, logger, adapt, onChange } = this.#options
+    const changed = this.#plan && changedKeys(this.#received, received)
+    if (changed?.length === 0) {
+      // An agent that came back and has nothing new to say: all that is new is that it was said.
+      if (fromAgent) this.#confirmed(received, revision)
+      return
+    }
+    logger.debug({ revision, changed: changed?.slice(0, maxKeysInLog) }, 'a new snapshot')
     const resources = adapt ? adapted(received, adapt) : received
     let plan: Plan | undefined
     try {
@@ -111,10 +122,8 @@ export class Control {
       return
     }
     this.#plan = plan
-    if (fromAgent) {
-      this.#savedAtMs = undefined
-      this.#cache?.saveResources(received, revision)
-    }
+    this.#received = received
+    if (fromAgent) this.#confirmed(received, revision)
     const problems = plan.problems.join('; ')
     if (problems !== this.#problems && problems !== '') logger.warn({ problems: plan.problems }, 'parts of the snapshot were refused')
     this.#problems = problems
@@ -122,6 +131,11 @@ export class Control {
     // A gateway that only passes TLS through proves nothing to anyone, so it holds no key.
     if (plan.kind === 'sidecar' || plan.upstreams.size > 0) this.#leaf.want(plan.self.spiffeId, local?.pems ?? [])
     onChange(plan, this.#usableIdentity(plan))
+  }
+
+  #confirmed(received: ReadonlyMap<string, Resource>, revision: number): void {
+    this.#savedAtMs = undefined
+    this.#cache?.saveResources(received, revision)
   }
 
   #renewed(identity: ProxyIdentity): void {
@@ -134,6 +148,13 @@ export class Control {
     const identity = this.#leaf.identity
     return identity?.uri === plan.self.spiffeId ? identity : undefined
   }
+}
+
+/** Of resources that came, went or have another content. Equal content has an equal version, whoever tells it. */
+function changedKeys(before: ReadonlyMap<string, Resource>, after: ReadonlyMap<string, Resource>): string[] {
+  const changed = [...after].filter(([key, { version }]) => before.get(key)?.version !== version).map(([key]) => key)
+  for (const key of before.keys()) if (!after.has(key)) changed.push(key)
+  return changed
 }
 
 function adapted(received: ReadonlyMap<string, Resource>, adapt: (self: Self) => Self): ReadonlyMap<string, Resource> {

@@ -13,6 +13,8 @@ export interface InboundHttpOptions {
   judge: InboundJudge
   binding: () => SidecarBinding
   app: StreamPool
+  /** The caller is one of us. */
+  own: boolean
   /** By decision; `none` for what was no request. */
   requests: Readonly<Record<DecisionLabel | 'none', RequestTallies>>
   threw: (error: unknown) => void
@@ -28,7 +30,7 @@ export class InboundHttp implements HttpDoor {
 
   constructor(options: InboundHttpOptions) {
     this.#options = options
-    this.#opened = { ok: true, connect: fresh => this.#connect(fresh), timeoutMs: undefined }
+    this.#opened = { ok: true, connect: fresh => this.#connect(fresh), timeoutMs: undefined, tellUnreached: options.own }
   }
 
   open(head: RequestHead): Opened | Refused {
@@ -40,6 +42,10 @@ export class InboundHttp implements HttpDoor {
 
   stillAllowed(): boolean {
     return this.#options.judge.stillAllows(this.#request)
+  }
+
+  allowedUntilMs(): number {
+    return this.#options.judge.allowedUntilMs(this.#request)
   }
 
   threw(error: unknown): void {

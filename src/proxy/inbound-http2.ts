@@ -17,6 +17,8 @@ export interface InboundHttp2Options {
   judge: InboundJudge
   binding: () => SidecarBinding
   app: Channels
+  /** The caller is one of us. */
+  own: boolean
   /** By decision; `none` for what was no request. */
   requests: Readonly<Record<DecisionLabel | 'none', RequestTallies>>
   flooded: () => void
@@ -32,6 +34,10 @@ export class InboundHttp2 implements Http2Door {
 
   get channels(): Channels {
     return this.#options.app
+  }
+
+  get tellUnreached(): boolean {
+    return this.#options.own
   }
 
   open(fields: RequestFields): DoorRequest {
@@ -65,6 +71,10 @@ class InboundRequest implements DoorRequest, JudgedRequest {
 
   stillAllowed(): boolean {
     return this.#options.judge.stillAllows(this)
+  }
+
+  allowedUntilMs(): number {
+    return this.#options.judge.allowedUntilMs(this)
   }
 
   finished(outcome: Outcome): void {

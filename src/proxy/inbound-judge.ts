@@ -86,6 +86,11 @@ export class InboundJudge {
     return undefined
   }
 
+  /** When what was judged by is to be judged again, without a plan to say so (wall clock). */
+  allowedUntilMs({ carried }: JudgedRequest): number {
+    return carried === undefined ? Infinity : carried.endsMs
+  }
+
   stillAllows(request: JudgedRequest): boolean {
     const { permit, binding } = this.#options
     return this.#judge(binding().plan.authorizer.identify(permit.uri), request).allow

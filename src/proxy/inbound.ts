@@ -4,7 +4,7 @@
  * before the decision; and a decision lasts only until the next plan.
  */
 import type { Socket } from 'node:net'
-import { createServer, type Server, type TLSSocket } from 'node:tls'
+import type { TLSSocket } from 'node:tls'
 import type { ByteStream } from '../lib/byte-stream.ts'
 import { messageOf } from '../lib/errors.ts'
 import type { Logger } from '../lib/log.ts'
@@ -17,38 +17,33 @@ import { defaultHttp1Limits, type Http1Limits } from './http1/limits.ts'
 import type { Channels } from './http2/channels.ts'
 import { serveHttp2 } from './http2/connection.ts'
 import { defaultHttp2Limits, type Http2Limits } from './http2/limits.ts'
+import { ownHttp2 } from './http2/session.ts'
 import { InboundHttp } from './inbound-http.ts'
 import { appChannels, InboundHttp2 } from './inbound-http2.ts'
 import { InboundJudge, nobody } from './inbound-judge.ts'
 import { type DecisionLabel, type ProxyMetrics, type RefusalReason, type RequestTallies, type Tally } from './metrics.ts'
 import { serveMux, type Served } from './mux-connection.ts'
-import { permitOf, presentedChain, type Permit } from './permit.ts'
+import type { Permit } from './permit.ts'
 import { StreamPool } from './pool.ts'
 import { readShared } from './socket-reads.ts'
-import { chooseAlpn, contextKey, contextOptions, muxProtocol } from './tls.ts'
+import { TlsDoor, type Caller } from './tls-door.ts'
+import { chooseAlpn, muxProtocol } from './tls.ts'
 import { openTunnel, type Tunnel } from './tunnel.ts'
 
 const auditEveryMs = 10_000
 const maxAuditedRules = 1024
 
 export const inboundLimits = {
-  handshakeMs: 10_000,
   /** A connection of bytes that says nothing and is allowed nothing. */
   silentMs: 60_000,
   tunnelIdleMs: 3_600_000,
-  /** How often connections are looked at for certificates that have ended. */
-  expiryMs: 1000,
   /** Handshakes at a time; one more takes the place of the oldest. */
   maxHandshakes: 1024,
 } as const
 
-/** One accepted, permitted connection. */
-interface Connection {
-  socket: TLSSocket
-  permit: Permit
+interface InboundCaller extends Caller {
   /** How it is served; when the service's protocol changes, it is served no longer. */
   protocol: string
-  served: Served
 }
 
 export interface InboundOptions {
@@ -60,8 +55,7 @@ export interface InboundOptions {
 
 export class Inbound {
   readonly #options: InboundOptions
-  readonly #server: Server
-  readonly #connections = new Set<Connection>()
+  readonly #door: TlsDoor<InboundCaller>
   /** Every accepted socket, in its handshake or beyond. */
   readonly #sockets = new Set<Socket>()
   /** Those in their handshake, the oldest first, by where they come from: the TLS socket does not tell which raw one it is on. */
@@ -79,12 +73,9 @@ export class Inbound {
   #sessions = 0
   #streams = 0
   readonly #http2Limits: Http2Limits
-  #contextKey = ''
   #context: SidecarBinding | undefined
   #appAddress = ''
   #hasThrown = false
-  readonly #expiry: NodeJS.Timeout
-  #draining = false
   #closed = false
 
   constructor(options: InboundOptions) {
@@ -101,35 +92,21 @@ export class Inbound {
     const requests = byDecision(label => metrics.requests('inbound', '', label))
     this.#requests = { ...requests, none: metrics.requests('inbound', '') }
     metrics.gauges.open.set('inbound', () => this.#sockets.size)
-    this.#expiry = setInterval(() => this.#closeExpired(), inboundLimits.expiryMs)
-    this.#expiry.unref()
-    // Never listens itself: it is handed the connections that passed the limit.
-    this.#server = createServer({
-      requestCert: true,
-      rejectUnauthorized: true,
-      handshakeTimeout: inboundLimits.handshakeMs,
-      ALPNCallback: ({ protocols }) => chooseAlpn(protocols, this.#context?.plan.self.protocol ?? ''),
+    this.#door = new TlsDoor<InboundCaller>({
+      name: 'inbound',
+      metrics,
+      logger: options.logger,
+      alpn: offered => chooseAlpn(offered, this.#context?.plan.self.protocol ?? ''),
+      rootsOf: () => {
+        const binding = options.binding()
+        return binding && (domain => binding.inboundRoots.get(domain))
+      },
+      admit: (socket, permit) => this.#admit(socket, permit),
+      helloWasRead: false,
+      isDraining: () => this.#options.binding()?.plan.self.draining === true,
+      shook: socket => this.#shook(remoteOf(socket)),
+      threw: error => this.#threw(error),
     })
-    this.#server.on('secureConnection', socket => {
-      try {
-        this.#secured(socket)
-      } catch (error) {
-        this.#threw(error)
-        socket.destroy()
-      }
-    })
-    this.#server.on('tlsClientError', (error, socket) => {
-      // Who says nothing at all only looked whether somebody listens: a health check.
-      if (!this.#closed && socket.bytesRead > 0) this.#refused('tls')
-      options.logger.debug({ error: error.message }, 'inbound handshake failed')
-      socket.destroy()
-    })
-  }
-
-  /** Certificates end without a plan to say so. Requests are judged by it anyway; this is for connections that make none. */
-  #closeExpired(): void {
-    const now = Date.now()
-    for (const { socket, permit } of this.#connections) if (now >= permit.validUntilMs) socket.destroy()
   }
 
   get app(): StreamPool {
@@ -160,9 +137,7 @@ export class Inbound {
       this.#sockets.delete(raw)
       this.#shook(key, raw)
     })
-    // A client that ends in the middle of its handshake is gone; half-open is for those who have finished it.
-    raw.allowHalfOpen = false
-    this.#server.emit('connection', raw)
+    this.#door.accept(raw)
   }
 
   #shook(key: string, raw?: Socket): void {
@@ -175,42 +150,24 @@ export class Inbound {
     raw.destroy()
   }
 
-  /** 2. The handshake is done and Node believes some root of ours; 3. whose root decides. */
-  #secured(socket: TLSSocket): void {
-    socket.on('error', () => {})
-    socket.allowHalfOpen = true
-    this.#shook(remoteOf(socket))
-    const binding = this.#options.binding()
-    if (!binding || this.#closed) return void socket.destroy()
-    const made = socket.authorized
-      ? permitOf(presentedChain(socket), domain => binding.inboundRoots.get(domain), Date.now())
-      : ({ ok: false, reason: 'untrusted' } as const)
-    if (!made.ok) {
-      this.#refused(made.reason)
-      this.#options.logger.debug({ reason: made.reason, remote: socket.remoteAddress }, 'inbound connection refused')
-      socket.destroy()
-      return
-    }
+  /** 2. The handshake is done, and Node believes some root of ours; 3. whose root decides (tls-door.ts), and that one has a permit. */
+  #admit(socket: TLSSocket, permit: Permit): InboundCaller {
     this.#accepted.count += 1
-    const { permit } = made
-    const { protocol } = binding.plan.self
+    const { protocol } = this.#options.binding()!.plan.self
     // node:http2 reads by itself.
     if (!isHttp2(protocol)) readShared(socket)
     const served = isHttpLike(protocol) ? this.#serveRequests(socket, permit, protocol) : this.#serveBytes(socket, permit)
-    const connection: Connection = { socket, permit, protocol, served }
-    this.#connections.add(connection)
-    socket.once('close', () => this.#connections.delete(connection))
-    if (this.#draining || binding.plan.self.draining) connection.served.drain()
+    return { socket, permit, protocol, served }
   }
 
   /** 4a. Requests: each is judged by the door, against the binding of its own moment. */
   #serveRequests(socket: TLSSocket, permit: Permit, protocol: string): Served {
     if (isHttp2(protocol)) return this.#serveHttp2(socket, permit)
-    return socket.alpnProtocol === muxProtocol ? this.#serveMux(socket, permit) : this.#serveHttp(socket, permit)
+    return socket.alpnProtocol === muxProtocol ? this.#serveMux(socket, permit) : this.#serveHttp(socket, permit, false)
   }
 
-  #serveHttp(stream: ByteStream, permit: Permit): Served {
-    return serveHttp1(stream, new InboundHttp({ ...this.#doorOf(permit), app: this.#app }), this.#limits)
+  #serveHttp(stream: ByteStream, permit: Permit, own: boolean): Served {
+    return serveHttp1(stream, new InboundHttp({ ...this.#doorOf(permit), app: this.#app, own }), this.#limits)
   }
 
   /** Each stream counts as a connection. */
@@ -225,7 +182,7 @@ export class Inbound {
         }
         this.#streams += 1
         stream.once('close', () => (this.#streams -= 1))
-        return this.#serveHttp(stream, permit)
+        return this.#serveHttp(stream, permit, true)
       },
       closed: fault => {
         this.#sessions -= 1
@@ -236,7 +193,8 @@ export class Inbound {
 
   #serveHttp2(socket: TLSSocket, permit: Permit): Served {
     const flooded = () => this.#refused('limit')
-    return serveHttp2(socket, new InboundHttp2({ ...this.#doorOf(permit), app: this.#appChannels, flooded }), this.#http2Limits)
+    const own = socket.alpnProtocol === ownHttp2
+    return serveHttp2(socket, new InboundHttp2({ ...this.#doorOf(permit), app: this.#appChannels, own, flooded }), this.#http2Limits)
   }
 
   /** What the doors of both codecs have in common. */
@@ -321,11 +279,7 @@ export class Inbound {
 
   /** A new plan or leaf is in place: contexts are swapped, and whoever may no longer be here goes. */
   update(binding: SidecarBinding): void {
-    const key = contextKey(binding.identity, binding.inboundPems)
-    if (key !== this.#contextKey) {
-      this.#server.setSecureContext(contextOptions(binding.identity, binding.inboundPems))
-      this.#contextKey = key
-    }
+    this.#door.prove(binding.identity, binding.inboundPems)
     const before = this.#context
     this.#context = binding
     const { app, protocol, draining } = binding.plan.self
@@ -336,24 +290,22 @@ export class Inbound {
     }
     this.#appAddress = appAddress
     const rootsChanged = before === undefined || before.inboundPems.join() !== binding.inboundPems.join()
-    for (const connection of this.#connections) {
-      const trusted = !rootsChanged || permitOf(connection.permit.chain, domain => binding.inboundRoots.get(domain), Date.now()).ok
-      if (!trusted || connection.protocol !== protocol) connection.socket.destroy()
-      else connection.served.reauthorize()
-      if (draining) connection.served.drain()
+    for (const caller of this.#door.callers) {
+      const trusted = !rootsChanged || this.#door.holds(caller)
+      if (!trusted || caller.protocol !== protocol) caller.socket.destroy()
+      else caller.served.reauthorize()
+      if (draining) caller.served.drain()
     }
   }
 
   /** Says go-away to every caller, new ones too. */
   drain(): void {
-    this.#draining = true
-    for (const connection of this.#connections) connection.served.drain()
+    this.#door.drain()
   }
 
   close(): void {
     this.#closed = true
-    clearInterval(this.#expiry)
-    for (const { socket } of this.#connections) socket.destroy()
+    this.#door.close()
     for (const raw of this.#sockets) raw.destroy()
     this.#app.close()
     this.#appChannels.close()

@@ -16,6 +16,8 @@ import type { Upstream } from './upstream.ts'
 import { xfccHeader } from './xfcc.ts'
 
 export const unrouted: Refused = { ok: false, status: 404, body: '', reason: 'no-route' }
+/** As its sidecar said it. */
+const unreached: ConnectFailure = { reset: 'remote connection failure' }
 const unhealthy: ConnectFailure = { reset: 'no healthy upstream', status: 503, body: 'no healthy upstream' }
 /** How what was begun at one target ends when the request goes on to another. */
 const moved: Outcome = {
@@ -42,6 +44,8 @@ export interface OutboundHttpOptions {
   source: string
   /** Who calls, as one element of X-Forwarded-Client-Cert, where that was proven; an app proves nothing. */
   caller?: string
+  /** The caller is one of us. */
+  own?: boolean
 }
 
 export class OutboundHttp implements HttpDoor {
@@ -61,7 +65,7 @@ export class OutboundHttp implements HttpDoor {
 
   constructor(options: OutboundHttpOptions) {
     this.#options = options
-    this.#opened = { ok: true, connect: fresh => this.#connect(fresh), timeoutMs: undefined, retry: undefined }
+    this.#opened = { ok: true, connect: fresh => this.#connect(fresh), timeoutMs: undefined, retry: undefined, tellUnreached: options.own }
   }
 
   open(head: RequestHead): Opened | Refused {
@@ -137,6 +141,7 @@ export class OutboundHttp implements HttpDoor {
   }
 
   #connect(fresh: boolean): Connected | Promise<Connected> {
+    if (this.#call?.moving === true) return this.#moveOn()
     // What broke the stream may have made its target unusable.
     if (fresh) {
       const upstream = this.#way!.target(this.#routed!.resolver)
@@ -148,6 +153,15 @@ export class OutboundHttp implements HttpDoor {
     if (!(made instanceof Promise)) return this.#note(made)
     const turn = this.#turn
     return made.then(got => (turn === this.#turn && this.#routed !== undefined ? this.#note(got) : got))
+  }
+
+  /** Where it went no app could be reached: to another place of this target, else to another target. */
+  #moveOn(): Connected | Promise<Connected> {
+    const upstream = this.#way!.target(this.#routed!.resolver)
+    if (upstream === undefined || !upstream.reaches) return this.#elsewhere(unreached)
+    if (upstream !== this.#upstream && !this.#leave(upstream)) return overflow
+    this.#call!.moving = false
+    return this.#connect(false)
   }
 
   #note(made: Connected): Connected | Promise<Connected> {

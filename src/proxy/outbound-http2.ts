@@ -3,6 +3,7 @@
  * are routed to. What holds for a request of HTTP/1.1 (outbound-http.ts) holds here.
  */
 import type { Socket } from 'node:net'
+import type { TLSSocket } from 'node:tls'
 import { messageOf } from '../lib/errors.ts'
 import type { Logger } from '../lib/log.ts'
 import { applyHeaderEdit, type EditableHead } from '../mesh/header-edit.ts'
@@ -17,6 +18,7 @@ import { serveHttp2 } from './http2/connection.ts'
 import type { DoorRequest, Http2Door } from './http2/door.ts'
 import type { RequestFields } from './http2/fields.ts'
 import { upstreamChannelLimits, type Http2Limits } from './http2/limits.ts'
+import { ownHttp2 } from './http2/session.ts'
 import { recordRequest, type RequestTallies } from './metrics.ts'
 import { unrouted } from './outbound-http.ts'
 import { tooMany } from './traffic.ts'
@@ -97,6 +99,7 @@ export class OutboundHttp2 implements Http2Door {
   serve(socket: Socket, caller?: string): ServedConnection {
     const door: Http2Door = {
       channels: this.channels,
+      tellUnreached: (socket as TLSSocket).alpnProtocol === ownHttp2,
       open: fields => this.open(fields, caller),
       threw: error => this.threw(error),
     }
@@ -131,6 +134,8 @@ class RoutedRequest implements DoorRequest {
   readonly #way: Way
   readonly #routed: Routed | undefined
   readonly #tried = new Set<Upstream>()
+  /** Where no app could be reached. */
+  #unreached: Endpoint | undefined
   /** Where it counts as under way. */
   #upstream: Upstream | undefined
 
@@ -159,15 +164,25 @@ class RoutedRequest implements DoorRequest {
     return this.#go(next) ? this.channels : undefined
   }
 
+  unreached(endpoint: Endpoint, again: boolean): Channels | undefined {
+    const upstream = this.#upstream!
+    this.#unreached = endpoint
+    upstream.traffic.unreached(endpoint)
+    if (!again) return undefined
+    return upstream.reaches ? this.channels : this.elsewhere()
+  }
+
   responding(head: EditableHead): void {
     const { route, leg } = this.#routed!
     if (leg?.responseHeaders !== undefined) applyHeaderEdit(leg.responseHeaders, head)
     if (route.responseHeaders !== undefined) applyHeaderEdit(route.responseHeaders, head)
   }
 
-  finished(outcome: Outcome): void {
+  finished(outcome: Outcome, endpoint?: Endpoint): void {
     this.#upstream?.traffic.circuit.endRequest()
     recordRequest(this.#options.requests, outcome.status, outcome.durationMs)
+    if (outcome.source !== 'app' || endpoint === undefined || endpoint === this.#unreached) return
+    this.#upstream?.traffic.outlier.answered(endpoint)
   }
 
   #go(upstream: Upstream | undefined): boolean {

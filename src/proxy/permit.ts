@@ -80,10 +80,13 @@ export function uriOf(leaf: X509Certificate): string | undefined {
   return uris.length === 1 && !ambiguous.test(uris[0]!) ? uris[0]!.slice(4) : undefined
 }
 
-/** Makes the permit of a chain, or says why there is none. `rootsOf` gives the bundle of a trust domain that may come in, if it may. */
+/** The bundle of a trust domain that may come in, if it may. */
+export type RootsOf = (trustDomain: string) => readonly X509Certificate[] | undefined
+
+/** Makes the permit of a chain, or says why there is none. */
 export function permitOf(
   chain: X509Certificate[],
-  rootsOf: (trustDomain: string) => readonly X509Certificate[] | undefined,
+  rootsOf: RootsOf,
   nowMs: number,
 ): { ok: true; permit: Permit } | { ok: false; reason: 'no-certificate' | 'no-identity' | 'unknown-trust-domain' | 'untrusted' } {
   const leaf = chain[0]

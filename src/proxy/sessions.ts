@@ -25,6 +25,8 @@ export interface SessionLimits {
   maxSessions: number
   /** After a session that was wanted beside others could not be opened: how long until the next attempt. */
   retryMs: number
+  /** A session behind which no app could be reached: how long others to the same gateway are taken first, because they may lead elsewhere. */
+  shunMs: number
   /** How long a session that was given up counts as one: its successor should not come to the gateway before it has gone. */
   leavingMs: number
 }
@@ -35,6 +37,7 @@ export const sessionLimits: Readonly<SessionLimits> = {
   busyStreams: 128,
   maxSessions: 32,
   retryMs: 1000,
+  shunMs: 5000,
   leavingMs: 1000,
 }
 
@@ -98,7 +101,7 @@ export class Sessions implements Watched {
   take(endpoint: Endpoint, fresh: boolean): UpstreamStream | undefined {
     const place = this.#byEndpoint.get(endpoint) ?? this.#placeOf(endpoint)
     if (place === undefined) return undefined
-    const lease = this.#lease(place, false, fresh) ?? this.#lease(place, true, fresh)
+    const lease = this.#lease(place, 'good', fresh) ?? this.#lease(place, 'old', fresh) ?? this.#lease(place, 'shunned', fresh)
     if (lease !== undefined && !place.dialling) this.#grow(place, endpoint)
     return lease
   }
@@ -112,7 +115,11 @@ export class Sessions implements Watched {
     if (!place) this.#places.set(address, (place = { address, sessions: [], next: 0, dialling: false, retryAtMs: 0 }))
     place.dialling = false
     const endsMs = this.#deadlines.clock.monotonicMs() + this.#limits.maxAgeMs * (1 - Math.random() * 0.2)
-    const session = new Session(socket, endpoint, key, endsMs, () => this.#closed(place, session))
+    const { clock } = this.#deadlines
+    const session = new Session(socket, endpoint, key, endsMs, {
+      closed: () => this.#closed(place, session),
+      appUnreached: () => (session.shunnedUntilMs = clock.monotonicMs() + this.#limits.shunMs),
+    })
     session.old = key !== this.#key
     place.sessions.push(session)
     retireReplaced(place)
@@ -171,16 +178,24 @@ export class Sessions implements Watched {
     return place
   }
 
-  #lease(place: Place, old: boolean, fresh: boolean): UpstreamStream | undefined {
+  #lease(place: Place, rank: Rank, fresh: boolean): UpstreamStream | undefined {
     const { sessions } = place
     for (let tried = 0; tried < sessions.length; tried++) {
       if (place.next >= sessions.length) place.next = 0
       const session = sessions[place.next++]!
-      if (session.old !== old || session.retired) continue
+      if (session.retired || this.#rankOf(session) !== rank) continue
       const lease = session.lend(!fresh)
       if (lease !== undefined) return lease
     }
     return undefined
+  }
+
+  #rankOf(session: Session): Rank {
+    if (session.shunnedUntilMs > 0) {
+      if (this.#deadlines.clock.monotonicMs() < session.shunnedUntilMs) return 'shunned'
+      session.shunnedUntilMs = 0
+    }
+    return session.old ? 'old' : 'good'
   }
 
   /** Opens a session more where there are fewer than wanted, or all of them are busy. */
@@ -223,6 +238,15 @@ function retireReplaced({ sessions }: Place): void {
   if (sessions.some(session => !session.old && !session.retired)) for (const session of sessions) if (session.old) session.retire()
 }
 
+/** In which order sessions are taken. */
+type Rank = 'good' | 'old' | 'shunned'
+
+interface SessionOwner {
+  closed(): void
+  /** The server says that it could not reach the app. */
+  appUnreached(): void
+}
+
 class Session {
   readonly mux: MuxSession
   readonly socket: TLSSocket
@@ -234,17 +258,21 @@ class Session {
   /** Used only while there is none that is better. */
   old = false
   retired = false
+  shunnedUntilMs = 0
   /** Set by the first look at it after it was retired. */
   leftAtMs = 0
   readonly #endsMs: number
   #emptySinceMs = 0
 
-  constructor(socket: TLSSocket, endpoint: Endpoint, key: string, endsMs: number, onClose: () => void) {
+  readonly owner: SessionOwner
+
+  constructor(socket: TLSSocket, endpoint: Endpoint, key: string, endsMs: number, owner: SessionOwner) {
     this.socket = socket
     this.endpoint = endpoint
     this.key = key
+    this.owner = owner
     this.#endsMs = endsMs
-    this.mux = new MuxSession(socket, { role: 'client', onGoAway: () => this.retire(), onClose })
+    this.mux = new MuxSession(socket, { role: 'client', onGoAway: () => this.retire(), onClose: () => owner.closed() })
   }
 
   lend(reuse: boolean): Lease | undefined {
@@ -309,6 +337,10 @@ class Lease implements UpstreamStream {
     stream.once('close', () => {
       if (!this.busy) session.lost(this)
     })
+  }
+
+  appUnreached(): void {
+    this.#session.owner.appUnreached()
   }
 
   release(): void {

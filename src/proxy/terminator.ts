@@ -4,7 +4,7 @@
  * judged here: the sidecar judges whom this gateway names, so only a proven caller is ever named, and never by itself.
  */
 import type { Socket } from 'node:net'
-import { createServer, type Server, type TLSSocket } from 'node:tls'
+import type { TLSSocket } from 'node:tls'
 import { messageOf } from '../lib/errors.ts'
 import type { Logger } from '../lib/log.ts'
 import { isHttp2 } from '../mesh/config-entry.ts'
@@ -15,20 +15,15 @@ import { defaultHttp1Limits } from './http1/limits.ts'
 import { defaultHttp2Limits } from './http2/limits.ts'
 import { serveMux, type Served } from './mux-connection.ts'
 import type { Upstream } from './upstream.ts'
-import type { ProxyMetrics, RefusalReason, RequestTallies } from './metrics.ts'
+import type { ProxyMetrics, RequestTallies } from './metrics.ts'
 import { OutboundHttp } from './outbound-http.ts'
 import { OutboundHttp2 } from './outbound-http2.ts'
-import { permitOf, presentedChain, readBundle, type Permit } from './permit.ts'
+import { readBundle, type Permit, type RootsOf } from './permit.ts'
 import { readShared } from './socket-reads.ts'
-import { chooseAlpn, contextKey, contextOptions, muxProtocol, type ProxyIdentity } from './tls.ts'
+import { nameOf, TlsDoor, type Caller } from './tls-door.ts'
+import { chooseAlpn, muxProtocol, type ProxyIdentity } from './tls.ts'
 import { Ways, type WaysPlan } from './ways.ts'
 import { xfccElement } from './xfcc.ts'
-
-export const terminatorLimits = {
-  handshakeMs: 10_000,
-  /** How often connections are looked at for certificates that have ended. */
-  expiryMs: 1000,
-} as const
 
 /** Where requests of one service go. */
 interface Target {
@@ -38,13 +33,9 @@ interface Target {
   requests: RequestTallies
 }
 
-interface Connection {
-  socket: TLSSocket
-  sni: string
-  permit: Permit
+interface GatewayCaller extends Caller {
   /** By whom its requests go on; when that is another, it is served no longer. */
   target: Target
-  served: Served
 }
 
 export interface TerminatorOptions {
@@ -54,41 +45,26 @@ export interface TerminatorOptions {
 
 export class Terminator {
   readonly #options: TerminatorOptions
-  readonly #server: Server
+  readonly #door: TlsDoor<GatewayCaller>
   readonly #ways: Ways
   readonly #targets = new Map<string, Target>()
-  readonly #connections = new Set<Connection>()
-  readonly #expiry: NodeJS.Timeout
   #plan: GatewayPlan | undefined
   #identity: ProxyIdentity | undefined
-  #contextKey = ''
-  #draining = false
 
   constructor(options: TerminatorOptions) {
     this.#options = options
     this.#ways = new Ways(options.metrics, defaultHttp2Limits)
-    // Never listens itself: it is handed the connections whose name is to end here.
-    this.#server = createServer({
-      requestCert: true,
-      rejectUnauthorized: true,
-      handshakeTimeout: terminatorLimits.handshakeMs,
-      ALPNCallback: ({ servername, protocols }) => chooseAlpn(protocols, this.#targetOf(nameOf(servername))?.protocol ?? ''),
+    this.#door = new TlsDoor<GatewayCaller>({
+      name: 'gateway',
+      metrics: options.metrics,
+      logger: options.logger,
+      alpn: (offered, servername) => chooseAlpn(offered, this.#targetOf(servername)?.protocol ?? ''),
+      rootsOf: socket => this.#rootsOf(nameOf(socket.servername)),
+      admit: (socket, permit) => this.#admit(socket, permit),
+      helloWasRead: true,
+      isDraining: () => this.#plan!.self.draining,
+      threw: error => options.logger.error({ error: messageOf(error) }, 'a caller could not be let in by a mistake of ours'),
     })
-    this.#server.on('secureConnection', socket => {
-      try {
-        this.#secured(socket)
-      } catch (error) {
-        options.logger.error({ error: messageOf(error) }, 'a caller could not be let in by a mistake of ours')
-        socket.destroy()
-      }
-    })
-    this.#server.on('tlsClientError', (error, socket) => {
-      this.#refused('tls')
-      options.logger.debug({ error: error.message }, 'a handshake at the gateway failed')
-      socket.destroy()
-    })
-    this.#expiry = setInterval(() => this.#closeExpired(), terminatorLimits.expiryMs)
-    this.#expiry.unref()
   }
 
   /** False while something is to end here and there is no leaf to prove who we are. */
@@ -100,40 +76,29 @@ export class Terminator {
   update(plan: GatewayPlan, identity: ProxyIdentity | undefined): void {
     this.#plan = plan
     this.#identity = identity
-    if (identity !== undefined) this.#prove(plan, identity)
+    // Any root of any peer, at first.
+    const pems = [...plan.roots.values()].flatMap(roots => (roots.peer === '' ? [] : roots.pems))
+    if (identity !== undefined) this.#door.prove(identity, pems)
     const letGo = identity && this.#ways.update(plan, identity)
     const protocols = protocolsOf(plan)
     for (const [name, target] of this.#targets) if (protocols.get(name) !== target.protocol) this.#targets.delete(name)
     if (identity !== undefined) for (const [name, protocol] of protocols) this.#bind(name, protocol)
-    for (const connection of this.#connections) this.#review(connection)
+    for (const caller of this.#door.callers) this.#review(caller)
     letGo?.()
   }
 
   /** A connection whose hello is still to be read. */
   accept(socket: Socket): void {
-    // A client that ends in the middle of its handshake is gone.
-    socket.allowHalfOpen = false
-    this.#server.emit('connection', socket)
+    this.#door.accept(socket)
   }
 
   drain(): void {
-    this.#draining = true
-    for (const { served } of this.#connections) served.drain()
+    this.#door.drain()
   }
 
   close(): void {
-    clearInterval(this.#expiry)
-    for (const { socket } of this.#connections) socket.destroy()
+    this.#door.close()
     this.#ways.close()
-  }
-
-  /** Node believes any root of any peer at first; whose root decides is the permit's. */
-  #prove(plan: GatewayPlan, identity: ProxyIdentity): void {
-    const pems = [...plan.roots.values()].flatMap(roots => (roots.peer === '' ? [] : roots.pems))
-    const key = contextKey(identity, pems)
-    if (key === this.#contextKey) return
-    this.#server.setSecureContext(contextOptions(identity, pems))
-    this.#contextKey = key
   }
 
   #bind(name: string, protocol: string): void {
@@ -156,31 +121,21 @@ export class Terminator {
     return name === undefined ? undefined : this.#targets.get(name)
   }
 
-  #permitOf(chain: Permit['chain'], { peer }: GatewayRoute): ReturnType<typeof permitOf> {
-    const rootsOf = (trustDomain: string) => {
+  /** Of the one peer that the name is for. */
+  #rootsOf(servername: string): RootsOf | undefined {
+    const route = this.#routeOf(servername)
+    if (route === undefined) return undefined
+    return trustDomain => {
       const roots: RootsPlan | undefined = this.#plan!.roots.get(trustDomain)
-      return roots?.peer === peer ? readBundle(roots.pems) : undefined
+      return roots?.peer === route.peer ? readBundle(roots.pems) : undefined
     }
-    return permitOf(chain, rootsOf, Date.now())
   }
 
-  #secured(socket: TLSSocket): void {
-    socket.on('error', () => {})
-    socket.allowHalfOpen = true
-    const sni = nameOf(socket.servername)
-    const [route, target] = [this.#routeOf(sni), this.#targetOf(sni)]
-    if (route === undefined || target === undefined || this.#identity === undefined) return void socket.destroy()
-    const made = socket.authorized ? this.#permitOf(presentedChain(socket), route) : ({ ok: false, reason: 'untrusted' } as const)
-    if (!made.ok) {
-      this.#refused(made.reason)
-      return void socket.destroy()
-    }
-    const { permit } = made
-    const served = this.#serve(socket, target, permit, xfccElement(this.#identity.uri, permit))
-    const connection: Connection = { socket, sni, permit, target, served }
-    this.#connections.add(connection)
-    socket.once('close', () => this.#connections.delete(connection))
-    if (this.#draining || this.#plan!.self.draining) served.drain()
+  /** A name may have ceased to end here since its hello. */
+  #admit(socket: TLSSocket, permit: Permit): GatewayCaller | undefined {
+    const target = this.#targetOf(nameOf(socket.servername))
+    if (target === undefined || this.#identity === undefined) return undefined
+    return { socket, permit, target, served: this.#serve(socket, target, permit, xfccElement(this.#identity.uri, permit)) }
   }
 
   #serve(socket: TLSSocket, { name, http2, requests }: Target, { uri }: Permit, caller: string): Served {
@@ -188,8 +143,9 @@ export class Terminator {
     readShared(socket)
     const { logger } = this.#options
     const source = socket.remoteAddress ?? ''
-    const doorOf = () => new OutboundHttp({ name, way: () => this.#ways.way(name) ?? nowhere, requests, logger, source, caller })
-    if (socket.alpnProtocol !== muxProtocol) return serveHttp1(socket, doorOf(), defaultHttp1Limits)
+    const own = socket.alpnProtocol === muxProtocol
+    const doorOf = () => new OutboundHttp({ name, way: () => this.#ways.way(name) ?? nowhere, requests, logger, source, caller, own })
+    if (!own) return serveHttp1(socket, doorOf(), defaultHttp1Limits)
     return serveMux(socket, {
       serve: stream => serveHttp1(stream, doorOf(), defaultHttp1Limits),
       closed: fault => {
@@ -198,29 +154,14 @@ export class Terminator {
     })
   }
 
-  /** Whether a connection may stay, after a change. */
-  #review(connection: Connection): void {
-    const { socket, sni, permit, target, served } = connection
-    const route = this.#routeOf(sni)
+  /** Whether a caller may stay, after a change. */
+  #review(caller: GatewayCaller): void {
+    const { socket, target, served } = caller
     // Un-exported, or no caller of that peer any more.
-    if (route === undefined || !this.#permitOf(permit.chain, route).ok) return void socket.destroy()
-    if (this.#targetOf(sni) !== target || this.#plan!.self.draining) served.drain()
+    if (!this.#door.holds(caller)) return void socket.destroy()
+    if (this.#targetOf(nameOf(socket.servername)) !== target || this.#plan!.self.draining) served.drain()
     else served.reauthorize()
   }
-
-  #closeExpired(): void {
-    const now = Date.now()
-    for (const { socket, permit } of this.#connections) if (now >= permit.validUntilMs) socket.destroy()
-  }
-
-  #refused(reason: RefusalReason): void {
-    this.#options.metrics.refused('gateway', reason).count += 1
-  }
-}
-
-/** In lower case. The gateway has read a name, but a second hello of the same handshake may bring another one, or none (`false`). */
-function nameOf(servername: unknown): string {
-  return typeof servername === 'string' ? servername.toLowerCase() : ''
 }
 
 /** By the names that requests may go on by: what is spoken there. */

@@ -6,6 +6,7 @@ import { constants, createHash } from 'node:crypto'
 import { createSecureContext, DEFAULT_CIPHERS, type SecureContext, type SecureContextOptions } from 'node:tls'
 import { LRUCache } from 'lru-cache'
 import { isHttp2 } from '../mesh/config-entry.ts'
+import { ownHttp2 } from './http2/session.ts'
 import { readBundle } from './permit.ts'
 
 /** A leaf, its key and what it says. Never logged, never shown. */
@@ -70,6 +71,7 @@ export const muxProtocol = 'isthmus-mux/1'
  */
 export function chooseAlpn(offered: readonly string[], protocol: string): string | undefined {
   if (protocol === 'http' && offered.includes(muxProtocol)) return muxProtocol
+  if (isHttp2(protocol) && offered.includes(ownHttp2)) return ownHttp2
   if (isHttp2(protocol) && offered.includes('h2')) return 'h2'
   if (offered.includes('http/1.1')) return 'http/1.1'
   if (offered.includes('h2')) return 'h2'

@@ -14,6 +14,9 @@ import type { ConnectFailure, Outcome, Refused, Retry, RetryCause } from './http
 import { resetText } from './http1/writer.ts'
 import type { CircuitLimit, ProxyMetrics, RetryOutcome, Tally } from './metrics.ts'
 
+/** Connections to a gateway, at least: it pins each of them to one instance, and an importer does not see instances. */
+export const gatewaySessions = 4
+
 /** Envoy's word (and response flag UO) for what is over a circuit limit. */
 export const overflow: ConnectFailure = { reset: 'overflow' }
 /** The same for a request that is not even begun. */
@@ -39,7 +42,11 @@ export class Traffic {
       pending: metrics.overflows(name, 'pending'),
       requests: metrics.overflows(name, 'requests'),
     }
-    this.#ejections = { unreachable: metrics.ejections(name, 'unreachable'), responses: metrics.ejections(name, 'responses') }
+    this.#ejections = {
+      unreachable: metrics.ejections(name, 'unreachable'),
+      'app-unreached': metrics.ejections(name, 'app-unreached'),
+      responses: metrics.ejections(name, 'responses'),
+    }
     this.retries = {
       ok: metrics.retries(name, 'ok'),
       failed: metrics.retries(name, 'failed'),
@@ -57,6 +64,7 @@ export class Traffic {
     this.circuit.update(plan.limits)
     this.budget.update(plan.retry)
     this.outlier.update(plan.outlier, new Set(plan.endpoints.map(addressOf)))
+    for (const endpoint of plan.endpoints) if (!endpoint.healthy) this.outlier.down(addressOf(endpoint))
   }
 
   over(limit: CircuitLimit): ConnectFailure {
@@ -66,6 +74,13 @@ export class Traffic {
 
   failed(address: string): void {
     if (this.outlier.failed(address)) this.#ejections.unreachable.count += 1
+  }
+
+  /** One of us could not reach its app. Behind a peer's gateway there are as many as the peer says, and several ways to each. */
+  unreached(endpoint: Endpoint): void {
+    const { resource, instances = 1 } = this.#plan
+    const ways = resource.peer === '' || instances < 2 ? 1 : Math.max(gatewaySessions, instances)
+    if (this.outlier.unreached(addressOf(endpoint), ways)) this.#ejections['app-unreached'].count += 1
   }
 
   erred(endpoint: Endpoint): void {
@@ -84,6 +99,8 @@ export class Call implements Retry, Affinity {
   giveUp: (() => void) | undefined
   /** What the route of the request says, instead of the upstream. */
   retry: RetryLimits | undefined
+  /** Where it went no app could be reached, and it is to go elsewhere. */
+  moving = false
   /** Another number for every try, so that what comes late for one is not taken for the next. */
   turn = 0
   readonly #traffic: Traffic
@@ -120,6 +137,7 @@ export class Call implements Retry, Affinity {
   /** False when one more request would be too many. */
   begin(): boolean {
     this.turn += 1
+    this.moving = false
     this.hash = undefined
     if (this.setCookie !== '') this.setCookie = ''
     this.#admitted = this.#traffic.circuit.beginRequest()
@@ -130,6 +148,7 @@ export class Call implements Retry, Affinity {
   to(endpoint: Endpoint, turn: number): void {
     if (turn !== this.turn) return
     this.#endpoint = endpoint
+    this.moving = false
     const { loads } = this.#traffic.plan.picker
     if (loads === undefined) return
     this.#load = loads.of(endpoint)
@@ -151,6 +170,16 @@ export class Call implements Retry, Affinity {
     this.#settle(true, cause !== 'broken')
     this.#leave()
     return true
+  }
+
+  /** It cost its server next to nothing, so the budget has no part in it. */
+  unreached(again: boolean): void {
+    if (this.#endpoint !== undefined) this.#traffic.unreached(this.#endpoint)
+    if (!again) return
+    if (this.#retrying) this.#traffic.retries.failed.count += 1
+    this.#retrying = this.moving = true
+    this.#settle(true, false)
+    this.#leave()
   }
 
   /** Its outcome is known, and its stream was given back. */

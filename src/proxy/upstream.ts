@@ -17,15 +17,14 @@ import { readBundle } from './permit.ts'
 import { Probes } from './probes.ts'
 import { StreamPool } from './pool.ts'
 import { Sessions } from './sessions.ts'
+import { ownHttp2 } from './http2/session.ts'
 import { muxProtocol, type ClientContexts, type ProxyIdentity } from './tls.ts'
-import { overflow, Traffic, type Call } from './traffic.ts'
+import { gatewaySessions, overflow, Traffic, type Call } from './traffic.ts'
 
 /** Endpoints tried for one stream. */
 const maxAttempts = 3
 /** After a stream was lost: how long until another is taken. By then it is known what else broke with it, such as other sessions to that instance. */
 const retryAfterMs = 10
-/** Sessions to a gateway, at least: it pins each of them to one instance, and an importer does not see instances. */
-const gatewaySessions = 4
 
 const noEndpoint: ConnectFailure = { reset: 'no healthy upstream', status: 503, body: 'no healthy upstream' }
 const nobody: ReadonlySet<string> = new Set()
@@ -132,6 +131,11 @@ export class Upstream {
     return this.#plan.endpoints.some(each => addressOf(each) === address)
   }
 
+  /** An endpoint is left that can be reached, with its app, as far as is known. */
+  get reaches(): boolean {
+    return this.#plan.picker.size > 0 && this.traffic.outlier.reaches(this.#plan.endpoints)
+  }
+
   /** The endpoint whose turn it is. */
   pick(): Endpoint | undefined {
     return this.#pick(nobody, undefined)
@@ -195,7 +199,7 @@ export class Upstream {
   /** What connections of this upstream speak: requests of HTTP/1.1 ride sessions where they can. */
   get #alpn(): readonly string[] {
     const { protocol } = this.#plan.resource
-    return protocol === 'http' ? [muxProtocol, 'http/1.1'] : isHttp2(protocol) ? ['h2'] : []
+    return protocol === 'http' ? [muxProtocol, 'http/1.1'] : isHttp2(protocol) ? [ownHttp2, 'h2'] : []
   }
 
   #take(endpoint: Endpoint, fresh: boolean): UpstreamStream | undefined {

@@ -16,6 +16,7 @@ import { LRUCache } from 'lru-cache'
 import { isEditable, type EditableHead } from '../mesh/header-edit.ts'
 import {
   claimsProblem,
+  endOf,
   parseToken,
   tokenLimits,
   tokensOf,
@@ -73,7 +74,7 @@ export class Tokens {
   }
 }
 
-/** The valid tokens of one request, as they were when it came. */
+/** The tokens of one request that were valid when it came, each until it ends. */
 export class Carried implements TokenReader {
   readonly found: ReadonlyMap<string, Valid>
   readonly #now: () => Tokens | undefined
@@ -83,8 +84,17 @@ export class Carried implements TokenReader {
     this.#now = now
   }
 
+  /** When the next of them ends (wall clock): from then on what it let in is to be judged again. */
+  get endsMs(): number {
+    const now = Date.now()
+    let first = Infinity
+    for (const { endsMs } of this.found.values()) if (endsMs > now && endsMs < first) first = endsMs
+    return first
+  }
+
   claims(provider: string): Claims | undefined {
-    return this.#now()?.has(provider) === true ? this.found.get(provider)?.claims : undefined
+    const valid = this.found.get(provider)
+    return valid !== undefined && Date.now() < valid.endsMs && this.#now()?.has(provider) === true ? valid.claims : undefined
   }
 }
 
@@ -93,6 +103,8 @@ type TokenHeader = NonNullable<JwtProviderResource['locations'][number]['header'
 interface Valid {
   claims: Claims
   text: string
+  /** Wall clock. */
+  endsMs: number
 }
 
 /** By the resource, so that what was checked is remembered from plan to plan. */
@@ -128,7 +140,9 @@ class Provider {
     if (this.#keys.length === 0) return undefined
     for (const text of tokensOf(this.#resource, request).slice(0, verifierLimits.tokensPerRequest)) {
       const claims = this.#signed(text)
-      if (claims !== false && claimsProblem(claims, this.#resource, Date.now() / 1000) === undefined) return { claims, text }
+      if (claims !== false && claimsProblem(claims, this.#resource, Date.now() / 1000) === undefined) {
+        return { claims, text, endsMs: endOf(claims, this.#resource) }
+      }
     }
     return undefined
   }

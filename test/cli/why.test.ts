@@ -19,7 +19,7 @@ import { agentWithHttp } from '../support/agent-parts.ts'
 import { AgentStandIn } from '../support/agent-stand-in.ts'
 import { freePorts } from '../support/free-ports.ts'
 import { Mint, type LeafWish, type Minted } from '../support/mint.ts'
-import { call, until } from '../support/processes.ts'
+import { call, until, within } from '../support/processes.ts'
 import { gatewaySelf, startHttpApp, westDomain } from '../support/proxy-scene.ts'
 import { against } from './harness.ts'
 
@@ -33,13 +33,21 @@ interface Explained {
   Code?: string
   Text: string
   Next?: string
-  Steps: { Step: string; State: string; Code?: string; Text: string; Target?: string; From?: { Entry: string; Index: number }[] }[]
+  Steps: {
+    Step: string
+    State: string
+    Code?: string
+    Text: string
+    Target?: string
+    Details?: string[]
+    From?: { Entry: string; Index: number }[]
+  }[]
   Live?: ProbeReport
 }
 
 async function scene(t: Test) {
-  const [sidecarMin] = (await freePorts(1)) as [number]
-  const agent = await agentWithHttp({ sidecarPorts: { min: sidecarMin, max: Math.min(65_535, sidecarMin + 40) } })
+  const sidecarPorts = await freePorts(10)
+  const agent = await agentWithHttp({ sidecarPorts: { min: sidecarPorts[0]!, max: sidecarPorts.at(-1)! } })
   const app = await startHttpApp()
   const mint = new Mint()
   t.teardown(async () => {
@@ -61,7 +69,7 @@ async function scene(t: Test) {
   const sidecar = async (service: string) => {
     const running = await startSidecar({ proxyId: `${service}-sidecar-proxy`, agent: { url: agent.url }, admin, logger })
     t.teardown(() => running.close())
-    await running.ready()
+    await within(`the sidecar of ${service} is ready`, running.ready(), 30_000)
     return running
   }
   return { agent, app, mint, put, cli, why, sidecar }
@@ -128,6 +136,18 @@ t.test('inside one cluster', async t => {
   t.match(mismatch, { Verdict: 'unreachable', Code: 'protocol-mismatch', Text: "the caller's side speaks grpc, api is served as http" })
   t.match(mismatch.Live, { verdict: 'unreachable', agrees: true })
 
+  await register('web', 9, [{ DestinationName: 'api', LocalBindPort: apiPort }])
+  await until('the port is there again', () =>
+    call(apiPort, '/').then(
+      ({ status }) => status === 200,
+      () => false,
+    ),
+  )
+  app.close()
+  const gone = await why('web', 'api', '--live')
+  t.match(gone, { Verdict: 'allow', Live: { verdict: 'unreachable', status: 503, code: 'app-unreachable', agrees: false } })
+  t.match(gone.Live!.differs, /explained as allow .* yet it is unreachable; the sidecar answers, and the app behind it cannot be reached$/)
+
   for (const [args, error] of [
     [['web'], /Say who calls whom/],
     [['web', 'api', '--bogus'], /unknown option '--bogus'/],
@@ -168,7 +188,7 @@ t.test('routes, splits and failover are followed to each target', async t => {
   await write('service-router', 'shop', {
     Routes: [
       { Match: { HTTP: { PathExact: '/old' } }, Destination: { Service: 'gone' } },
-      { Match: { HTTP: { PathPrefix: '/s' } }, Destination: { Service: 'shop' } },
+      { Match: { HTTP: { PathPrefix: '/s' } }, Destination: { Service: 'shop', NumRetries: 4_000_000_000, RetryOn: ['5xx'] } },
     ],
   })
   await write('service-resolver', 'gone', { Failover: { '*': { Service: 'spare' } } })
@@ -184,7 +204,11 @@ t.test('routes, splits and failover are followed to each target', async t => {
   )
   t.match(
     split.Steps.find(each => each.Step === 'route'),
-    { Text: 'service-router/shop[1] takes it', From: [{ Entry: 'service-router/shop[1]' }] },
+    {
+      Text: 'service-router/shop[1] takes it',
+      From: [{ Entry: 'service-router/shop[1]' }],
+      Details: ['tries again 10 times (4000000000 are asked for, which is too many), on 500-599 too'],
+    },
   )
   await write('service-intentions', 'v2', { Sources: [{ Name: 'web', Action: 'deny' }] })
   t.match(await why('web', 'shop', 'GET', '/s'), { Verdict: 'depends', Text: /v1: allow, v2: deny/ })

@@ -6,7 +6,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
-import { call, until } from '../support/processes.ts'
+import { call, until, within } from '../support/processes.ts'
 import { eastName, startTwoClusters, type TwoClusters } from '../support/two-clusters.ts'
 
 /** By its log: whether a proxy follows its agent at this moment. */
@@ -59,7 +59,7 @@ t.test('the data plane keeps what it has, and gives up what is taken back', asyn
     await scene.export([])
     await until('denied', async () => (await call(scene.apiPort, '/', { agent })).status === 503, 1000, 5)
     t.equal(Object.values(agent.freeSockets).flat().length, 1, 'the app kept its connection, to its own sidecar')
-    t.ok((await tunnel.closed) - began < 1000)
+    t.ok((await within('the tunnel is closed', tunnel.closed)) - began < 1000)
     await scene.export(['api', 'db'])
     await until('back', async () => (await call(scene.apiPort, '/', { agent })).status === 200, 2000, 5)
     east.agent.child.kill('SIGCONT')
@@ -96,7 +96,7 @@ t.test('the data plane keeps what it has, and gives up what is taken back', asyn
     const began = performance.now()
     await west.api('DELETE', `/v1/peering/${eastName}`)
     await until('denied', async () => (await call(scene.apiPort, '/', { agent })).status === 503, 1000, 5)
-    t.ok((await tunnel.closed) - began < 1000)
+    t.ok((await within('the tunnel is closed', tunnel.closed)) - began < 1000)
     east.agent.child.kill('SIGCONT')
   })
 })

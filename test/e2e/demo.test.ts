@@ -3,14 +3,15 @@ import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
-import { cliPath, start } from '../support/processes.ts'
+import { cliPath, start, within } from '../support/processes.ts'
 
 t.test('the demo tells the whole story and leaves nothing behind', async t => {
   const scratch = await mkdtemp(join(tmpdir(), 'isthmus-demo-'))
   t.teardown(() => rm(scratch, { recursive: true, force: true }))
   const began = performance.now()
   const demo = start(process.execPath, [cliPath, 'dev', '--demo', '--once'], { TMPDIR: scratch })
-  const code = await new Promise(resolve => demo.child.once('exit', resolve))
+  t.teardown(() => demo.stop('SIGKILL'))
+  const code = await within('the demo ends', new Promise(resolve => demo.child.once('exit', resolve)), 60_000)
   t.equal(code, 0, demo.log())
   t.ok(performance.now() - began < 30_000, 'in under 30 seconds')
   const answers = [...demo.log().matchAll(/web asked api and got (\d{3})/g)].map(match => match[1])

@@ -3,14 +3,17 @@
 import { Agent } from 'node:http'
 import { connect } from 'node:net'
 import t from 'tap'
-import { call, until, type Running } from '../support/processes.ts'
+import { call, until, within, type Running } from '../support/processes.ts'
 import { startTwoClusters } from '../support/two-clusters.ts'
 
 const drainSeconds = 6
 
-function ended(proxy: Running): Promise<{ code: number | null; signal: string | null; afterMs: number }> {
+function ended(proxy: Running): Promise<{ code: number | null; afterMs: number }> {
   const beganMs = performance.now()
-  return new Promise(resolve => proxy.child.once('exit', (code, signal) => resolve({ code, signal, afterMs: performance.now() - beganMs })))
+  const end = new Promise<{ code: number | null; afterMs: number }>(resolve =>
+    proxy.child.once('exit', code => resolve({ code, afterMs: performance.now() - beganMs })),
+  )
+  return within('the proxy ends', end, 4 * drainSeconds * 1000)
 }
 
 /** A request whose body ends when the test says so. */
@@ -65,16 +68,23 @@ t.test('a sidecar that is asked to end', async t => {
     drainSeconds * 1000,
   )
   t.ok(performance.now() - beganMs > (drainSeconds * 1000) / 4, 'not before others had time to hear of it')
-  t.match(await slow.finish(), /^HTTP\/1\.1 200 [^]*"body":"firstafter"/, 'a request that was under way is answered')
+  t.match(
+    await within('the slow request is answered', slow.finish()),
+    /^HTTP\/1\.1 200 [^]*"body":"firstafter"/,
+    'a request that was under way is answered',
+  )
   const { code, afterMs } = await end
   t.equal(code, 0)
   t.ok(afterMs > (drainSeconds - 0.5) * 1000 && afterMs < (drainSeconds + 2) * 1000, `its time is up after ${Math.round(afterMs)} ms`)
-  t.ok((await idleEnd) - beganMs > (drainSeconds - 0.5) * 1000, 'an idle connection is closed only then')
+  t.ok(
+    (await within('the idle connection is closed', idleEnd)) - beganMs > (drainSeconds - 0.5) * 1000,
+    'an idle connection is closed only then',
+  )
 
   await t.test('a second signal ends it at once', async t => {
     const tunnel = connect(scene.westGatewayPort, '127.0.0.1')
     t.teardown(() => tunnel.destroy())
-    await new Promise(resolve => tunnel.once('connect', resolve))
+    await within('the gateway accepts', new Promise(resolve => tunnel.once('connect', resolve)))
     const gateway = west.proxies.get('gateway')!
     const end = ended(gateway)
     gateway.child.kill('SIGTERM')

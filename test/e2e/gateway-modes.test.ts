@@ -3,6 +3,7 @@
 import t from 'tap'
 import { freePorts } from '../support/free-ports.ts'
 import { call, until } from '../support/processes.ts'
+import { SteadyTraffic } from '../support/steady-traffic.ts'
 import { startTwoClusters, type Seen } from '../support/two-clusters.ts'
 
 t.test('mode local goes through the own gateway, mode remote does not', async t => {
@@ -22,17 +23,8 @@ t.test('mode local goes through the own gateway, mode remote does not', async t 
   }
   const setMode = (mode: string) => east.api('PUT', '/v1/config', { Kind: 'proxy-defaults', Name: 'global', MeshGateway: { Mode: mode } })
 
-  const traffic = { stop: false, sent: 0, failed: [] as string[] }
-  const driving = (async () => {
-    while (!traffic.stop) {
-      traffic.sent += 1
-      const answer = await call(scene.apiPort, '/').catch((error: unknown) => ({ status: 0, text: String(error) }))
-      if (answer.status !== 200) traffic.failed.push(`${answer.status} ${answer.text}`)
-    }
-  })()
-  t.teardown(() => {
-    traffic.stop = true
-  })
+  const traffic = new SteadyTraffic(scene.apiPort, { keepAlive: 0, fresh: 1 })
+  t.teardown(() => traffic.end())
 
   const before = await passed()
   await setMode('local')
@@ -50,8 +42,7 @@ t.test('mode local goes through the own gateway, mode remote does not', async t 
   await new Promise(resolve => setTimeout(resolve, 300))
   t.equal(await passed(), after, 'nothing goes through it any more')
 
-  traffic.stop = true
-  await driving
-  t.ok(traffic.sent > 50, `${traffic.sent} requests were sent`)
-  t.same(traffic.failed, [])
+  await traffic.reached(50)
+  await traffic.end()
+  t.same(traffic.failures, [], `0 failed of ${traffic.done}`)
 })

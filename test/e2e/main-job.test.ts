@@ -4,8 +4,8 @@ import { Agent } from 'node:http'
 import { connect } from 'node:net'
 import { promisify } from 'node:util'
 import t from 'tap'
-import { call, until } from '../support/processes.ts'
-import { eastName, startTwoClusters, type Seen } from '../support/two-clusters.ts'
+import { call, until, within } from '../support/processes.ts'
+import { eastName, exchange, startTwoClusters, type Seen } from '../support/two-clusters.ts'
 
 const run = promisify(execFile)
 
@@ -84,12 +84,11 @@ t.test('two clusters, one token, one request across', async t => {
     const closed = new Promise(resolve => socket.once('close', resolve))
     socket.on('error', () => undefined)
     socket.once('end', () => socket.end())
-    await new Promise(resolve => {
-      socket.once('data', resolve)
-      socket.write('hello')
-    })
+    const echo = new Promise(resolve => socket.once('data', resolve))
+    socket.write('hello')
+    await within('the tunnel carries bytes', echo)
     await scene.intentions('db', [{ Name: 'web', Peer: eastName, Action: 'deny' }])
-    await Promise.race([closed, new Promise((_, reject) => setTimeout(() => reject(new Error('still open after a second')), 1000).unref())])
+    await within('the tunnel is closed', closed, 1000)
     t.not(await exchange(scene.dbPort, 'again').catch(() => 'closed'), 'AGAINbye', 'and new ones are refused')
     await scene.allow('web', 'db')
     await until('allowed again', async () => (await exchange(scene.dbPort, 'x').catch(() => '')) === 'Xbye', 2000, 20)
@@ -117,18 +116,3 @@ t.test('two clusters, one token, one request across', async t => {
     await until('allowed again', async () => (await call(scene.apiPort, '/')).status === 200, 1000, 5)
   })
 })
-
-/** Sends a text, half-closes, and answers all that came back. */
-function exchange(port: number, text: string): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true })
-    let said = ''
-    socket.setTimeout(5000, () => socket.destroy(new Error('silence')))
-    socket.on('data', chunk => {
-      said += chunk.toString()
-    })
-    socket.on('error', reject)
-    socket.on('end', () => resolve(said))
-    socket.end(text)
-  })
-}

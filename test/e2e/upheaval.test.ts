@@ -13,15 +13,17 @@ const rounds = deep ? 5 : 1
 const renewalMs = 40_000
 
 const pause = (ms: number) => new Promise<void>(resolve => setTimeout(resolve, ms))
-const line = ({ what, sent, failed, slowestMs, exchanges, broken, ended }: Stretch) =>
-  `${what}: ${failed.length} failed of ${sent}, slowest ${slowestMs} ms; ${broken.length} lost of ${exchanges} exchanges, ${ended} tunnels ended`
+const line = ({ what, sent, failed, lateHere, queued, own, slowestMs, exchanges, broken, ended }: Stretch) =>
+  `${what}: ${failed.length} failed of ${sent}, slowest ${slowestMs} ms; ${broken.length} lost of ${exchanges} exchanges, ${ended} tunnels ended; ` +
+  `generator: ${lateHere} late by itself, ${queued} queued, stood ${own.loopMs} ms, control ${own.controlMs} ms`
 
 t.test('nothing fails while things around it change', async t => {
   const scene = await startTwoClusters()
   t.teardown(() => scene.stop())
   const { east, west } = scene
   const isRight = ({ status, json }: { status: number; json: unknown }, body: string) => status === 200 && (json as Seen).body === body
-  const traffic = new PacedTraffic({ httpPorts: [scene.apiPort], tunnelPort: scene.dbPort, isRight, pace: deep ? fullPace : halfPace })
+  const ports = { httpPorts: [scene.apiPort], tunnelPort: scene.dbPort, appPort: scene.apiApp.port }
+  const traffic = new PacedTraffic({ ...ports, isRight, pace: deep ? fullPace : halfPace })
   t.teardown(() => traffic.stop())
   t.ok(await traffic.settled(), 'while nothing happens, nothing fails')
 

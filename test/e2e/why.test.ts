@@ -3,6 +3,7 @@
  * outcome, on the importer's side and on the exporter's.
  */
 import { createHmac } from 'node:crypto'
+import { connect } from 'node:net'
 import t from 'tap'
 import type { ProbeReport } from '../../src/cli/why-probe.ts'
 import { call, until, type ClusterProcess } from '../support/processes.ts'
@@ -30,6 +31,20 @@ async function why(cluster: ClusterProcess, source: string, destination: string,
   const query = new URLSearchParams({ source, destination, method, path })
   for (const header of headers) query.append('header', header)
   return (await cluster.api('GET', `/v1/isthmus/why?${query.toString()}`)).json as Explained
+}
+
+/** The first that comes back on a connection of bytes; empty where it is closed without a word. */
+function heard(port: number, say: string): Promise<string> {
+  return new Promise(resolve => {
+    const socket = connect(port, '127.0.0.1', () => socket.write(say))
+    const done = (text: string) => {
+      resolve(text)
+      socket.destroy()
+    }
+    socket.on('data', (chunk: Buffer) => done(chunk.toString()))
+    socket.on('error', () => done(''))
+    socket.on('close', () => done(''))
+  })
 }
 
 /** Step and code of everything that is not as it should be. */
@@ -69,6 +84,13 @@ t.test('a call into a peer, explained on both sides while it breaks', async t =>
   t.match(denied.Steps.at(-1), { Intentions: [{ Rule: `peer:${eastName}/web => api`, Decides: true, Why: 'denies every call' }] })
   t.match(await why(east, 'web', `api@${westName}`, '--live'), { Code: 'exporter-decides', Live: { verdict: 'deny', status: 403 } })
   t.match(await exporters('db'), { Verdict: 'allow', Steps: /./ }, 'of another service nothing has changed')
+
+  t.equal(await heard(scene.dbPort, 'hi'), 'HI')
+  await scene.intentions('db', [{ Name: 'web', Peer: eastName, Action: 'deny' }])
+  await until('a connection of bytes is denied', async () => (await heard(scene.dbPort, 'hi')) === '')
+  const bytes = await exporters('db')
+  t.same([bytes.Verdict, bytes.Code], ['deny', 'denied'])
+  t.equal(bytes.Text, `the connection is judged and no request in it (tcp): peer:${eastName}/web => db denies it`)
 
   const Permissions = [
     { Action: 'deny', HTTP: { PathPrefix: '/admin' } },

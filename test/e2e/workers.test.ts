@@ -49,7 +49,7 @@ t.test('a proxy with workers', async t => {
     process.kill(pids.get(1)!, 'SIGKILL')
     await until('it is missed', async () => (await call(east.adminPort('web'), '/ready')).status === 503, 2000, 5)
     for (let i = 0; i < 20; i += 1) t.equal((await call(scene.apiPort, '/')).status, 200)
-    await until('it is back', async () => (await call(east.adminPort('web'), '/ready')).status === 200, 10_000)
+    await until('it is back', async () => (await call(east.adminPort('web'), '/ready')).status === 200, 60_000)
     t.not(workersOf(east, 'web').get(1), pids.get(1))
     t.equal(workersOf(east, 'web').get(2), pids.get(2), 'the other is the same')
     t.equal((await metric(east, 'web', answered)) - before, 20)

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { spawn } from 'node:child_process'
 import { freePorts } from '../support/free-ports.ts'
-import { call, start, until, type Answer, type Running } from '../support/processes.ts'
+import { call, sidecarPorts, start, until, type Answer, type Running } from '../support/processes.ts'
 
 export const consulBin = process.env['CONSUL_BIN']
 
@@ -41,7 +41,7 @@ export class ConsulProcess {
 
   static async start(datacenter: string): Promise<ConsulProcess> {
     const directory = await mkdtemp(join(tmpdir(), `consul-${datacenter}-`))
-    const [http, dns, grpc, grpcTls, server, serfLan, serfWan, sidecar] = (await freePorts(8)) as [
+    const [http, dns, grpc, grpcTls, server, serfLan, serfWan, ...sidecars] = (await freePorts(7 + sidecarPorts)) as [
       number,
       number,
       number,
@@ -49,7 +49,7 @@ export class ConsulProcess {
       number,
       number,
       number,
-      number,
+      ...number[],
     ]
     const loopback = '127.0.0.1'
     const config = {
@@ -72,8 +72,8 @@ export class ConsulProcess {
         server,
         serf_lan: serfLan,
         serf_wan: serfWan,
-        sidecar_min_port: sidecar,
-        sidecar_max_port: sidecar + 50,
+        sidecar_min_port: sidecars[0],
+        sidecar_max_port: sidecars.at(-1),
       },
       connect: { enabled: true },
       peering: { enabled: true },

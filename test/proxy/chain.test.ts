@@ -2,25 +2,22 @@
  * Requests through a chain, in real processes' terms: `shop` in east, whose versions are behind sidecars of their own, and `api` of the peer
  * west behind its gateway. What routes, splits and resolvers say is done, and a target that is lost costs no request.
  */
-import { Agent, createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
-import t, { type Test } from 'tap'
+import { Agent } from 'node:http'
+import t from 'tap'
 import { nowhere } from '../../src/proxy/chain.ts'
 import { RequestHead } from '../../src/proxy/http1/head.ts'
 import { defaultHttp1Limits } from '../../src/proxy/http1/limits.ts'
 import { ProxyMetrics } from '../../src/proxy/metrics.ts'
 import { OutboundHttp, unrouted } from '../../src/proxy/outbound-http.ts'
+import { routeLimits } from '../../src/mesh/routing.ts'
 import type { RouteFacts } from '../../src/mesh/route-table.ts'
 import { silentLogger } from '../../src/lib/log.ts'
 import { failoverLimits } from '../../src/mesh/failover.ts'
 import { internalSni } from '../../src/mesh/sni.ts'
-import { names } from '../../src/mesh/snapshot.ts'
 import { serviceId } from '../../src/mesh/spiffe.ts'
-import { startSidecar, type RunningSidecar } from '../../src/proxy/sidecar.ts'
 import { chainOf } from '../support/chain-entries.ts'
+import { listening, shopId, startWorld, subsets } from '../support/chain-world.ts'
 import {
-  apiId,
-  apiSni,
   call,
   converse,
   dbId,
@@ -29,90 +26,13 @@ import {
   endpointAt,
   Load,
   metricOf,
-  sidecarSelf,
-  source,
   startScene,
   until,
   upstreamOf,
-  type Scene,
 } from '../support/proxy-scene.ts'
 
-const http = { Kind: 'proxy-defaults', Config: { protocol: 'http' } }
-const subsets = { v1: { Filter: 'Service.Meta.v == 1' }, v2: { Filter: 'Service.Meta.v == 2' } }
-const shopId = serviceId(eastDomain, 'east', 'shop')
-const inWest = 'api.default.default.external.west'
-const target = (subset: string) => `${subset}.shop.default.default.east`
-
-interface World {
-  scene: Scene
-  /** By version: the requests that its app saw. */
-  seen: Record<string, { url: string; headers: Record<string, unknown> }[]>
-  sidecars: Record<string, RunningSidecar>
-  /** What web's sidecar is told of the chain of `shop`. */
-  tell(entries: object[], protocol?: string): void
-  health(of: Record<string, boolean>): void
-  port(): number
-}
-
-async function start(t: Test): Promise<World> {
-  const scene = await startScene()
-  t.teardown(() => scene.close())
-  const seen: World['seen'] = { v1: [], v2: [] }
-  const sidecars: World['sidecars'] = {}
-  for (const version of ['v1', 'v2']) {
-    const app = createServer((request, response) => {
-      seen[version]!.push({ url: request.url!, headers: request.headers })
-      if (request.url === '/slow') return
-      if (request.url === '/third' && seen[version]!.length % 3 !== 0) return void response.writeHead(503).end()
-      response.writeHead(200, { 'x-app': version, 'x-drop': '1' }).end(version)
-    })
-    await new Promise<void>(resolve => app.listen(0, '127.0.0.1', resolve))
-    t.teardown(() => app.close())
-    const proxyId = `shop-${version}`
-    scene.east.tell(proxyId, [
-      ['self', proxyId, sidecarSelf('east', 'shop', 'http', (app.address() as AddressInfo).port, { proxyId })],
-      ['roots', names.localRoots, { trustDomain: eastDomain, peer: '', exportedPartition: '', pems: [scene.eastRoot.certPem] }],
-      ['intentions', 'shop', { sources: [source('web', 'allow', undefined, 'shop')] }],
-    ])
-    const options = { proxyId, agent: { url: scene.east.url }, admin: { host: '127.0.0.1', port: 0 }, logger: silentLogger() }
-    const sidecar = (sidecars[version] = await startSidecar(options))
-    t.teardown(() => sidecar.close())
-    await sidecar.ready()
-  }
-  const local = (subset: string) => ({
-    service: 'shop',
-    peer: '',
-    protocol: 'http',
-    sni: `${subset}.${internalSni('shop', 'east', eastDomain)}`,
-    spiffeIds: [shopId],
-    connectTimeoutMs: 2000,
-    endpoints: `shop#${subset}`,
-  })
-  const { listen: _, ...peered } = upstreamOf('api', 'http', apiSni, apiId)
-  const health: World['health'] = of => {
-    for (const [version, healthy] of Object.entries(of)) {
-      const endpoints = { endpoints: [endpointAt(sidecars[version]!.port('public')!, healthy)] }
-      scene.east.tell('web-sidecar-proxy', [['endpoints', `shop#${version}`, endpoints]])
-    }
-  }
-  const tell: World['tell'] = entries => {
-    const chain = chainOf('shop', 'east', eastDomain, [http, ...entries])
-    const targets = Object.fromEntries(Object.keys(chain.targets).map(id => [id, names.target('shop', id)]))
-    scene.east.tell('web-sidecar-proxy', [
-      ['upstream', names.target('shop', target('v1')), local('v1')],
-      ['upstream', names.target('shop', target('v2')), local('v2')],
-      ['upstream', names.target('shop', inWest), peered],
-      ['chain', 'shop', { protocol: 'http', listen: { address: '127.0.0.1', port: 0 }, chain, targets }],
-    ])
-  }
-  health({ v1: true, v2: true })
-  return { scene, seen, sidecars, tell, health, port: () => scene.web.port('shop')! }
-}
-
-const listening = ({ scene }: World) => until(() => scene.web.port('shop') !== undefined)
-
 t.test('routes, splits and what they do to a request and its answer', async t => {
-  const world = await start(t)
+  const world = await startWorld(t)
   world.tell([
     { Kind: 'service-resolver', Name: 'shop', DefaultSubset: 'v1', Subsets: subsets },
     {
@@ -159,12 +79,13 @@ t.test('routes, splits and what they do to a request and its answer', async t =>
 })
 
 t.test('a route has its own tries and its own patience', async t => {
-  const world = await start(t)
+  const world = await startWorld(t)
   const route = (PathExact: string, Destination: object) => ({ Match: { HTTP: { PathExact } }, Destination })
   const Routes = [
     route('/third', { NumRetries: 2, RetryOnStatusCodes: [503] }),
     route('/once', { PrefixRewrite: '/third' }),
     route('/slow', { RequestTimeout: '200ms' }),
+    route('/bad', { NumRetries: 4_000_000_000, RetryOnStatusCodes: [503] }),
   ]
   world.tell([
     { Kind: 'service-resolver', Name: 'shop', DefaultSubset: 'v1', Subsets: subsets },
@@ -178,10 +99,12 @@ t.test('a route has its own tries and its own patience', async t => {
   const began = performance.now()
   t.equal((await call(world.port(), '/slow')).status, 504)
   t.ok(performance.now() - began < 2000)
+  t.equal((await call(world.port(), '/bad')).status, 503)
+  t.equal(world.seen['v1']!.filter(({ url }) => url === '/bad').length, 1 + routeLimits.mostRetries, 'whatever is asked for')
 })
 
 t.test('a name becomes a chain and changes again under the requests of one connection', async t => {
-  const world = await start(t)
+  const world = await startWorld(t)
   const { scene } = world
   const resolver = (DefaultSubset: string) => ({
     Kind: 'service-resolver',
@@ -220,7 +143,7 @@ t.test('no fail-back: a resolver goes on to a peer when its own are unhealthy, a
   const { failBackMs } = limits
   limits.failBackMs = 400
   t.teardown(() => (limits.failBackMs = failBackMs))
-  const world = await start(t)
+  const world = await startWorld(t)
   const Failover = { '*': { Targets: [{ Service: 'api', Peer: 'west' }] } }
   world.tell([{ Kind: 'service-resolver', Name: 'shop', DefaultSubset: 'v1', Subsets: subsets, Failover }])
   await listening(world)
@@ -238,10 +161,18 @@ t.test('no fail-back: a resolver goes on to a peer when its own are unhealthy, a
   t.equal(await metricOf(world.scene.web, 'isthmus_proxy_failover_target'), 0)
   await load.stop()
   t.strictSame(load.statuses, { 200: load.answers.length }, 'nobody noticed')
+  const changes = (direction: string) => metricOf(world.scene.web, `isthmus_proxy_failovers_total\\{[^}]*direction="${direction}"[^}]*\\}`)
+  t.same([await changes('over'), await changes('back')], [1, 1])
+  // Nobody asks and nobody looks meanwhile; the counter is read before the gauge, which looks itself.
+  world.health({ v1: false })
+  await new Promise(resolve => setTimeout(resolve, 100))
+  world.health({ v1: true })
+  await new Promise(resolve => setTimeout(resolve, 1100))
+  t.same([await changes('over'), await changes('back')], [2, 2], 'it does not wait for a request to go back')
 })
 
 t.test('a target that cannot be reached costs no request, whatever the catalog says of it', async t => {
-  const world = await start(t)
+  const world = await startWorld(t)
   const Failover = { '*': { Targets: [{ ServiceSubset: 'v2' }, { Service: 'api', Peer: 'west' }] } }
   world.tell([{ Kind: 'service-resolver', Name: 'shop', DefaultSubset: 'v1', Subsets: subsets, Failover }])
   await listening(world)

@@ -5,6 +5,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { silentLogger } from '../../src/lib/log.ts'
+import { Control } from '../../src/proxy/control.ts'
+import { ProxyMetrics } from '../../src/proxy/metrics.ts'
 import { parseLine } from '../../src/proxy/snapshot-client.ts'
 import { startSidecar, type SidecarOptions } from '../../src/proxy/sidecar.ts'
 import { AgentStandIn } from '../support/agent-stand-in.ts'
@@ -158,6 +160,33 @@ t.test('an agent that lies, stalls or breaks off never takes the plan away', asy
     await until(async () => !(await call(sidecar.admin!.port, '/plan')).body.includes('"agent": "connected"'))
     t.equal((await greet(sidecar.port('public')!)).heard, 'hello', line.slice(0, 20))
   }
+})
+
+t.test('an agent that comes back and says the same changes nothing', async t => {
+  const { agent, proxyId } = await start(t)
+  let changes = 0
+  const control = new Control({
+    proxyId,
+    kind: 'sidecar',
+    agent: { url: agent.url },
+    logger: silentLogger(),
+    metrics: new ProxyMetrics('sidecar'),
+    onChange: () => (changes += 1),
+  })
+  t.teardown(() => control.close())
+  control.start()
+  await until(() => control.identity !== undefined)
+  const { plan } = control
+  t.equal(changes, 2, 'a plan, then a leaf')
+  for (let i = 0; i < 2; i += 1) {
+    await agent.stop()
+    await until(() => !control.connected)
+    await agent.start(Number(new URL(agent.url).port))
+    await until(() => control.connected)
+  }
+  t.strictSame([changes, control.plan === plan], [2, true])
+  agent.tell(proxyId, [['intentions', 'db', { sources: [] }]])
+  await until(() => changes === 3)
 })
 
 t.test('a kind of resource that is not known yet is passed over', t => {

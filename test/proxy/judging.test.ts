@@ -1,5 +1,6 @@
 /** What the server's side makes of intentions with tokens, of those that are only tried out, and what it says of a denial to whom. */
 import { generateKeyPairSync, sign } from 'node:crypto'
+import { connect, type Socket } from 'node:net'
 import t, { type Test } from 'tap'
 import { internalSni } from '../../src/mesh/sni.ts'
 import {
@@ -138,7 +139,33 @@ t.test('a token is asked for by the source or by one permission, and its claims 
     200,
     undefined,
   ])
+
+  await t.test('what a token let in ends with it: a tunnel that was opened, and nothing else', async t => {
+    const tunnel = async (exp: number) => {
+      const socket = connect({ port: scene.web.port('api?peer=west')!, host: '127.0.0.1' })
+      t.teardown(() => socket.destroy())
+      const closed = new Promise<number>(resolve => socket.once('close', () => resolve(Date.now())))
+      const { authorization } = bearer({ roles: 'admin', exp })
+      const head = `GET /admin/ws HTTP/1.1\r\nhost: api\r\nauthorization: ${authorization}\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n`
+      socket.write(head)
+      t.match(await heard(socket), /^HTTP\/1\.1 101 /)
+      return { socket, closed }
+    }
+    const endsMs = Date.now() + 700
+    const [short, long] = await Promise.all([tunnel(endsMs / 1000), tunnel(endsMs / 1000 + 3600)])
+    short.socket.write('early')
+    t.equal(await heard(short.socket), 'early')
+    const tookMs = (await short.closed) - endsMs
+    t.ok(tookMs >= 0 && tookMs < 3000, `${tookMs} ms after its end`)
+    long.socket.write('late')
+    t.equal(await heard(long.socket), 'late')
+  })
+
   scene.west.tell('api-sidecar-proxy', [['jwt-provider', 'okta', null]])
   await until(async () => (await near('/', bearer({}))).status === 403)
   t.equal((await far('/admin', bearer({ roles: 'admin' }))).status, 403, 'a provider that is gone vouches for nobody')
 })
+
+function heard(socket: Socket): Promise<string> {
+  return new Promise(resolve => socket.once('data', (chunk: Buffer) => resolve(chunk.toString())))
+}

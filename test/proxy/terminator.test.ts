@@ -2,6 +2,7 @@
 // may change between passing through and ending here under load.
 import { once } from 'node:events'
 import { Agent } from 'node:http'
+import { connect as connectHttp2 } from 'node:http2'
 import { connect } from 'node:net'
 import { connect as connectTls, type TLSSocket } from 'node:tls'
 import t, { type Test } from 'tap'
@@ -9,6 +10,7 @@ import type { Minted } from '../support/mint.ts'
 import { silentLogger } from '../../src/lib/log.ts'
 import { names, type SniRoute, type UpstreamResource } from '../../src/mesh/snapshot.ts'
 import { meshGatewayId, serviceId } from '../../src/mesh/spiffe.ts'
+import { ownHttp2 } from '../../src/proxy/http2/session.ts'
 import { startGateway, type RunningGateway } from '../../src/proxy/mesh-gateway.ts'
 import type { AgentStandIn } from '../support/agent-stand-in.ts'
 import {
@@ -290,4 +292,27 @@ t.test('http2 and grpc end here, too', async t => {
   )
   scene.tell([source('web', 'deny', 'partner-east')])
   await until(async () => (await ask(session, grpc, 'x')).headers['grpc-status'] === '7')
+
+  // That the sidecar reached no app passes the gateway, to one of us.
+  scene.tell([source('web', 'allow', 'partner-east')])
+  scene.tellSelf({ app: { address: '127.0.0.1', port: 1 } })
+  await until(async () => (await ask(session, grpc, 'x')).headers['grpc-status'] === '14')
+  const { keyPem, certPem } = await scene.mint.leaf(scene.eastRoot, { san: `URI:${webId}` })
+  for (const alpn of ['h2', ownHttp2]) {
+    const dialled = connectTls({
+      port: gateway.port('wan')!,
+      host: '127.0.0.1',
+      servername: apiSni,
+      key: keyPem,
+      cert: certPem,
+      ca: scene.westRoot.certPem,
+      ALPNProtocols: [alpn],
+      checkServerIdentity: () => undefined,
+    })
+    await once(dialled, 'secureConnect')
+    const direct = connectHttp2('http://api', { createConnection: () => dialled })
+    const { headers } = await ask(direct, grpc, 'x')
+    t.same([headers['grpc-status'], headers['x-isthmus-app-unreached']], ['14', alpn === 'h2' ? undefined : '1'])
+    direct.destroy()
+  }
 })

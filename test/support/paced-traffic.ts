@@ -1,10 +1,12 @@
 /**
  * Traffic at a fixed pace, whatever becomes of it, while a test does something to what carries it: GETs and POSTs in turns on kept-alive
  * connections, and a few tunnels of bytes that each say something and wait for the echo. A request fails that is answered wrongly, or
- * reset, or later than a second after it was due; nothing is tried again.
+ * reset, or later than a second after it went out on a connection; nothing is tried again. One that is late because this very process stood still is
+ * counted apart, by the witness of `own-stalls.ts`, and so is one that waited so long for a connection of this process.
  */
 import { Agent } from 'node:http'
 import { connect, type Socket } from 'node:net'
+import { OwnStalls } from './own-stalls.ts'
 import { call, type Answer } from './processes.ts'
 
 export interface Pace {
@@ -21,6 +23,8 @@ export interface PacedOptions {
   httpPorts: number[]
   /** An echo that answers in capitals; undefined for no tunnels. */
   tunnelPort?: number | undefined
+  /** Where the app itself listens, for the control stream. */
+  appPort?: number | undefined
   pace?: Pace
   isRight?: (answer: Answer, body: string) => boolean
 }
@@ -30,7 +34,14 @@ export interface Stretch {
   what: string
   beganMs: number
   sent: number
+  /** Answered wrongly, reset, or late by the path. */
   failed: string[]
+  /** Late, but not without what this process lost itself. */
+  lateHere: number
+  /** Waited for one of our own connections for longer than what is late: the pace is more than the path carries on so many of them. */
+  queued: number
+  /** The longest that this process stood still, and the slowest of the control stream. */
+  own: { loopMs: number; controlMs: number }
   /** When the last one that failed was due, after the beginning of the stretch. */
   lastFailedMs: number
   slowestMs: number
@@ -46,7 +57,8 @@ const lateMs = 1000
 const exchangeMs = 50
 
 export class PacedTraffic {
-  readonly #options: Required<Omit<PacedOptions, 'tunnelPort'>> & Pick<PacedOptions, 'tunnelPort'>
+  readonly #options: Required<Omit<PacedOptions, 'tunnelPort' | 'appPort'>>
+  readonly #stalls: OwnStalls
   readonly #agents: Agent[]
   readonly #open = new Set<Promise<void>>()
   readonly #tunnels: Promise<void>[]
@@ -58,8 +70,9 @@ export class PacedTraffic {
 
   constructor(options: PacedOptions) {
     const pace = options.pace ?? fullPace
-    this.#options = { isRight: ({ status }) => status >= 200 && status < 300, ...options, pace }
-    const { httpPorts, tunnelPort } = options
+    const { httpPorts, tunnelPort, appPort, isRight = isFine } = options
+    this.#options = { isRight, httpPorts, pace }
+    this.#stalls = new OwnStalls(appPort)
     // First in, first out: all connections are used, none rests until somebody closes it.
     const perPort = Math.ceil(pace.connections / Math.max(1, httpPorts.length))
     this.#agents = httpPorts.map(() => new Agent({ keepAlive: true, maxSockets: perPort, scheduling: 'fifo' }))
@@ -74,11 +87,13 @@ export class PacedTraffic {
   /** Does something under the traffic; resolves when all that was sent meanwhile, and for `afterMs` more, has ended. */
   async during(what: string, action: (mine: Stretch) => Promise<void>, afterMs = 500): Promise<Stretch> {
     const mine = (this.#now = stretch(what))
+    this.#stalls.longest()
     await action(mine)
     await pause(afterMs)
     const under = [...this.#open]
     this.#now = stretch(`after ${what}`)
     await Promise.all(under)
+    mine.own = this.#stalls.longest()
     return mine
   }
 
@@ -100,6 +115,7 @@ export class PacedTraffic {
   async stop(): Promise<void> {
     this.#over = true
     clearInterval(this.#timer)
+    this.#stalls.stop()
     await Promise.all([...this.#open, ...this.#tunnels])
     for (const agent of this.#agents) agent.destroy()
   }
@@ -112,28 +128,43 @@ export class PacedTraffic {
     mine.sent += 1
     const body = number % 2 === 1 ? `body of ${number}` : ''
     const turn = number % httpPorts.length
-    const began = performance.now()
+    const dueMs = performance.now()
+    let began = dueMs
     const what = `${body === '' ? 'GET' : 'POST'} /${number}`
     const one = call(httpPorts[turn]!, `/${number}`, {
       ...(body === '' ? {} : { method: 'POST', body }),
       agent: this.#agents[turn]!,
       timeoutMs: 10_000,
+      onSocket: () => (began = performance.now()),
     })
       .then(
-        answer => (isRight(answer, body) ? '' : `${answer.status} ${answer.text.slice(0, 120)}`),
+        answer =>
+          isRight(answer, body) ? '' : `${answer.status} ${answer.text.slice(0, 120)} (${String(answer.headers['server'] ?? 'no')} server)`,
         (error: Error) => error.message,
       )
       .then(problem => {
         const tookMs = performance.now() - began
         mine.slowestMs = Math.max(mine.slowestMs, Math.round(tookMs))
-        const failure = problem || (tookMs > lateMs ? `late, ${Math.round(tookMs)} ms` : '')
+        const isLate = problem === '' && tookMs > lateMs
+        const lostMs = isLate ? Math.round(this.#stalls.within(began, began + tookMs)) : 0
+        const isLateHere = isLate && tookMs - lostMs <= lateMs
+        if (isLateHere) mine.lateHere += 1
+        if (began - dueMs > lateMs) mine.queued += 1
+        const failure = isLate && !isLateHere ? `late, ${Math.round(tookMs)} ms (${lostMs} of them here)` : problem
         if (failure !== '') {
-          mine.failed.push(`${what}: ${failure}`)
-          mine.lastFailedMs = Math.max(mine.lastFailedMs, Math.round(began - mine.beganMs))
+          const atMs = Math.round(began - mine.beganMs)
+          mine.failed.push(`${what} at ${atMs} ms: ${failure}`)
+          mine.lastFailedMs = Math.max(mine.lastFailedMs, atMs)
         }
         this.#open.delete(one)
       })
     this.#open.add(one)
+  }
+
+  /** Until what began then is late; what this process lost meanwhile does not count. */
+  #leftMs(beganMs: number): number {
+    const nowMs = performance.now()
+    return lateMs - (nowMs - beganMs) + this.#stalls.within(beganMs, nowMs)
   }
 
   async #converse(port: number, tunnel: number): Promise<void> {
@@ -146,7 +177,9 @@ export class PacedTraffic {
         socket = new TunnelEnd(port)
       }
       mine.exchanges += 1
-      const problem = await socket.exchange(`tunnel ${tunnel} says ${i}`)
+      const beganMs = performance.now()
+      const problem = await socket.exchange(`tunnel ${tunnel} says ${i}`, () => this.#leftMs(beganMs))
+      if (problem === '' && performance.now() - beganMs > lateMs) mine.lateHere += 1
       if (problem !== '') {
         mine.broken.push(`tunnel ${tunnel}: ${problem}`)
         socket.destroy()
@@ -181,8 +214,8 @@ class TunnelEnd {
     })
   }
 
-  /** Empty when the echo came in time. */
-  exchange(text: string): Promise<string> {
+  /** Empty when the echo came in time; `leftMs` says how much of it is left. */
+  exchange(text: string, leftMs: () => number): Promise<string> {
     const wanted = text.toUpperCase()
     this.#heard = ''
     return new Promise(resolve => {
@@ -191,7 +224,13 @@ class TunnelEnd {
         this.#listen = () => {}
         resolve(problem)
       }
-      const timer = setTimeout(() => finish('no answer in time'), lateMs)
+      let timer: NodeJS.Timeout | undefined
+      const wait = () => {
+        const left = leftMs()
+        if (left > 0) timer = setTimeout(wait, left)
+        else finish('no answer in time')
+      }
+      wait()
       this.#listen = () => {
         if (this.#heard === wanted) finish('')
         else if (!wanted.startsWith(this.#heard)) finish(`a wrong answer: ${this.#heard}`)
@@ -208,8 +247,25 @@ class TunnelEnd {
 }
 
 function stretch(what: string): Stretch {
-  return { what, beganMs: performance.now(), sent: 0, failed: [], lastFailedMs: 0, slowestMs: 0, exchanges: 0, broken: [], ended: 0 }
+  const beganMs = performance.now()
+  const own = { loopMs: 0, controlMs: 0 }
+  return {
+    what,
+    beganMs,
+    sent: 0,
+    failed: [],
+    lateHere: 0,
+    queued: 0,
+    own,
+    lastFailedMs: 0,
+    slowestMs: 0,
+    exchanges: 0,
+    broken: [],
+    ended: 0,
+  }
 }
+
+const isFine = ({ status }: Answer) => status >= 200 && status < 300
 
 function pause(ms: number): Promise<void> {
   return new Promise(resolve => setTimeout(resolve, ms))

@@ -8,6 +8,9 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { freePorts } from './free-ports.ts'
+import { until, within } from './until.ts'
+
+export { until, within } from './until.ts'
 
 /** dist/src/cli/main.js beside this compiled file. */
 export const cliPath = join(dirname(dirname(dirname(fileURLToPath(import.meta.url)))), 'src', 'cli', 'main.js')
@@ -55,6 +58,8 @@ export interface Call {
   headers?: Record<string, string>
   agent?: HttpAgent
   timeoutMs?: number
+  /** There is a connection for it, where the agent may make it wait for one. */
+  onSocket?: () => void
 }
 
 /** One HTTP exchange over node:http, so that a test decides about connections itself. */
@@ -87,33 +92,32 @@ export function call(port: number, path: string, options: Call = {}): Promise<An
         })
       },
     )
+    if (options.onSocket) outgoing.once('socket', options.onSocket)
     outgoing.on('timeout', () => outgoing.destroy(new Error(`no answer from ${path} in time`)))
     outgoing.on('error', reject)
     outgoing.end(payload)
   })
 }
 
-/** Tries until `probe` answers something truthy; fails with the last error and `describe` after `timeoutMs`. */
-export async function until<T>(what: string, probe: () => Promise<T | undefined | false>, timeoutMs = 15_000, everyMs = 25): Promise<T> {
-  const end = Date.now() + timeoutMs
-  let last: unknown
-  for (;;) {
-    try {
-      const found = await probe()
-      if (found !== undefined && found !== false) return found
-    } catch (error) {
-      last = error
-    }
-    if (Date.now() > end) throw new Error(`${what}: not within ${timeoutMs} ms${last instanceof Error ? ` (${last.message})` : ''}`)
-    await new Promise(resolve => setTimeout(resolve, everyMs))
-  }
+/** A process that has not begun to serve by then never will, on however busy a machine. */
+const startMs = 60_000
+
+/** Waits until a process serves, or has ended instead. */
+async function serves(what: string, running: Running, probe: () => Promise<boolean>): Promise<void> {
+  const { child } = running
+  const hasEnded = () => child.exitCode !== null || child.signalCode !== null
+  await until(`${what} is ready`, async () => hasEnded() || (await probe()), startMs)
+  if (hasEnded()) throw new Error(`${what} ended: ${running.log().slice(-2000)}`)
 }
+
+/** How many sidecars an agent may give a port to. */
+export const sidecarPorts = 40
 
 /** One cluster of real processes: an agent on fixed free ports over its own data_dir, and the proxies that were started beside it. */
 export class ClusterProcess {
   readonly datacenter: string
   readonly directory: string
-  readonly ports: { http: number; dns: number; grpcTls: number; sidecarMin: number }
+  readonly ports: { http: number; dns: number; grpcTls: number }
   agent: Running
   readonly proxies = new Map<string, Running>()
   readonly #adminPorts = new Map<string, number>()
@@ -131,7 +135,7 @@ export class ClusterProcess {
 
   static async start(datacenter: string, config: Record<string, unknown> = {}): Promise<ClusterProcess> {
     const directory = await mkdtemp(join(tmpdir(), `isthmus-${datacenter}-`))
-    const [http, dns, grpcTls, sidecarMin] = (await freePorts(4)) as [number, number, number, number]
+    const [http, dns, grpcTls, ...sidecars] = (await freePorts(3 + sidecarPorts)) as [number, number, number, ...number[]]
     await writeFile(
       join(directory, 'agent.json'),
       JSON.stringify({
@@ -139,11 +143,11 @@ export class ClusterProcess {
         node_name: `${datacenter}-1`,
         data_dir: join(directory, 'data'),
         bind_addr: '127.0.0.1',
-        ports: { http, dns, grpc_tls: grpcTls, sidecar_min_port: sidecarMin, sidecar_max_port: Math.min(65_535, sidecarMin + 50) },
+        ports: { http, dns, grpc_tls: grpcTls, sidecar_min_port: sidecars[0], sidecar_max_port: sidecars.at(-1) },
         ...config,
       }),
     )
-    const cluster = new ClusterProcess(datacenter, directory, { http, dns, grpcTls, sidecarMin })
+    const cluster = new ClusterProcess(datacenter, directory, { http, dns, grpcTls })
     await cluster.ready()
     return cluster
   }
@@ -153,11 +157,8 @@ export class ClusterProcess {
   }
 
   async ready(): Promise<void> {
-    await until(`agent of ${this.datacenter} ready`, async () => {
-      if (this.agent.child.exitCode !== null) throw new Error(`agent ended: ${this.agent.log().slice(-2000)}`)
-      const roots = await call(this.ports.http, '/v1/agent/connect/ca/roots')
-      return roots.status === 200
-    })
+    const roots = () => call(this.ports.http, '/v1/agent/connect/ca/roots')
+    await serves(`agent of ${this.datacenter}`, this.agent, async () => (await roots()).status === 200)
   }
 
   /** kill -9, nothing tidied up. */
@@ -188,7 +189,8 @@ export class ClusterProcess {
     const err: Buffer[] = []
     child.stdout.on('data', (chunk: Buffer) => out.push(chunk))
     child.stderr.on('data', (chunk: Buffer) => err.push(chunk))
-    const code = await new Promise<number>(resolve => child.once('close', exit => resolve(exit ?? -1)))
+    const ended = new Promise<number>(resolve => child.once('close', exit => resolve(exit ?? -1)))
+    const code = await within(`isthmus ${args.join(' ')} ends`, ended, startMs)
     return { code, stdout: Buffer.concat(out).toString(), stderr: Buffer.concat(err).toString() }
   }
 
@@ -199,10 +201,7 @@ export class ClusterProcess {
     const running = start(process.execPath, [cliPath, command, ...args, ...own], { ISTHMUS_HTTP_ADDR: `127.0.0.1:${this.ports.http}` })
     this.proxies.set(name, running)
     this.#adminPorts.set(name, admin)
-    await until(`${command} ${name} ready`, async () => {
-      if (running.child.exitCode !== null) throw new Error(`${name} ended: ${running.log().slice(-2000)}`)
-      return (await call(admin, '/ready')).status === 200
-    })
+    await serves(`${command} ${name}`, running, async () => (await call(admin, '/ready')).status === 200)
     return running
   }
 
@@ -221,7 +220,7 @@ export class ClusterProcess {
     const before = this.pid(name)
     const beganMs = performance.now()
     process.kill(before, 'SIGUSR2')
-    await until(`${name} has a successor`, () => Promise.resolve(this.pid(name) !== before), 30_000, 5)
+    await until(`${name} has a successor`, () => Promise.resolve(this.pid(name) !== before), startMs, 5)
     this.#successors.add(this.pid(name))
     return performance.now() - beganMs
   }

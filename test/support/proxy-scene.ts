@@ -19,6 +19,8 @@ import { startSidecar, type RunningSidecar } from '../../src/proxy/sidecar.ts'
 import { AgentStandIn } from './agent-stand-in.ts'
 import { Mint, type Minted } from './mint.ts'
 
+export { eventually as until } from './until.ts'
+
 export const eastDomain = 'aaaaaaaa-0000-0000-0000-000000000001.consul'
 export const westDomain = 'bbbbbbbb-0000-0000-0000-000000000002.consul'
 export const webId = serviceId(eastDomain, 'east', 'web')
@@ -313,13 +315,4 @@ export function converse(port: number, say: string, end = true): Promise<{ heard
     })
     socket.on('close', () => resolve({ heard, error }))
   })
-}
-
-/** Waits until something is so; at most five seconds. */
-export async function until(what: () => boolean | Promise<boolean>): Promise<void> {
-  const ends = performance.now() + 5000
-  while (!(await what())) {
-    if (performance.now() > ends) throw new Error(`not within five seconds: ${what.toString()}`)
-    await new Promise(resolve => setTimeout(resolve, 10))
-  }
 }

@@ -2,6 +2,7 @@
 // each time, reading and writing in turns. Every answer is looked at; anything but the right one is kept with its reason.
 import { Agent } from 'node:http'
 import { call } from './processes.ts'
+import { until } from './until.ts'
 
 export interface TrafficOptions {
   /** Callers of each kind. */
@@ -28,9 +29,12 @@ export class SteadyTraffic {
     this.#callers = [...agents, ...Array.from({ length: options.fresh }, () => undefined)].map((agent, i) => this.#call(agent, i))
   }
 
-  /** Resolves once so many are done. */
+  /** Resolves once so many are done, however long that takes; not when none ends any more. */
   async reached(count: number): Promise<void> {
-    while (this.done < count) await new Promise(resolve => setTimeout(resolve, 20))
+    while (this.done < count) {
+      const { done } = this
+      await until(`one more request after ${done} of ${count}`, async () => this.done > done, 30_000, 20)
+    }
   }
 
   async end(): Promise<void> {

@@ -1,7 +1,7 @@
 // The scene of the end-to-end tests: clusters east (web, the caller) and west (api over http, db over tcp), peered by one token, each
 // part an OS process of its own; the apps are plain servers of the test.
 import { createServer as createHttpServer, type IncomingMessage, type Server as HttpServer } from 'node:http'
-import { createServer as createTcpServer, type Server as TcpServer } from 'node:net'
+import { connect, createServer as createTcpServer, type Server as TcpServer } from 'node:net'
 import { freePorts } from './free-ports.ts'
 import { ClusterProcess, call, until } from './processes.ts'
 
@@ -128,6 +128,11 @@ export async function peeringActive({ east, west }: Pick<TwoClusters, 'east' | '
   }
 }
 
+/** The caller: no app of its own, a sidecar with these upstreams. */
+export async function registerWeb(cluster: ClusterProcess, Upstreams: object[]): Promise<void> {
+  await cluster.api('PUT', '/v1/agent/service/register', { Name: 'web', Port: 9, Connect: { SidecarService: { Proxy: { Upstreams } } } })
+}
+
 async function populate(scene: TwoClusters, apiAppPort: number, dbAppPort: number, flags: Record<string, string[]>): Promise<void> {
   const { east, west } = scene
   await west.api('PUT', '/v1/config', { Kind: 'service-defaults', Name: 'api', Protocol: 'http' })
@@ -141,20 +146,10 @@ async function populate(scene: TwoClusters, apiAppPort: number, dbAppPort: numbe
   await scene.export(['api', 'db'])
   await scene.allow('web', 'api')
   await scene.allow('web', 'db')
-  await east.api('PUT', '/v1/agent/service/register', {
-    Name: 'web',
-    Port: 9,
-    Connect: {
-      SidecarService: {
-        Proxy: {
-          Upstreams: [
-            { DestinationName: 'api', DestinationPeer: westName, LocalBindPort: scene.apiPort },
-            { DestinationName: 'db', DestinationPeer: westName, LocalBindPort: scene.dbPort },
-          ],
-        },
-      },
-    },
-  })
+  await registerWeb(east, [
+    { DestinationName: 'api', DestinationPeer: westName, LocalBindPort: scene.apiPort },
+    { DestinationName: 'db', DestinationPeer: westName, LocalBindPort: scene.dbPort },
+  ])
   await Promise.all([
     west.proxy('gateway', 'gateway', '--address', `127.0.0.1:${scene.westGatewayPort}`, ...(flags['gateway'] ?? [])),
     west.proxy('api', 'sidecar', '--for', 'api', ...(flags['api'] ?? [])),
@@ -162,4 +157,20 @@ async function populate(scene: TwoClusters, apiAppPort: number, dbAppPort: numbe
     east.proxy('web', 'sidecar', '--for', 'web', ...(flags['web'] ?? [])),
   ])
   await until('a request crosses', async () => (await call(scene.apiPort, '/', { timeoutMs: 1000 })).status === 200, 30_000)
+  await until('a tunnel crosses', async () => (await exchange(scene.dbPort, 'x')) === 'Xbye', 30_000)
+}
+
+/** Sends a text to db, half-closes, and answers all that came back: the text in capitals, and `bye`. */
+export function exchange(port: number, text: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true })
+    let said = ''
+    socket.setTimeout(5000, () => socket.destroy(new Error('silence')))
+    socket.on('data', chunk => {
+      said += chunk.toString()
+    })
+    socket.on('error', reject)
+    socket.on('end', () => resolve(said))
+    socket.end(text)
+  })
 }

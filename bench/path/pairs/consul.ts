@@ -4,7 +4,7 @@ import { ConsulProcess } from '../../../test/interop/consul-process.ts'
 import { startOn } from '../../machine/programs.ts'
 import { endsWithUs } from '../../machine/scratch.ts'
 import { listening } from '../listening.ts'
-import type { Ground, Pair } from '../pair.ts'
+import { pairOf, type Ground, type Pair } from '../pair.ts'
 
 export async function startConsulPair(consul: string, ground: Ground): Promise<Pair> {
   const server = await ConsulProcess.start('dc1')
@@ -22,16 +22,10 @@ export async function startConsulPair(consul: string, ground: Ground): Promise<P
   const app = `127.0.0.1:${ground.backend.http}`
   const inbound = await proxy(between, '-service=api', `-service-addr=${app}`, `-listen=127.0.0.1:${between}`, '-register')
   const outbound = await proxy(port, '-service=web', `-upstream=api:127.0.0.1:${port}`)
-  return {
-    port,
-    processes: [
-      { role: 'outbound', pid: outbound.child.pid! },
-      { role: 'inbound', pid: inbound.child.pid! },
-    ],
-    beside: [{ role: 'agent', pid: server.agent.child.pid! }],
-    async stop() {
-      await Promise.all([outbound, inbound].map(each => each.stop()))
-      await server.stop()
-    },
+  const pair = pairOf(port, outbound, inbound)
+  const stop = async () => {
+    await pair.stop()
+    await server.stop()
   }
+  return { ...pair, beside: [{ role: 'agent', pid: server.agent.child.pid! }], stop }
 }

@@ -10,7 +10,7 @@ import { bulkPorts } from '../../machine/bulk-ports.ts'
 import { startOn } from '../../machine/programs.ts'
 import type { Running } from '../../../test/support/processes.ts'
 import { listening } from '../listening.ts'
-import type { Ground, Pair, Protocol } from '../pair.ts'
+import { pairOf, type Ground, type Pair, type Protocol } from '../pair.ts'
 
 const extension = (path: string) => `type.googleapis.com/envoy.extensions.${path}`
 const address = (port: number) => ({ socket_address: { address: '127.0.0.1', port_value: port } })
@@ -164,14 +164,5 @@ export async function startEnvoyPair(envoy: string, ground: Ground, further = 0)
   const ports = await bulkPorts(further)
   const all = [{ name: 'api', port, next: between }, ...ports.map((each, i) => ({ name: `service-${i}`, port: each, next: between }))]
   const outbound = await startEnvoy(envoy, path('outbound'), outboundConfig(ground, all), port)
-  return {
-    port,
-    processes: [
-      { role: 'outbound', pid: outbound.child.pid! },
-      { role: 'inbound', pid: inbound.child.pid! },
-    ],
-    async stop() {
-      await Promise.all([outbound, inbound].map(each => each.stop()))
-    },
-  }
+  return pairOf(port, outbound, inbound)
 }

@@ -5,7 +5,7 @@ import { freePorts } from '../../../test/support/free-ports.ts'
 import type { Running } from '../../../test/support/processes.ts'
 import { startOn, type Core } from '../../machine/programs.ts'
 import { listening } from '../listening.ts'
-import type { Ground, Pair } from '../pair.ts'
+import { pairOf, type Ground, type Pair } from '../pair.ts'
 
 export async function startHaproxy(
   haproxy: string,
@@ -61,14 +61,5 @@ backend mesh
   server api 127.0.0.1:${between} ssl crt ${web.bothPath} ca-file ${rootPath} verify required verifyhost ${api.dnsName} sni str(${api.dnsName})`,
     port,
   )
-  return {
-    port,
-    processes: [
-      { role: 'outbound', pid: outbound.child.pid! },
-      { role: 'inbound', pid: inbound.child.pid! },
-    ],
-    async stop() {
-      await Promise.all([outbound, inbound].map(each => each.stop()))
-    },
-  }
+  return pairOf(port, outbound, inbound)
 }

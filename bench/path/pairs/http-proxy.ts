@@ -2,7 +2,7 @@
 import { freePorts } from '../../../test/support/free-ports.ts'
 import { startOn } from '../../machine/programs.ts'
 import { listening } from '../listening.ts'
-import type { Ground, Pair } from '../pair.ts'
+import { pairOf, type Ground, type Pair } from '../pair.ts'
 
 export async function startHttpProxyPair(ground: Ground): Promise<Pair> {
   const [port, between] = (await freePorts(2)) as [number, number]
@@ -16,14 +16,5 @@ export async function startHttpProxyPair(ground: Ground): Promise<Pair> {
   }
   const inbound = await hop('inbound', between, ground.backend.http, api)
   const outbound = await hop('outbound', port, between, web)
-  return {
-    port,
-    processes: [
-      { role: 'outbound', pid: outbound.child.pid! },
-      { role: 'inbound', pid: inbound.child.pid! },
-    ],
-    async stop() {
-      await Promise.all([outbound, inbound].map(each => each.stop()))
-    },
-  }
+  return pairOf(port, outbound, inbound)
 }

@@ -8,7 +8,7 @@ import { freePorts } from '../../../test/support/free-ports.ts'
 import { call, until, type Running } from '../../../test/support/processes.ts'
 import { bulkPorts } from '../../machine/bulk-ports.ts'
 import { dist, startOn, type Core } from '../../machine/programs.ts'
-import type { Ground, Pair } from '../pair.ts'
+import { pairOf, type Ground, type Pair } from '../pair.ts'
 
 /** Which program is run, by which Node. */
 export interface Build {
@@ -125,13 +125,6 @@ export async function startIsthmusPair(build: Build, ground: Ground, further = 0
   await mesh.calls([{ DestinationName: 'api', LocalBindPort: port }, ...others])
   const inbound = await mesh.proxy('measured', 'sidecar', '--for', 'api')
   const outbound = await mesh.proxy('measured', 'sidecar', '--for', 'web')
-  return {
-    port,
-    processes: [
-      { role: 'outbound', pid: outbound.child.pid! },
-      { role: 'inbound', pid: inbound.child.pid! },
-    ],
-    beside: [{ role: 'agent', pid: mesh.agent.child.pid! }],
-    stop: () => mesh.stop(),
-  }
+  const beside = [{ role: 'agent', pid: mesh.agent.child.pid! }]
+  return { ...pairOf(port, outbound, inbound), beside, stop: () => mesh.stop() }
 }

@@ -8,7 +8,7 @@ import { freePorts } from '../../../test/support/free-ports.ts'
 import type { Running } from '../../../test/support/processes.ts'
 import { startOn, type Core } from '../../machine/programs.ts'
 import { listening } from '../listening.ts'
-import type { Ground, Pair } from '../pair.ts'
+import { pairOf, type Ground, type Pair } from '../pair.ts'
 
 const forever = 1_000_000_000
 
@@ -80,14 +80,5 @@ export async function startNginxPair(nginx: string, ground: Ground): Promise<Pai
   const directory = join(ground.directory, `nginx-${port}`)
   const inbound = await startNginx(nginx, 'measured', join(directory, 'inbound'), inboundHttp(ground, between), between)
   const outbound = await startNginx(nginx, 'measured', join(directory, 'outbound'), outboundHttp(ground, port, between), port)
-  return {
-    port,
-    processes: [
-      { role: 'outbound', pid: outbound.child.pid! },
-      { role: 'inbound', pid: inbound.child.pid! },
-    ],
-    async stop() {
-      await Promise.all([outbound, inbound].map(each => each.stop()))
-    },
-  }
+  return pairOf(port, outbound, inbound)
 }

@@ -129,6 +129,11 @@ export class LocalAgent {
     await this.#inTurn(check.serviceId, () => this.#displaceCheck(id))
   }
 
+  /** A service that its agent heard of by other means may be gone: its checks say so, or not, without waiting for their interval. */
+  lookSoon(id: string): void {
+    this.#checks.lookSoon(id)
+  }
+
   /** A report of a TTL check. */
   updateTtl(checkId: string, status: CheckStatus, output: string): Promise<void> {
     return this.#checks.updateTtl(checkId, status, output)

@@ -112,6 +112,11 @@ export class LocalChecks {
     local.runner.start()
   }
 
+  /** Has the checks of a service looked at without waiting for their interval. */
+  lookSoon(serviceId: string): void {
+    for (const id of this.#byService.get(serviceId) ?? []) this.#checks.get(id)?.runner?.lookSoon?.()
+  }
+
   async remove(id: string): Promise<void> {
     const local = this.#checks.get(id)
     if (!local) return

@@ -22,7 +22,7 @@ function unknownProxy(call: Call): MeshError {
 
 function snapshot(call: Call): Reply {
   const proxyId = call.params['proxy'] ?? ''
-  const { snapshots } = call.agent
+  const { snapshots, localAgent } = call.agent
   if (snapshots.snapshot(proxyId) === undefined) throw unknownProxy(call)
   return {
     kind: 'stream',
@@ -32,8 +32,13 @@ function snapshot(call: Call): Reply {
       const stream = snapshots.stream(proxyId, lines => writeLines(response, lines))
       // Gone since the look above: the proxy asks again and is told so.
       if (!stream) return void response.end()
-      response.once('close', () => stream.close())
-      if (response.destroyed) stream.close()
+      // A proxy that was killed is the first to be missed here.
+      const onClose = () => {
+        stream.close()
+        localAgent.lookSoon(proxyId)
+      }
+      if (response.destroyed) onClose()
+      else response.once('close', onClose)
     },
   }
 }

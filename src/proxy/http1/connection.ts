@@ -72,6 +72,8 @@ class Connection implements ServedConnection, Host, Watched {
   private stalled = false
   private consuming = false
   private tunnel: Tunnel | undefined
+  /** When the tunnel is to be judged again (wall clock). */
+  private tunnelUntilMs = Infinity
   /** When this phase is over; 0 is never. */
   private deadline: number
   private moved = true
@@ -110,7 +112,9 @@ class Connection implements ServedConnection, Host, Watched {
   }
 
   reauthorize(): void {
-    if (this.tunnel !== undefined && !this.stillAllowed()) this.tunnel.close('denied')
+    if (this.tunnel === undefined) return
+    if (!this.stillAllowed()) this.tunnel.close('denied')
+    else this.tunnelUntilMs = this.door.allowedUntilMs?.() ?? Infinity
   }
 
   private stillAllowed(): boolean {
@@ -272,6 +276,7 @@ class Connection implements ServedConnection, Host, Watched {
       },
     )
     this.tunnel = tunnel
+    this.tunnelUntilMs = this.door.allowedUntilMs?.() ?? Infinity
     if (rest.length > 0) tunnel.upstreamData(rest)
     const held = this.takeHeld()
     if (held !== undefined) tunnel.clientData(held)
@@ -338,8 +343,10 @@ class Connection implements ServedConnection, Host, Watched {
       return
     }
     if (this.phase === busy && this.exchange.moving && nowMs - this.movedAt >= this.limits.bodyIdleTimeoutMs) this.exchange.timeout()
+    if (this.phase !== tunnelling) return
+    if (this.deadlines.clock.nowMs() >= this.tunnelUntilMs) this.reauthorize()
     const { tunnelIdleTimeoutMs } = this.limits
-    if (this.phase === tunnelling && tunnelIdleTimeoutMs > 0 && nowMs - this.movedAt >= tunnelIdleTimeoutMs) this.tunnel!.close('timeout')
+    if (this.tunnel !== undefined && tunnelIdleTimeoutMs > 0 && nowMs - this.movedAt >= tunnelIdleTimeoutMs) this.tunnel.close('timeout')
   }
 
   private expire(): void {

@@ -16,6 +16,8 @@ export interface HttpDoor {
   responding?(head: ResponseHead): void
   /** True while the tunnel that the current request opened (upgrade) is still allowed; asked by `reauthorize()`. */
   stillAllowed?(): boolean
+  /** When that is to be asked again, because something that it was allowed by ends (wall clock). */
+  allowedUntilMs?(): number
   /** Once for every `open`, refused ones included. `outcome` is reused: read it, do not keep it. */
   finished(outcome: Outcome): void
   /** A message that was refused before there was a request to judge. */
@@ -35,6 +37,8 @@ export interface Opened {
   timeoutMs?: number | undefined
   /** How it may be tried again; without, once. */
   retry?: Retry | undefined
+  /** Whoever asks is one of us: where no app was reached, that is said with the answer (unreached.ts). */
+  tellUnreached?: boolean | undefined
 }
 
 /** A request is tried again only where that can do nothing twice: nothing was sent yet, or it is idempotent and has no body. */
@@ -47,6 +51,11 @@ export interface Retry {
   readonly statuses: readonly number[]
   /** Asked before each of them. A yes begins one. */
   allow(cause: RetryCause): boolean
+  /**
+   * One of us says that it could not reach the app. Nothing was done, so that going elsewhere is no try in the sense of the above: it has a
+   * limit of its own. `again` says whether this one does; `connect` then answers with a place where the app may be reached, or how it fails.
+   */
+  unreached?(again: boolean): void
 }
 
 /** The stream broke before its answer; a try took too long; the answer had an unwanted status. */
@@ -80,6 +89,8 @@ export interface UpstreamStream {
   stream: ByteStream
   /** It came from the pool: it has carried a request before, so it may have died in the meantime. */
   reusable: boolean
+  /** Only where the server is one of us, whose word counts: it could not reach the app. */
+  appUnreached?(): void
   /** Both messages ended cleanly and the upstream keeps the connection: it may carry another request. */
   release(): void
   /** Anything else. Must destroy `stream`. */

@@ -10,7 +10,9 @@ import { RequestHead, type ResponseHead } from './head.ts'
 import type { Http1Limits } from './limits.ts'
 import { Link, type UpstreamOwner } from './link.ts'
 import { refusalOf } from './refusals.ts'
+import { Replay } from './replay.ts'
 import { ResponseRelay, type Awaiting } from './response-relay.ts'
+import { saysUnreached, unreachedFields, unreachedHeader } from './unreached.ts'
 import { part, reply, resetText, writeHead } from './writer.ts'
 
 /** What the exchange needs of the connection that it belongs to. */
@@ -65,8 +67,10 @@ export class Exchange implements UpstreamOwner, Awaiting {
   private upstream: UpstreamStream | undefined
   private link: Link | undefined
   private sent = false
-  /** Tries after the first. */
+  /** Tries after the first, and those that only went elsewhere. */
   private retries = 0
+  private moves = 0
+  private readonly replay: Replay
   /** When the whole of it must be over, where each try has its own time; 0 is never. */
   private endsAt = 0
   private closing = false
@@ -77,6 +81,7 @@ export class Exchange implements UpstreamOwner, Awaiting {
     this.limits = limits
     this.request = new RequestHead(limits)
     this.requestBody = new BodyReader(limits)
+    this.replay = new Replay(limits)
     this.relay = new ResponseRelay(this.request, host.stream, this, limits)
   }
 
@@ -88,7 +93,8 @@ export class Exchange implements UpstreamOwner, Awaiting {
     this.startedAt = this.host.nowMs()
     this.requestBody.begin(request.framing, request.contentLength, true)
     this.sent = false
-    this.retries = 0
+    this.replay.begin()
+    this.retries = this.moves = 0
     this.relay.begin()
     outcome.status = outcome.requestBytes = outcome.responseBytes = 0
     outcome.source = 'app'
@@ -175,7 +181,7 @@ export class Exchange implements UpstreamOwner, Awaiting {
   private start(got: UpstreamStream | ConnectFailure, buffer: Buffer, base: number, at: number, end: number): number {
     if (!('stream' in got)) {
       const after = this.swallow(buffer, at, end)
-      if (this.active) this.fail(got.status ?? 503, got.body ?? resetText(got.reset), 'upstream', got.reset)
+      if (this.active) this.unreached(got.status ?? 503, got.body ?? resetText(got.reset), got.reset)
       return after
     }
     const { request, requestBody } = this
@@ -184,6 +190,10 @@ export class Exchange implements UpstreamOwner, Awaiting {
     this.link.owner = this
     if (got.stream.destroyed || !got.stream.writable || this.link.ended) {
       this.lost()
+      return at
+    }
+    if (!this.replay.isEmpty) {
+      this.resend(got)
       return at
     }
     let position = at
@@ -200,7 +210,27 @@ export class Exchange implements UpstreamOwner, Awaiting {
     else more = writeHead(got.stream, request.forwarded(), buffer, at, at + size, this.limits.coalesceBytes)
     if (!more) this.host.stall()
     if (request.framing === 'none') return position
+    this.keep(buffer, at, at + size)
     return this.forwardRequest(buffer, position, end)
+  }
+
+  /** The same request to another server, where none had it. */
+  private resend(upstream: UpstreamStream): void {
+    const { stream } = upstream
+    const { replay, requestBody } = this
+    this.sent = true
+    stream.write(this.request.forwarded(), 'latin1')
+    let more = replay.send(stream)
+    if (upstream.appUnreached === undefined) replay.forget()
+    if (requestBody.done && requestBody.closing !== '') more = stream.write(requestBody.closing, 'latin1')
+    if (!more) this.host.stall()
+  }
+
+  /** A server that is none of us says nothing for which the body would be needed again. */
+  private keep(buffer: Buffer, from: number, to: number): void {
+    const { replay, upstream, opened, request } = this
+    if (upstream!.appUnreached === undefined || opened!.retry?.unreached === undefined) replay.forget()
+    else replay.keep(buffer, from, to, request.contentLength)
   }
 
   private forwardRequest(buffer: Buffer, start: number, end: number): number {
@@ -213,6 +243,7 @@ export class Exchange implements UpstreamOwner, Awaiting {
       const size = body.to - body.from
       if (size === 0) continue
       this.outcome.requestBytes += size
+      this.keep(buffer, body.from, body.to)
       if (!writer.write(buffer.subarray(body.from, body.to))) this.host.stall()
     }
     this.host.touched()
@@ -291,11 +322,17 @@ export class Exchange implements UpstreamOwner, Awaiting {
     return this.request.version === 1 ? '' : 'connection: keep-alive\r\n'
   }
 
+  /** No app has it, or only a try that may be made again: one of us is told so. */
+  private unreached(status: number, body: string, reason: string): void {
+    const told = this.opened!.tellUnreached === true && saysUnreached(status, reason)
+    this.fail(status, body, 'upstream', reason, told ? unreachedFields : undefined)
+  }
+
   /** A failure: told to the client where nothing was sent yet, otherwise its connection breaks. */
-  private fail(status: number, body: string, source: Outcome['source'], reason: string): void {
+  private fail(status: number, body: string, source: Outcome['source'], reason: string, headers?: readonly string[]): void {
     this.dropUpstream()
     if (!this.relay.headDone) {
-      this.respond(status, body, source, reason)
+      this.respond(status, body, source, reason, headers)
       return
     }
     this.abort(source, reason)
@@ -313,6 +350,7 @@ export class Exchange implements UpstreamOwner, Awaiting {
   private lost(): void {
     // It does not matter how old the stream was: its gateway may have died this moment.
     if (!this.relay.heard && this.mayRetry('broken')) this.again()
+    else if (!this.sent) this.unreached(503, resetText('connection termination'), 'upstream-reset')
     else this.fail(503, resetText('connection termination'), 'upstream', 'upstream-reset')
   }
 
@@ -321,25 +359,45 @@ export class Exchange implements UpstreamOwner, Awaiting {
     const { request } = this
     const retry = this.opened!.retry ?? once
     const harmless = !this.sent || (request.framing === 'none' && request.idempotent)
-    return harmless && this.retries < retry.retries && retry.allow(cause)
+    if (!harmless || this.retries >= retry.retries || !retry.allow(cause)) return false
+    this.retries++
+    return true
+  }
+
+  /** The server is one of us and could not reach the app: elsewhere, if the request can still be sent whole. */
+  private mayMove(): boolean {
+    const { upstream, moves, limits, replay } = this
+    const { retry } = this.opened!
+    upstream!.appUnreached!()
+    if (retry?.unreached === undefined) return false
+    const again = replay.isWhole && moves < limits.maxMoves
+    if (again) this.moves++
+    retry.unreached(again)
+    return again
   }
 
   /** Once more, on a stream on which nothing was sent. */
-  private again(): void {
+  private again(fresh = true): void {
     this.dropUpstream()
     this.outcome.retried = true
-    this.retries++
     this.generation++
     this.sent = false
     this.relay.begin()
     const { perTryMs } = this.opened!.retry ?? once
     if (perTryMs > 0 && this.requestBody.done) this.awaitTry(perTryMs)
-    const got = this.connect(true)
+    const got = this.connect(fresh)
     this.wait(isPromise(got) ? got : Promise.resolve(got))
   }
 
-  declines({ status }: ResponseHead): boolean {
-    if (!(this.opened!.retry ?? once).statuses.includes(status) || !this.mayRetry('status')) return false
+  declines(head: ResponseHead): boolean {
+    if (head.unreached && this.upstream!.appUnreached !== undefined) {
+      if (this.mayMove()) {
+        this.again(false)
+        return true
+      }
+      if (this.opened!.tellUnreached === true) head.append(unreachedHeader, '1')
+    }
+    if (!(this.opened!.retry ?? once).statuses.includes(head.status) || !this.mayRetry('status')) return false
     this.again()
     return true
   }
@@ -351,6 +409,7 @@ export class Exchange implements UpstreamOwner, Awaiting {
 
   answering(head: ResponseHead): string {
     const { requestBody, host, relay } = this
+    if (!this.replay.isEmpty) this.replay.forget()
     this.door.responding?.(head)
     // An answer before the end of its request mostly means that the rest of it is unwanted.
     if (!requestBody.done && (relay.bodyDone || !head.keepAlive)) this.closing = true
@@ -417,6 +476,7 @@ export class Exchange implements UpstreamOwner, Awaiting {
     const { outcome } = this
     this.active = false
     this.opened = undefined
+    if (!this.replay.isEmpty) this.replay.forget()
     outcome.durationMs = this.host.nowMs() - this.startedAt
     this.door.finished(outcome)
   }

@@ -6,6 +6,7 @@
 import { COLON, CR, folded, LF, nameIs, SP, TAB, token, valueEnd, valueIs } from './chars.ts'
 import type { Http1Limits } from './limits.ts'
 import { bad } from './refusals.ts'
+import { unreachedHeader } from './unreached.ts'
 
 /** A field name longer than this is refused; it bounds what a resumed scan reads twice. */
 const nameBytes = 256
@@ -18,6 +19,8 @@ export class Fields {
   /** -1: none. */
   contentLength = -1
   chunked = false
+  /** It says that no app was reached; never forwarded. */
+  unreached = false
   /** Connection: close, keep-alive, upgrade. */
   protected close = false
   protected persist = false
@@ -53,7 +56,7 @@ export class Fields {
   protected reset(): void {
     this.text = this.added = ''
     this.contentLength = -1
-    this.chunked = this.close = this.persist = this.switching = this.listed = false
+    this.chunked = this.close = this.persist = this.switching = this.listed = this.unreached = false
     this.hostLine = this.upgradeLine = this.expectLine = this.lengthLine = this.chunkedLine = -1
     this.hosts = this.count = this.dropped = this.lineAt = this.plainTo = this.fieldsAt = 0
     if (this.addedFlat.length > 0) this.addedFlat.length = 0
@@ -244,6 +247,12 @@ export class Fields {
         return 0
       case 19:
         if (nameIs(buffer, name, 'proxy-authorization')) this.drop(line)
+        return 0
+      case unreachedHeader.length:
+        if (nameIs(buffer, name, unreachedHeader)) {
+          this.drop(line)
+          this.unreached = true
+        }
         return 0
       case 25:
         if (nameIs(buffer, name, 'proxy-authentication-info')) this.drop(line)

@@ -30,6 +30,10 @@ export interface Http1Limits {
   /** After a last response: how long, and how many bytes, what the client still sends is read and dropped so that it sees the response. */
   lingerMs: number
   lingerBytes: number
+  /** Bytes of a body that are kept until the answer begins, where it may have to be sent elsewhere because no app was reached. */
+  replayBytes: number
+  /** Times that one request goes elsewhere for that. */
+  maxMoves: number
   /** Head and body leave as one copied write when the body bytes at hand are no more than this; above it nothing is copied. */
   coalesceBytes: number
 }
@@ -49,5 +53,7 @@ export const defaultHttp1Limits: Readonly<Http1Limits> = {
   tunnelIdleTimeoutMs: 3_600_000,
   lingerMs: 2_000,
   lingerBytes: 256 * 1024,
+  replayBytes: 64 * 1024,
+  maxMoves: 8,
   coalesceBytes: 4 * 1024,
 }

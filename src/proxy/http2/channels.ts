@@ -9,7 +9,7 @@ import type { Duplex } from 'node:stream'
 import { addressOf, type Endpoint } from '../../mesh/snapshot.ts'
 import type { ConnectFailure } from '../http1/door.ts'
 import { Allowance, type ChannelLimits, type Http2Limits } from './limits.ts'
-import { clientSession, endSession } from './session.ts'
+import { clientSession, endSession, ownHttp2 } from './session.ts'
 
 /** How a channel comes to be. */
 export interface ChannelDialer {
@@ -202,6 +202,8 @@ export class Channel {
   readonly endpoint: Endpoint
   readonly key: string
   readonly session: ClientHttp2Session
+  /** The server is one of us, whose word counts. */
+  readonly own: boolean
   /** Streams that are reserved or open. */
   active = 0
   private readonly limits: ChannelLimits
@@ -212,10 +214,12 @@ export class Channel {
   private idleSinceMs = performance.now()
   private bytesSeen = -1
   private probedMs = 0
+  private shunnedUntilMs = 0
   private retired = false
 
   constructor(stream: Duplex, endpoint: Endpoint, key: string, limits: ChannelLimits, http2: Http2Limits, owner: ChannelOwner) {
     this.stream = stream
+    this.own = (stream as Duplex & { alpnProtocol?: string }).alpnProtocol === ownHttp2
     this.endpoint = endpoint
     this.key = key
     this.limits = limits
@@ -243,6 +247,15 @@ export class Channel {
 
   get hasRoom(): boolean {
     return !this.retired && this.active < this.maxStreams
+  }
+
+  /** The server says that it could not reach the app. */
+  appUnreached(): void {
+    this.shunnedUntilMs = performance.now() + this.limits.shunMs
+  }
+
+  get isShunned(): boolean {
+    return this.shunnedUntilMs > 0 && performance.now() < this.shunnedUntilMs
   }
 
   /** Gives a reserved stream back. */
@@ -298,9 +311,14 @@ export class Channel {
   }
 }
 
-/** The least loaded; of equals the one that was opened first. */
+/** The least loaded; of equals the one that was opened first. One that is shunned comes after all others. */
 function roomiest(list: Iterable<Channel>): Channel | undefined {
   let best: Channel | undefined
-  for (const channel of list) if (channel.hasRoom && (best === undefined || channel.active < best.active)) best = channel
-  return best
+  let shunned: Channel | undefined
+  for (const channel of list) {
+    if (!channel.hasRoom) continue
+    if (channel.isShunned) shunned = shunned === undefined || channel.active < shunned.active ? channel : shunned
+    else if (best === undefined || channel.active < best.active) best = channel
+  }
+  return best ?? shunned
 }

@@ -15,7 +15,7 @@ import { Exchange, type Host } from './exchange.ts'
 import { RequestFields } from './fields.ts'
 import { Allowance, type Http2Limits } from './limits.ts'
 import { reply } from './replies.ts'
-import { endEarly, endSession, onStream, serverSession } from './session.ts'
+import { endEarly, endSession, onStream, ownHttp2, serverSession } from './session.ts'
 
 const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1')
 /** Of what is no preface, as much is read to see whether it is a request. */
@@ -59,7 +59,8 @@ class Connection implements ServedConnection, Host, Watched {
     socket.allowHalfOpen = false
     socket.once('close', () => deadlines.delete(this))
     deadlines.add(this)
-    if ((socket as TLSSocket).alpnProtocol === 'h2') this.start()
+    const { alpnProtocol } = socket as TLSSocket
+    if (alpnProtocol === 'h2' || alpnProtocol === ownHttp2) this.start()
     else socket.on('data', this.peek)
   }
 
@@ -189,7 +190,8 @@ class Connection implements ServedConnection, Host, Watched {
       if (nowMs - this.idleSinceMs >= limits.prefaceTimeoutMs) this.socket.destroy()
       return
     }
-    for (const exchange of this.exchanges) exchange.check(nowMs)
+    const wallMs = this.deadlines.clock.nowMs()
+    for (const exchange of this.exchanges) exchange.check(nowMs, wallMs)
     if (this.closesMs > 0 && nowMs >= this.closesMs) session.close()
     if (this.exchanges.size > 0) return
     const idleMs = nowMs - this.idleSinceMs

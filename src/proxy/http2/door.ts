@@ -4,6 +4,7 @@
  * same as in HTTP/1.1.
  */
 import type { EditableHead } from '../../mesh/header-edit.ts'
+import type { Endpoint } from '../../mesh/snapshot.ts'
 import type { Outcome, Refused } from '../http1/door.ts'
 import type { Channels } from './channels.ts'
 import type { RequestFields } from './fields.ts'
@@ -11,6 +12,8 @@ import type { RequestFields } from './fields.ts'
 export interface Http2Door {
   /** Where requests that were not refused go. */
   readonly channels: Channels
+  /** Whoever asks is one of us: where no app was reached, that is said with the answer (http1/unreached.ts). */
+  readonly tellUnreached?: boolean
   /** Judges one request against the plan of this moment; synchronous. Edit `fields` in place (`remove`, `append`). */
   open(fields: RequestFields): DoorRequest
   /** The connection was ended because of what the client did with it. */
@@ -31,10 +34,14 @@ export interface DoorRequest {
   readonly channels?: Channels
   /** Where it may go instead when nothing there could be reached; nothing was sent. */
   elsewhere?(): Channels | undefined
+  /** One of us could not reach its app there. Answers where it may go instead, if it can go `again`. */
+  unreached?(endpoint: Endpoint, again: boolean): Channels | undefined
   /** The final response head before it is forwarded. */
   responding?(head: EditableHead): void
   /** Asked again when the plan changed. */
   stillAllowed(): boolean
-  /** Once. `outcome` is not used any more by the caller. */
-  finished(outcome: Outcome): void
+  /** When that is to be asked again, because something that it was allowed by ends (wall clock). */
+  allowedUntilMs?(): number
+  /** Once. `outcome` is not used any more by the caller; `endpoint` is where it was answered. */
+  finished(outcome: Outcome, endpoint?: Endpoint): void
 }

@@ -13,6 +13,7 @@ import {
 } from 'node:http2'
 import type { EditableHead } from '../../mesh/header-edit.ts'
 import type { ConnectFailure, Outcome, Refused } from '../http1/door.ts'
+import { saysUnreached, unreachedFields, unreachedHeader } from '../http1/unreached.ts'
 import { resetText } from '../http1/writer.ts'
 import { Channel, type Channels } from './channels.ts'
 import type { DoorRequest, Http2Door } from './door.ts'
@@ -80,6 +81,8 @@ export class Exchange {
   private resetByUs = false
   /** When the response must be there; 0 is never. */
   private deadline = 0
+  /** When it is to be judged again (wall clock). */
+  private allowedUntilMs = Infinity
   private moved = true
   private movedAt = 0
 
@@ -106,6 +109,7 @@ export class Exchange {
     }
     const { refused, channels } = this.request
     if (channels) this.channels = channels
+    this.allowedUntilMs = this.request.allowedUntilMs?.() ?? Infinity
     if (refused) {
       this.respond(refused.status, refused.body, 'internal', refused.reason, refused.headers)
       return
@@ -124,7 +128,7 @@ export class Exchange {
 
   private readonly editing = (head: EditableHead): void => this.request.responding?.(head)
 
-  /** The plan changed: what is no longer allowed ends. */
+  /** The plan changed, or what it was allowed by has ended: what is no longer allowed ends. */
   reauthorize(): void {
     if (this.settled) return
     let allowed = false
@@ -133,17 +137,21 @@ export class Exchange {
     } catch (error) {
       this.door.threw(error)
     }
-    if (allowed) return
+    if (allowed) {
+      this.allowedUntilMs = this.request.allowedUntilMs?.() ?? Infinity
+      return
+    }
     // To gRPC INADEQUATE_SECURITY means PERMISSION_DENIED.
     this.fail(403, 'RBAC: access denied', 'internal', 'denied', this.fields.grpc ? NGHTTP2_INADEQUATE_SECURITY : NGHTTP2_CANCEL)
   }
 
-  /** Regularly. */
-  check(nowMs: number): void {
+  /** Regularly; by both clocks. */
+  check(nowMs: number, wallMs: number): void {
     if (this.moved) {
       this.moved = false
       this.movedAt = nowMs
     }
+    if (!this.settled && wallMs >= this.allowedUntilMs) this.reauthorize()
     if (this.settled) {
       if (nowMs - this.movedAt >= this.limits.bodyIdleTimeoutMs) this.client.close(NGHTTP2_CANCEL)
     } else if (this.upstream === undefined && nowMs - this.connectingAt >= this.channels.waitMs) {
@@ -180,7 +188,7 @@ export class Exchange {
       if (other !== undefined) {
         this.channels = other
         this.connect()
-      } else this.fail(got.status ?? 503, got.body ?? resetText(got.reset), 'upstream', got.reset, NGHTTP2_CANCEL)
+      } else this.unreached(got)
       return
     }
     if (this.settled) {
@@ -298,11 +306,15 @@ export class Exchange {
     if (this.upstream !== upstream || client.destroyed || client.closed) return
     const status = headers[':status'] ?? 0
     if (status < 200 || status > 599) return this.misread('invalid status')
+    const unreached = this.channel!.own && headers[unreachedHeader] !== undefined
+    if (unreached && this.goesOn(this.channel!)) return
     this.forget()
     this.outcome.status = status
     const bodiless = this.fields.method === 'HEAD' || status === 204 || status === 304
     const complete = bodiless || (flags & endStreamFlag) !== 0
-    client.respond(responseHeaders(raw, headers, this.editing), {
+    const answer = responseHeaders(raw, headers, this.editing)
+    if (unreached && this.door.tellUnreached === true) answer[unreachedHeader] = '1'
+    client.respond(answer, {
       endStream: complete,
       waitForTrailers: !complete,
       sendDate: false,
@@ -386,14 +398,35 @@ export class Exchange {
     this.connect()
   }
 
+  /** No app has it, or only a try that may be made again: one of us is told so. */
+  private unreached({ status = 503, reset, body = resetText(reset) }: ConnectFailure): void {
+    const told = this.door.tellUnreached === true && saysUnreached(status, reset)
+    this.fail(status, body, 'upstream', reset, NGHTTP2_CANCEL, told ? unreachedFields : undefined)
+  }
+
+  /** The server is one of us and could not reach the app: elsewhere, if the request can still be sent whole. */
+  private goesOn(channel: Channel): boolean {
+    channel.appUnreached()
+    const again = this.replayable && this.moves < this.limits.maxMoves
+    const other = this.request.unreached?.(channel.endpoint, again)
+    if (other === undefined) return false
+    this.moves += 1
+    this.outcome.retried = true
+    this.dropUpstream(NGHTTP2_CANCEL)
+    if (this.hasBody) this.client.pause()
+    this.channels = other
+    this.connect()
+    return true
+  }
+
   private misread(reason: string): void {
     this.fail(502, resetText('protocol error'), 'upstream', reason, NGHTTP2_INTERNAL_ERROR)
   }
 
   /** Told to the client where nothing was sent yet; otherwise its stream is reset with `code`. */
-  private fail(status: number, body: string, source: Outcome['source'], reason: string, code: number): void {
+  private fail(status: number, body: string, source: Outcome['source'], reason: string, code: number, headers?: readonly string[]): void {
     if (!this.client.headersSent) {
-      this.respond(status, body, source, reason)
+      this.respond(status, body, source, reason, headers)
       return
     }
     this.outcome.source = source
@@ -451,7 +484,7 @@ export class Exchange {
     this.settled = true
     this.forget()
     this.outcome.durationMs = this.host.nowMs() - this.startedAt
-    this.request.finished(this.outcome)
+    this.request.finished(this.outcome, this.channel?.endpoint)
   }
 }
 

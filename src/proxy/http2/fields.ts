@@ -9,6 +9,7 @@ import { methodByte, targetByte } from '../http1/chars.ts'
 import { validHost } from '../http1/head.ts'
 import { bad } from '../http1/refusals.ts'
 import { neverInTrailers } from '../http1/trailers.ts'
+import { unreachedHeader } from '../http1/unreached.ts'
 import type { Http2Limits } from './limits.ts'
 
 const dropped = 1
@@ -24,6 +25,7 @@ const special = new Map<string, number>([
   ...['connection', 'keep-alive', 'transfer-encoding', 'upgrade', 'http2-settings', 'proxy-connection', 'proxy'].map(
     name => [name, dropped] as const,
   ),
+  [unreachedHeader, dropped],
   ...['proxy-authenticate', 'proxy-authorization', 'proxy-authentication-info'].map(name => [name, dropped] as const),
   // node sends these once only: several become one list (RFC 9110 5.3), and the judge sees that list.
   ...[
@@ -200,8 +202,8 @@ function sensitiveOf(incoming: IncomingHttpHeaders): string[] | undefined {
 }
 
 function add(flat: string[], name: string, value: string, kind: number | undefined): void {
-  // TE is hop-by-hop; `trailers` alone means the same on every hop (RFC 9110 10.1.4), and node sends it in this spelling only.
-  if (kind === dropped || (kind === te && value !== 'trailers')) return
+  // TE is hop-by-hop; `trailers` alone means the same on every hop (RFC 9110 10.1.4), and node sends it in this spelling only, and once.
+  if (kind === dropped || (kind === te && (value !== 'trailers' || indexOf(flat, name) >= 0))) return
   if (kind === once || kind === crumbs) {
     const at = indexOf(flat, name)
     if (at >= 0) {

@@ -45,7 +45,7 @@ export interface Http2Limits {
   replayBytes: number
   /** Times that one request is sent again. */
   maxRetries: number
-  /** Times that it moves because its connection ends, which all connections to one server may do at once. */
+  /** Times that it moves because its connection ends, which all connections to one server may do at once, or because no app was reached. */
   maxMoves: number
   /** From the notice that a connection ends to its end for new streams: the time in which the client hears of it. */
   goawayGraceMs: number
@@ -99,6 +99,8 @@ export interface ChannelLimits {
   maxAgeMs: number
   /** How often connections are looked at. */
   sweepMs: number
+  /** One behind which no app could be reached: how long others are taken first, because they may lead elsewhere. */
+  shunMs: number
   /** One that carries streams and was quiet since the last look gets a PING, and ends when it says nothing until the next look. */
   probe: boolean
 }
@@ -112,6 +114,7 @@ export const upstreamChannelLimits: Readonly<ChannelLimits> = {
   idleMs: 60_000,
   maxAgeMs: 300_000,
   sweepMs: 5000,
+  shunMs: 5000,
   probe: true,
 }
 

@@ -18,6 +18,9 @@ import {
 import type { Duplex } from 'node:stream'
 import type { Http2Limits } from './limits.ts'
 
+/** The ALPN name by which two of us know each other: it is `h2`, and what one says of its app the other believes (http1/unreached.ts). */
+export const ownHttp2 = 'isthmus-h2/1'
+
 export type HeadersListener = (headers: IncomingHttpHeaders & IncomingHttpStatusHeader, flags: number, raw: readonly string[]) => void
 
 export function serverSession(socket: Duplex, limits: Http2Limits): ServerHttp2Session {

@@ -161,6 +161,40 @@ t.test('a poll runs soon, at its interval, and never twice at once', async t => 
   t.same([runs, most, clock.timers], [4, 1, 0])
 })
 
+t.test('a poll looks soon where there is a reason, once more where it is looking already, and then at its interval', async t => {
+  const clock = new FakeClock()
+  const began: number[] = []
+  let release: (() => void) | undefined
+  const poll = new Poll({
+    clock,
+    intervalMs: 10_000,
+    async probe() {
+      began.push(clock.monotonicMs())
+      if (began.length === 2) await new Promise<void>(resolve => (release = resolve))
+      return { status: 'passing', output: '' }
+    },
+    report() {},
+  })
+  poll.lookSoon()
+  poll.start()
+  await clock.advance(1000)
+  const beganMs = clock.monotonicMs()
+  for (let i = 0; i < 3; i += 1) poll.lookSoon()
+  await clock.advance(50)
+  poll.lookSoon()
+  await clock.advance(200)
+  release!()
+  await settle()
+  await clock.advance(10_050)
+  t.same(
+    began.slice(1).map(ms => ms - beganMs),
+    [50, 300, 10_300],
+  )
+  poll.stop()
+  poll.lookSoon()
+  t.equal(clock.timers, 0)
+})
+
 t.test('the timeout ends before the next run unless told otherwise', t => {
   t.same(
     [timeoutOf({ intervalMs: 2000 }), timeoutOf({ intervalMs: 60_000 }), timeoutOf({ intervalMs: 1000, timeoutMs: 5000 })],

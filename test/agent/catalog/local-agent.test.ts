@@ -10,6 +10,7 @@ import { silentLogger } from '../../../src/lib/log.ts'
 import type { CheckDefinition } from '../../../src/mesh/check.ts'
 import { catalogScene, type CatalogScene } from '../../support/catalog-scene.ts'
 import { FakeClock, settle } from '../../support/fake-clock.ts'
+import { eventually } from '../../support/until.ts'
 
 type MeshFailure = { code: string; message: string | RegExp }
 
@@ -69,10 +70,6 @@ const statuses = ({ tables }: CatalogScene) =>
 const plain = (map: Map<string, object>) => JSON.parse(JSON.stringify([...map])) as unknown
 
 /** Lets real writes to the store finish. */
-async function until(condition: () => boolean): Promise<void> {
-  for (let i = 0; i < 500 && !condition(); i += 1) await new Promise(resolve => setTimeout(resolve, 5))
-}
-
 t.test('the own node, its liveness and the server are in the catalog from the start', async t => {
   const made = await scene(t)
   const node = made.tables.nodeServices('alpha').value
@@ -198,7 +195,7 @@ t.test('a TTL check follows its reports and expires without them', async t => {
   await made.agent.updateTtl('service:web', 'passing', 'well')
   t.match(made.tables.instances('web').value[0]?.checks[1], { status: 'passing', output: 'well' })
   await made.clock.advance(1000)
-  await until(() => statuses(made)['service:web'] === 'critical')
+  await eventually(() => statuses(made)['service:web'] === 'critical')
   t.match(made.tables.instances('web').value[0]?.checks[1], {
     status: 'critical',
     output: 'TTL expired (last output before timeout follows): well',
@@ -229,7 +226,7 @@ t.test('an alias follows its service within one turn', async t => {
   t.equal(statuses(made)[alias], 'passing')
   await made.agent.updateTtl('service:api', 'critical', 'down')
   t.match(made.agent.checks().get(alias), { status: 'critical', output: `Aliased check "Service 'api' check" failing: down` })
-  await until(() => statuses(made)[alias] === 'critical')
+  await eventually(() => statuses(made)[alias] === 'critical')
   t.equal(statuses(made)[alias], 'critical')
 })
 
@@ -243,7 +240,7 @@ t.test('an alias of another node follows the catalog', async t => {
     service: { service: 'db' },
     check: { checkId: 'c', name: 'c', serviceId: 'db', status: 'passing' },
   })
-  await until(() => statuses(made)['follow'] === 'passing')
+  await eventually(() => statuses(made)['follow'] === 'passing')
   t.equal(statuses(made)['follow'], 'passing')
 })
 
@@ -256,12 +253,12 @@ t.test('an HTTP check runs and tells the catalog', async t => {
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`
   await made.agent.registerService({ name: 'web', check: { http: url, intervalMs: 1000 } })
   await made.clock.advance(1000)
-  await until(() => statuses(made)['service:web'] === 'passing')
+  await eventually(() => statuses(made)['service:web'] === 'passing')
   t.equal(statuses(made)['service:web'], 'passing')
   code = 429
   await settle()
   await made.clock.advance(1000)
-  await until(() => statuses(made)['service:web'] === 'warning')
+  await eventually(() => statuses(made)['service:web'] === 'warning')
   t.equal(statuses(made)['service:web'], 'warning')
 })
 
@@ -308,7 +305,7 @@ t.test('what was taken out of the catalog behind its back is put back', async t 
   await made.agent.registerService({ name: 'mine', port: 1 })
   await made.catalog.deregister({ node: 'alpha' })
   await made.clock.advance(60_000)
-  await until(() => made.tables.instances('mine').value.length === 1)
+  await eventually(() => made.tables.instances('mine').value.length === 1)
   t.equal(made.tables.instances('mine').value.length, 1)
 })
 
@@ -341,7 +338,7 @@ t.test('a service that is critical for too long is deregistered, never before a 
   await made.clock.advance(45_000)
   t.ok(made.agent.service('web'))
   await made.clock.advance(45_000)
-  await until(() => made.tables.instances('web').value.length === 0)
+  await eventually(() => made.tables.instances('web').value.length === 0)
   t.equal(made.agent.service('web'), undefined)
   t.same(made.tables.instances('web').value, [])
 })

@@ -9,6 +9,7 @@ import { silentLogger } from '../../../src/lib/log.ts'
 import { PreparedQuery } from '../../../src/mesh/prepared-query.ts'
 import { catalogScene, type CatalogScene } from '../../support/catalog-scene.ts'
 import { FakeClock } from '../../support/fake-clock.ts'
+import { eventually } from '../../support/until.ts'
 
 interface Scene extends CatalogScene {
   clock: FakeClock
@@ -50,10 +51,6 @@ function session(more: Partial<NewSession> = {}): NewSession {
 const value = Buffer.from('v')
 
 /** Waits for what happens after a write, without a timer of the fake clock. */
-async function until(done: () => boolean): Promise<void> {
-  for (let i = 0; i < 200 && !done(); i += 1) await new Promise(resolve => setTimeout(resolve, 5))
-}
-
 t.test('one session at a time holds a key, and every new acquisition counts', async t => {
   const { sessions, kv, tables } = await scene(t)
   const [a, b] = [await sessions.create(session()), await sessions.create(session())]
@@ -113,7 +110,7 @@ t.test('a session lives through twice its time to live, and a renewal starts tha
   await clock.advance(19_000)
   t.ok(tables.session(id).value)
   await clock.advance(1000)
-  await until(() => !tables.session(id).value)
+  await eventually(() => !tables.session(id).value)
   t.equal(tables.session(id).value, undefined)
   t.equal(sessions.renew(id), undefined)
 })
@@ -137,7 +134,7 @@ t.test('a session ends when a check of its becomes critical, when the check goes
     await new Promise(resolve => setTimeout(resolve, 20))
     t.ok(tables.session(id).value, 'a warning is no end')
     await end()
-    await until(() => !tables.session(id).value)
+    await eventually(() => !tables.session(id).value)
     t.equal(tables.session(id).value, undefined)
   }
 })
@@ -183,7 +180,7 @@ t.test('sessions and locks outlive a restart, and the time to live counts from i
   await made.clock.advance(19_000)
   t.ok(made.tables.session(id).value)
   await made.clock.advance(1000)
-  await until(() => !made.tables.session(id).value)
+  await eventually(() => !made.tables.session(id).value)
   t.equal(made.tables.kv('k').value?.session, undefined)
 })
 
@@ -211,7 +208,7 @@ t.test('keys that could not be released with their session are released later, a
   await sessions.destroy(id)
   t.equal(tables.kvList('many/').value.length, 50, 'more than fits into one transaction')
   await clock.advance(1000)
-  await until(() => tables.kvList('many/').value.length === 0)
+  await eventually(() => tables.kvList('many/').value.length === 0)
   t.equal(tables.kvList('many/').value.length, 0)
 })
 

@@ -10,6 +10,7 @@ import { loadConfig } from '../../../src/agent/config.ts'
 import { silentLogger } from '../../../src/lib/log.ts'
 import { Registry } from '../../../src/lib/metrics.ts'
 import { unknownFreshness, type Freshness } from '../../../src/mesh/freshness.ts'
+import { until } from '../../support/until.ts'
 import { askTcp, askUdp, dig, digQuery, dug, framed } from './client.ts'
 import { fillAlpha, imported, startScene, type DnsScene } from './golden-catalog.ts'
 import { exampleCom, startRecursor } from './recursor.ts'
@@ -84,24 +85,22 @@ void t.test('a peer is seen under its own name and nowhere else', async t => {
 
 void t.test('reverse names and nodes of peers follow the catalog', async t => {
   const { catalog, door } = await scene(t)
-  const until = async (name: string, type: string, answer: string[]) => {
-    for (let i = 0; i < 200; i++) {
-      if (JSON.stringify((await dig(door.port, name, type)).answer) === JSON.stringify(answer)) return t.pass(`${name} ${answer.join()}`)
-      await new Promise(resolve => setTimeout(resolve, 5))
-    }
-    return t.fail(`${name} never answered ${answer.join()}`)
+  const answers = async (name: string, type: string, answer: string[]) => {
+    const wanted = JSON.stringify(answer)
+    await until(`${name} answers ${answer.join()}`, async () => JSON.stringify((await dig(door.port, name, type)).answer) === wanted)
+    t.pass(`${name} ${answer.join()}`)
   }
   const name = '7.0.0.10.in-addr.arpa'
-  await until(name, 'PTR', [])
+  await answers(name, 'PTR', [])
   await catalog.register(instance('web', '10.0.0.7'))
-  await until(name, 'PTR', [`${name}. 0 PTR web.service.dc1.consul.`])
+  await answers(name, 'PTR', [`${name}. 0 PTR web.service.dc1.consul.`])
   await catalog.register({ node: 'n7', address: '10.0.0.7' })
-  await until(name, 'PTR', [`${name}. 0 PTR n7.node.dc1.consul.`])
-  await until('beta.node.east.peer.consul', 'A', [])
+  await answers(name, 'PTR', [`${name}. 0 PTR n7.node.dc1.consul.`])
+  await answers('beta.node.east.peer.consul', 'A', [])
   await catalog.replaceImported('east', 'api', [imported('api', '10.20.0.5', 7000)], 1)
-  await until('beta.node.east.peer.consul', 'A', ['beta.node.east.peer.consul. 0 A 127.0.0.1'])
+  await answers('beta.node.east.peer.consul', 'A', ['beta.node.east.peer.consul. 0 A 127.0.0.1'])
   await catalog.purgeImported('east')
-  await until('beta.node.east.peer.consul', 'A', [])
+  await answers('beta.node.east.peer.consul', 'A', [])
 })
 
 void t.test('names of services and tags are compared without regard to case', async t => {

@@ -1,12 +1,14 @@
 /** What a proxy asks of its agent over HTTP: its snapshot as a stream, its leaf signed (wire/internal-api), end to end. */
 import { generateKeyPairSync, X509Certificate } from 'node:crypto'
 import { request as httpRequest } from 'node:http'
+import { createServer, type AddressInfo } from 'node:net'
 import t from 'tap'
 import type { SnapshotLine } from '../../../src/mesh/snapshot.ts'
 import { internalApi } from '../../../src/wire/internal-api.ts'
 import { createCsr } from '../../../src/proxy/csr.ts'
 import { agentWithHttp } from '../../support/agent-parts.ts'
 import { ask } from '../../support/golden-http.ts'
+import { until } from '../../support/processes.ts'
 
 const agent = await agentWithHttp({ grpc: false })
 t.teardown(() => agent.close())
@@ -88,6 +90,34 @@ t.test('a certificate request for the own identity is signed; one for another is
   t.same([SpiffeID, new X509Certificate(CertPEM).subjectAltName], [uri, `URI:${uri}`])
   const stolen = await sign(uri.replace('/svc/web', '/svc/bank'))
   t.ok(stolen.status >= 400 && stolen.status < 500, String(stolen.status))
+})
+
+t.test('a proxy whose stream ends is looked at at once, not when its check is due', async t => {
+  const door = createServer(socket => socket.destroy())
+  await new Promise<void>(resolve => door.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => door.close())
+  const { port } = door.address() as AddressInfo
+  const Check = { TCP: `127.0.0.1:${port}`, Interval: '10m' }
+  const gateway = { Kind: 'mesh-gateway', Name: 'gate', Address: '127.0.0.1', Port: port, Check }
+  await put('/v1/agent/service/register', gateway)
+  const becomes = (status: string) =>
+    until(status, async () => (await ask(agent.url, 'GET', '/v1/health/checks/gate')).body.toString().includes(`"Status":"${status}"`))
+  await becomes('passing')
+  const killed = new Promise<void>((resolve, reject) => {
+    const request = httpRequest(`${agent.url}${internalApi.snapshot('gate')}`, { agent: false }, response => {
+      response.on('error', () => undefined)
+      response.once('data', () => {
+        door.close()
+        request.destroy()
+        resolve()
+      })
+    })
+    request.on('error', reject)
+    request.end()
+  })
+  await killed
+  await becomes('critical')
+  t.pass('it is critical long before the ten minutes are over')
 })
 
 t.test('closing the door ends the streams', async t => {

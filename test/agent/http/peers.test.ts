@@ -2,6 +2,7 @@
 import t from 'tap'
 import { agentWithHttp, type HttpTestAgent } from '../../support/agent-parts.ts'
 import { ask, type RawAnswer } from '../../support/golden-http.ts'
+import { until } from '../../support/until.ts'
 
 const [west, east] = await Promise.all([
   agentWithHttp({ datacenter: 'dc1', nodeName: 'alpha' }),
@@ -21,14 +22,14 @@ async function call(agent: HttpTestAgent, method: string, path: string, body?: u
   return ask(agent.url, method, path, {}, body === undefined ? undefined : JSON.stringify(body))
 }
 
-async function until(agent: HttpTestAgent, path: string, done: (value: unknown) => boolean): Promise<unknown> {
-  for (let i = 0; i < 200; i += 1) {
+/** Until a path answers what is waited for. */
+async function becomes(agent: HttpTestAgent, path: string, done: (value: unknown) => boolean): Promise<unknown> {
+  const found = await until(`${path} is ${done.toString()}`, async () => {
     const answer = await call(agent, 'GET', path)
     const value = answer.status === 200 ? json(answer) : answer.body.toString()
-    if (done(value)) return value
-    await new Promise(resolve => setTimeout(resolve, 25))
-  }
-  throw new Error(`${path} never became what was waited for`)
+    return done(value) && { value }
+  })
+  return found.value
 }
 
 t.test('a token made here joins the clusters there', async t => {
@@ -39,7 +40,7 @@ t.test('a token made here joins the clusters there', async t => {
     [west, 'east'],
     [east, 'west'],
   ] as const) {
-    t.ok(await until(agent, `/v1/peering/${name}`, value => (value as { State?: string }).State === 'ACTIVE'))
+    t.ok(await becomes(agent, `/v1/peering/${name}`, value => (value as { State?: string }).State === 'ACTIVE'))
     t.notMatch((await call(agent, 'GET', '/v1/peerings')).body.toString(), /Secret/i, 'no secret is told')
   }
   const again = await call(east, 'POST', '/v1/peering/establish', { PeerName: 'west2', PeeringToken })
@@ -59,7 +60,7 @@ t.test('an exported service is seen with ?peer= on every endpoint of catalog and
     Name: 'default',
     Services: [{ Name: 'billing', Consumers: [{ Peer: 'west' }] }],
   })
-  const seen = (await until(west, '/v1/health/service/billing?peer=east', value => (value as unknown[]).length > 0)) as {
+  const seen = (await becomes(west, '/v1/health/service/billing?peer=east', value => (value as unknown[]).length > 0)) as {
     Node: Record<string, unknown>
     Service: Record<string, unknown>
     Checks: Record<string, unknown>[]
@@ -72,7 +73,7 @@ t.test('an exported service is seen with ?peer= on every endpoint of catalog and
   })
   t.notOk('Freshness' in (json(await call(east, 'GET', '/v1/health/service/billing')) as object[])[0]!, 'what is our own has no age')
   const confirmed = (value: unknown) => (value as Confirmed).StreamStatus.Freshness?.Evidence === 'digest'
-  const { StreamStatus: status } = (await until(west, '/v1/peering/east', confirmed)) as Confirmed
+  const { StreamStatus: status } = (await becomes(west, '/v1/peering/east', confirmed)) as Confirmed
   t.match(status.Freshness, { State: 'FRESH', AgeMs: Number, Evidence: 'digest', Repairs: 0, Disagreements: 0 })
   t.match(status.ImportedFreshness, [{ Service: 'billing', State: 'FRESH', AgeMs: Number, Evidence: 'digest' }])
   const [listed] = json(await call(west, 'GET', '/v1/peerings')) as Confirmed[]
@@ -131,10 +132,10 @@ t.test("a peer's datacenter is no datacenter of ours, and the answer says where 
 t.test('a deleted peering takes what it imported with it', async t => {
   const deleted = await call(west, 'DELETE', '/v1/peering/east')
   t.same([deleted.status, deleted.body.length], [200, 0])
-  t.same(await until(west, '/v1/health/service/billing?peer=east', value => (value as unknown[]).length === 0), [])
-  await until(west, '/v1/peering/east', value => value === 'Peering not found for "east"')
+  t.same(await becomes(west, '/v1/health/service/billing?peer=east', value => (value as unknown[]).length === 0), [])
+  await becomes(west, '/v1/peering/east', value => value === 'Peering not found for "east"')
   t.equal(
-    ((await until(east, '/v1/peering/west', value => (value as { State?: string }).State === 'TERMINATED')) as { State: string }).State,
+    ((await becomes(east, '/v1/peering/west', value => (value as { State?: string }).State === 'TERMINATED')) as { State: string }).State,
     'TERMINATED',
   )
 })

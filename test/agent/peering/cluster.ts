@@ -17,6 +17,9 @@ import type { Store } from '../../../src/agent/store/store.ts'
 import { systemClock } from '../../../src/lib/clock.ts'
 import { silentLogger } from '../../../src/lib/log.ts'
 import { Registry } from '../../../src/lib/metrics.ts'
+import { eventually as until } from '../../support/until.ts'
+
+export { eventually as until } from '../../support/until.ts'
 
 export class Cluster {
   readonly datacenter: string
@@ -134,14 +137,4 @@ export async function peer(acceptor: Cluster, dialer: Cluster): Promise<void> {
   const peeringToken = await acceptor.peerings.generateToken({ peerName: dialer.datacenter })
   await dialer.peerings.establish({ peerName: acceptor.datacenter, peeringToken })
   await until(() => acceptor.state(dialer.datacenter) === 'ACTIVE' && dialer.state(acceptor.datacenter) === 'ACTIVE')
-}
-
-/** Resolves when `holds` does, looking every few ms. */
-export async function until(holds: () => boolean, timeoutMs = 5000): Promise<number> {
-  const start = performance.now()
-  while (!holds()) {
-    if (performance.now() - start > timeoutMs) throw new Error(`did not hold within ${timeoutMs} ms: ${holds.toString()}`)
-    await new Promise(resolve => setTimeout(resolve, 5))
-  }
-  return performance.now() - start
 }

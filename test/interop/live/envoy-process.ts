@@ -45,6 +45,14 @@ export class EnvoyProcess {
     return envoy
   }
 
+  /** What it counts; nothing of one that has ended. */
+  async stats(): Promise<string> {
+    return call(this.adminPort, '/stats?usedonly').then(
+      ({ text }) => text,
+      () => '',
+    )
+  }
+
   /** Takes no more connections and tells those that are there to go, then ends. */
   async drain(ms: number): Promise<void> {
     await call(this.adminPort, '/drain_listeners?graceful', { method: 'POST' })

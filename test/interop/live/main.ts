@@ -2,36 +2,24 @@
  * isthmus and a real Consul with its Envoys, live on loopback, and a table of what was seen: one token from each side, exports of every
  * kind, calls, intentions, health, un-exports, CA rotations, gateways replaced and killed, agents restarted and killed, peerings deleted
  * and made again, each way. Needs CONSUL_BIN and ENVOY_BIN; without them nothing is tested, and that is said.
+ * Arguments are parts of names of rows, for a run of those alone; ISTHMUS_LOGS names a directory that the logs of every process are kept in.
  */
 import { setTimeout as pause } from 'node:timers/promises'
 import { tree } from '../../../bench/machine/process.ts'
-import { fullPace, halfPace, PacedTraffic, type Stretch } from '../../support/paced-traffic.ts'
 import { until } from '../../support/processes.ts'
 import { consulBin, consulCli } from '../consul-process.ts'
 import * as calls from './calls.ts'
 import { envoyBin } from './envoy-process.ts'
-import { bothActive, Side, type ServiceName } from './side.ts'
-import { isLate, lossesOf, problemsOf, textOf, type Row } from './table.ts'
-import type { Seen } from './apps.ts'
+import { bothActive, patienceMs, Side, type ServiceName, type Way } from './side.ts'
+import { say, Table, type Row } from './table.ts'
+import { replaceGateway, upheaval } from './upheaval.ts'
 
-/** The caller's `web` calls the callee's services. */
-interface Way {
-  caller: Side
-  callee: Side
-}
-
-const patienceMs = 60_000
-/** A sidecar of Consul's renews its leaf within half a minute of a new root, and so does ours. */
-const renewalMs = 45_000
 const all: ServiceName[] = ['api', 'wide', 'greeter', 'db']
-const rows: Row[] = []
-
-function say(text: string): void {
-  process.stdout.write(`${text}\n`)
-}
+const table = new Table(process.argv.slice(2))
 
 /** Does the same for each way and notes what was seen; one that throws is a failed row, and the next goes on. */
 async function row(ways: Way[], what: string, look: (way: Way) => Promise<string>): Promise<void> {
+  if (!table.isWanted(what)) return
   // Of one way only: in its own column.
   const made: Row = { what, seen: ways.length === 1 && ways[0]!.caller.name === 'Consul' ? ['-'] : [], failed: false }
   for (const way of ways) {
@@ -42,8 +30,7 @@ async function row(ways: Way[], what: string, look: (way: Way) => Promise<string
       made.seen.push((error as Error).message.slice(0, 200))
     }
   }
-  rows.push(made)
-  say(`${made.failed ? 'FAILED' : 'ok'}  ${what}: ${made.seen.join(' | ')}`)
+  table.add(made)
 }
 
 /** Waits until the outcome is the wanted one, and answers it. */
@@ -250,130 +237,6 @@ async function unexport(way: Way): Promise<string> {
   return 'calls end, and come back with the export'
 }
 
-const isRight = ({ status, json }: { status: number; json: unknown }, body: string) => status === 200 && (json as Seen).body === body
-
-/** Half of the pace each way, at once; all of it each way under ISTHMUS_DEEP=1, for a machine that nobody else uses. */
-const pace = process.env['ISTHMUS_DEEP'] === '1' ? fullPace : halfPace
-
-class BothWays {
-  readonly #traffic: PacedTraffic[]
-
-  constructor(ways: Way[]) {
-    this.#traffic = ways.map(
-      ({ caller: { upstreams } }) => new PacedTraffic({ httpPorts: [upstreams.api], tunnelPort: upstreams.db, isRight, pace }),
-    )
-  }
-
-  async settled(): Promise<void> {
-    await Promise.all(this.#traffic.map(each => each.settled()))
-  }
-
-  async during(what: string, action: () => Promise<void>, afterMs: number): Promise<Stretch[]> {
-    let acting: Promise<void> | undefined
-    return Promise.all(this.#traffic.map(each => each.during(what, () => (acting ??= action()), afterMs)))
-  }
-
-  async stop(): Promise<void> {
-    await Promise.all(this.#traffic.map(each => each.stop()))
-  }
-}
-
-/** On a machine that is late while nothing happens, being late says nothing; what is wrong or reset still does. */
-let isBusy = false
-
-interface UnderTraffic {
-  /** What may fail; nothing where it is not said. */
-  losses?: (stretch: Stretch) => boolean
-  afterMs?: number
-}
-
-async function under(
-  traffic: BothWays,
-  what: string,
-  action: () => Promise<void>,
-  { losses, afterMs = 2000 }: UnderTraffic = {},
-): Promise<void> {
-  const made: Row = { what, seen: [], failed: false }
-  try {
-    for (const stretch of await traffic.during(what, action, afterMs)) {
-      made.seen.push(lossesOf(stretch))
-      const problems = problemsOf(stretch)
-      const lost = isBusy ? problems.filter(problem => !isLate(problem)) : problems
-      made.failed ||= !(losses ? losses(stretch) : lost.length === 0)
-      for (const problem of problems.slice(0, 8)) say(`      ${problem}`)
-    }
-  } catch (error) {
-    made.failed = true
-    made.seen.push((error as Error).message.slice(0, 300))
-  }
-  rows.push(made)
-  say(`${made.failed ? 'FAILED' : 'ok'}  ${what}: ${made.seen.join(' | ')}`)
-}
-
-async function rotate(side: Side): Promise<void> {
-  const before = await side.activeRoot()
-  const Config = { LeafCertTTL: '72h', RotationPeriod: '2160h', PrivateKeyType: 'ec', PrivateKeyBits: 384 }
-  await side.api('PUT', '/v1/connect/ca/configuration', { Provider: 'consul', Config })
-  await until('a new root', async () => (await side.activeRoot()) !== before, patienceMs, 100)
-  await pause(renewalMs)
-}
-
-/** A second gateway takes over, the first is taken out of the catalog, drains and ends. */
-async function replaceGateway({ caller, callee }: Way, wanHost?: string): Promise<void> {
-  const known = (count: number) =>
-    until(
-      `${caller.name} knows ${count} gateways`,
-      async () => {
-        const statuses = await caller.imported('connect', 'api')
-        return statuses.length === count && statuses.every(status => status === 'passing')
-      },
-      patienceMs,
-    )
-  const before = await callee.addGateway(wanHost)
-  await known(2)
-  await callee.carrier.endGateway(before, async () => void (await known(1)))
-}
-
-async function killGateway({ caller, callee }: Way): Promise<void> {
-  const before = await callee.addGateway()
-  await until('two gateways', async () => (await caller.imported('connect', 'api')).join() === 'passing,passing', patienceMs)
-  await pause(1000)
-  await callee.carrier.killGateway(before)
-  await pause(2000)
-  // A gateway of ours that vanished is still registered; an operator takes it out.
-  await callee.api('PUT', `/v1/agent/service/deregister/${before}`)
-}
-
-async function upheaval(ways: Way[]): Promise<void> {
-  const traffic = new BothWays(ways)
-  try {
-    await traffic.settled()
-    const idle = await traffic.during('nothing happens', () => pause(5000), 0)
-    isBusy = idle.some(stretch => stretch.failed.some(isLate))
-    if (isBusy) say('THIS MACHINE IS TOO BUSY: requests are late while nothing happens, so late ones are shown and fail no row')
-    rows.push({ what: 'nothing happens', seen: idle.map(lossesOf), failed: false })
-    for (const { callee } of ways) await under(traffic, `CA rotation of ${callee.name}`, () => rotate(callee))
-    for (const way of ways) {
-      const what = `planned gateway replacement at ${way.callee.name}`
-      // A tunnel is bound to the gateway that it goes through, and ends with it.
-      await under(traffic, what, () => replaceGateway(way), {
-        losses: ({ failed, broken }) => failed.every(each => isBusy && isLate(each)) && broken.length <= 4,
-      })
-    }
-    for (const signal of ['SIGTERM', 'SIGKILL'] as const)
-      for (const { callee } of ways)
-        await under(traffic, `${signal === 'SIGTERM' ? 'restart' : 'kill -9'} of the agent of ${callee.name}`, async () => {
-          await callee.restartAgent(signal)
-          await pause(3000)
-        })
-    await bothActive(ways[0]!.caller, ways[0]!.callee)
-    for (const way of ways)
-      await under(traffic, `kill -9 of a gateway of ${way.callee.name}: what was under way`, () => killGateway(way), { losses: () => true })
-  } finally {
-    await traffic.stop()
-  }
-}
-
 async function deleteAndPeer(deleting: Side, other: Side, ways: Way[]): Promise<void> {
   await row([{ caller: deleting, callee: other }], `${deleting.name} deletes the peering`, async () => {
     await deleting.api('DELETE', `/v1/peering/${deleting.peer}`)
@@ -415,12 +278,13 @@ async function suite(): Promise<void> {
     await row(ways, 'mode local', localMode)
     await row(ways, 'a gateway by host name', hostName)
     await row([ways[1]!], 'http ends at our gateway', ending)
-    await upheaval(ways)
+    await upheaval(ways, table)
     await row(ways, 'calls after all that', callsWork)
     await deleteAndPeer(isthmus, consul, ways)
     await deleteAndPeer(consul, isthmus, ways)
   } finally {
-    say(`\n${textOf(head, rows)}`)
+    say(`\n${table.text(head)}`)
+    for (const side of [isthmus, consul]) await side.keepLogs(process.env['ISTHMUS_LOGS'])
     await Promise.all([isthmus.stop(), consul.stop()])
   }
 }
@@ -436,7 +300,7 @@ if (consulBin === undefined || envoyBin === undefined) {
   say(`SKIPPED: ${missing} is not set: nothing was tested live against a real Consul and its Envoys`)
 } else {
   await suite()
-  const failed = rows.filter(each => each.failed).length
-  say(`\n${rows.length - failed} rows seen, ${failed} failed`)
+  const { seen, failed } = table
+  say(`\n${seen} rows seen, ${failed} failed`)
   process.exitCode = failed > 0 ? 1 : 0
 }

@@ -2,6 +2,8 @@
  * One cluster of the live suite: an agent, its mesh gateway, a sidecar for each of its apps and one for `web`, which calls the same apps of
  * the other cluster. Both sides are registered by the same calls; what carries them is ours, or Consul and Envoy.
  */
+import { mkdir, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { freePorts } from '../../support/free-ports.ts'
 import { ClusterProcess, until, type Answer } from '../../support/processes.ts'
 import { ConsulProcess } from '../consul-process.ts'
@@ -12,6 +14,14 @@ import { EnvoyProcess } from './envoy-process.ts'
 export const services = { api: 'http', wide: 'http2', greeter: 'grpc', db: 'tcp' } as const
 export type ServiceName = keyof typeof services
 const names = Object.keys(services) as ServiceName[]
+
+/** The caller's `web` calls the callee's services. */
+export interface Way {
+  caller: Side
+  callee: Side
+}
+
+export const patienceMs = 60_000
 
 export interface GatewayPlace {
   lan: number
@@ -28,6 +38,8 @@ interface Carrier {
   /** In order: nobody new is sent to it, then it ends. */
   endGateway(id: string, gone: () => Promise<void>): Promise<void>
   killGateway(id: string): Promise<void>
+  /** What each of its proxies has logged, and what Envoy counts. */
+  logs(): Promise<Map<string, string>>
   stop(): Promise<void>
 }
 
@@ -161,6 +173,14 @@ export class Side {
     await this.cluster.restartAgent()
   }
 
+  /** Of every process that is there now, one file each, for whoever looks for a cause. */
+  async keepLogs(directory: string | undefined): Promise<void> {
+    if (directory === undefined) return
+    await mkdir(directory, { recursive: true })
+    const logs = [['agent', this.cluster.agent.log()], ...(await this.carrier.logs())] as const
+    for (const [name, text] of logs) await writeFile(join(directory, `${this.name}-${name}.log`), text)
+  }
+
   async stop(): Promise<void> {
     await this.carrier.stop()
     await this.cluster.stop()
@@ -182,6 +202,7 @@ function ours(cluster: ClusterProcess): Carrier {
       await until(`${id} has ended`, () => Promise.resolve(child.exitCode !== null), 30_000, 100)
     },
     killGateway: id => cluster.proxies.get(id)!.stop('SIGKILL'),
+    logs: async () => new Map([...cluster.proxies].map(([name, running]) => [name, running.log()])),
     stop: async () => {},
   }
 }
@@ -213,6 +234,14 @@ function envoys(consul: ConsulProcess): Carrier {
     },
     async killGateway(id) {
       await running.get(id)!.running.stop('SIGKILL')
+    },
+    async logs() {
+      const logs = new Map<string, string>()
+      for (const [name, envoy] of running) {
+        logs.set(name, envoy.running.log())
+        logs.set(`${name}-stats`, await envoy.stats())
+      }
+      return logs
     },
     async stop() {
       await Promise.all([...running.values()].map(({ running: each }) => each.stop()))

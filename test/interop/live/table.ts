@@ -8,29 +8,78 @@ export interface Row {
   failed: boolean
 }
 
-export function textOf(head: string[], rows: readonly Row[]): string {
-  const lines = [['', ...head], ...rows.map(({ what, seen, failed }) => [`${failed ? 'FAILED ' : ''}${what}`, ...seen])]
-  const widths = lines.reduce<number[]>((all, line) => line.map((text, i) => Math.max(all[i] ?? 0, text.length)), [])
-  return lines
-    .map(line =>
-      line
-        .map((text, i) => text.padEnd(widths[i]!))
-        .join('  ')
-        .trimEnd(),
-    )
-    .join('\n')
+export function say(text: string): void {
+  process.stdout.write(`${text}\n`)
 }
 
-export const isLate = (problem: string) => problem.includes(': late, ')
+/** Without these there would be nothing to look at. */
+const needed = new Set(['a token from Consul', 'exports arrive', 'intentions are written'])
 
-/** Failed requests and lost exchanges of a stretch of traffic. Late ones are failed, too; apart, because a busy machine is late by itself. */
-export function lossesOf({ sent, failed, slowestMs, exchanges, broken, ended }: Stretch): string {
+/** `wanted` are parts of names of rows, for a run of a minute or two: only those are looked at, and what they need. */
+export class Table {
+  readonly #wanted: string[]
+  readonly #rows: Row[] = []
+
+  constructor(wanted: string[]) {
+    this.#wanted = wanted
+  }
+
+  get failed(): number {
+    return this.#rows.filter(each => each.failed).length
+  }
+
+  get seen(): number {
+    return this.#rows.length - this.failed
+  }
+
+  isWanted(what: string): boolean {
+    return this.#wanted.length === 0 || needed.has(what) || this.#wanted.some(each => what.includes(each))
+  }
+
+  /** Says it at once, too. */
+  add(row: Row): void {
+    this.#rows.push(row)
+    say(`${row.failed ? 'FAILED' : 'ok'}  ${row.what}: ${row.seen.join(' | ')}`)
+  }
+
+  text(head: string[]): string {
+    const lines = [['', ...head], ...this.#rows.map(({ what, seen, failed }) => [`${failed ? 'FAILED ' : ''}${what}`, ...seen])]
+    const widths = lines.reduce<number[]>((all, line) => line.map((text, i) => Math.max(all[i] ?? 0, text.length)), [])
+    return lines
+      .map(line =>
+        line
+          .map((text, i) => text.padEnd(widths[i]!))
+          .join('  ')
+          .trimEnd(),
+      )
+      .join('\n')
+  }
+}
+
+const isLate = (problem: string) => problem.includes(': late, ')
+
+/**
+ * Answered by Consul's Envoy itself, for want of a cluster: a Consul that starts again now and then takes the clusters of the exported
+ * services from its own gateway for a second or two (the gateway counts `cluster_removed` and `no_cluster`). Nothing that calls it can help that.
+ */
+export const isConsuls = (problem: string) => problem.endsWith(': 503  (envoy server)')
+
+/** Failed requests and lost exchanges of a stretch of traffic, late ones among them; and apart what was late in the generator, or waited in it. */
+export function lossesOf({ sent, failed, lateHere, queued, own, slowestMs, exchanges, broken, ended }: Stretch): string {
   const late = failed.filter(isLate).length
-  const requests = `${failed.length} of ${sent} failed${late > 0 ? ` (${late} late)` : ''}, slowest ${slowestMs} ms`
-  return `${requests}; ${broken.length} of ${exchanges} exchanges lost${ended > 0 ? `, ${ended} tunnels ended` : ''}`
+  const consuls = failed.filter(isConsuls).length
+  const kinds = [late > 0 && `${late} late`, consuls > 0 && `${consuls} by Consul's gateway, which had lost its clusters`].filter(Boolean)
+  const requests = `${failed.length} of ${sent} failed${kinds.length > 0 ? ` (${kinds.join(', ')})` : ''}, slowest ${slowestMs} ms`
+  const tunnels = `${broken.length} of ${exchanges} exchanges lost${ended > 0 ? `, ${ended} tunnels ended` : ''}`
+  return `${requests}; ${tunnels}; generator: ${lateHere} late by itself, ${queued} queued, stood ${own.loopMs} ms, control ${own.controlMs} ms`
 }
 
-/** What went wrong, the worst first. */
+/** What went wrong, by kind: how often, and the first and the last of it. */
 export function problemsOf({ failed, broken }: Stretch): string[] {
-  return [...broken, ...failed].sort((a, b) => Number(isLate(a)) - Number(isLate(b)))
+  const kinds = new Map<string, string[]>()
+  for (const problem of [...broken, ...failed]) {
+    const kind = isLate(problem) ? 'late' : problem.slice(problem.indexOf(': ') + 2)
+    kinds.set(kind, [...(kinds.get(kind) ?? []), problem])
+  }
+  return [...kinds].map(([kind, all]) => `${all.length} x ${kind}: from "${all[0]}" to "${all.at(-1)}"`)
 }

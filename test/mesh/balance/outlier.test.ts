@@ -70,6 +70,57 @@ t.test('half way through, whoever asks is told to probe, once; a probe that succ
   t.end()
 })
 
+t.test('an address whose app cannot be reached is passed over, and nothing but an answer or time brings it back', t => {
+  const { sources, outlier, picks } = scene(2)
+  const [a, b] = endpoints(2)
+  t.same([outlier.unreached('127.0.0.1:1', 1), outlier.unreached('127.0.0.1:1', 1)], [true, false])
+  t.same([outlier.ejected, picks(4)], [1, [2, 2, 2, 2]])
+  t.same([outlier.doubts(a!), outlier.reaches([a!]), outlier.reaches([a!, b!])], [false, false, true], 'its connections are good')
+  outlier.reached('127.0.0.1:1')
+  t.same(picks(2), [2, 2], 'that it can be reached is known')
+  t.same([outlier.nextProbeMs, outlier.takeProbes(1000)], [undefined, []])
+  sources.atMs += 5000
+  t.same([outlier.ejected, outlier.reaches([a!]), picks(4)], [0, true, [1, 1, 2, 2]])
+  t.equal(outlier.unreached('127.0.0.1:1', 1), true)
+  sources.atMs += 9999
+  t.same(picks(2), [2, 2], 'twice as long')
+  outlier.answered(a!)
+  t.same(picks(2), [1, 2], 'it has answered')
+  outlier.unreached('127.0.0.1:1', 1)
+  sources.atMs += 5000
+  t.same(picks(2), [1, 2], 'and begins anew')
+  outlier.unreached('127.0.0.1:1', 1)
+  outlier.down('127.0.0.1:1')
+  t.same(picks(2), [1, 2], 'the catalog knows by now, and says when it is back')
+  outlier.unreached('127.0.0.1:1', 1)
+  outlier.unreached('127.0.0.1:2', 1)
+  t.ok(picks(1)[0], 'where nobody has an app, one is asked')
+  for (let i = 0; i < 20; i++) {
+    sources.atMs += ejectionLimits.longestMs
+    outlier.unreached('127.0.0.1:1', 1)
+  }
+  sources.atMs += ejectionLimits.longestMs
+  t.ok(outlier.reaches([a!]), 'no longer than the longest time')
+  sources.atMs += 2 * ejectionLimits.longestMs
+  outlier.unreached('127.0.0.1:1', 1)
+  sources.atMs += 5000
+  t.ok(outlier.reaches([a!]), 'after so long it is another story')
+  t.end()
+})
+
+t.test('a gateway is passed over when every app behind it may be gone, and not for one of them', t => {
+  const { outlier, picks } = scene(2)
+  const said = (ways: number) => outlier.unreached('127.0.0.1:1', ways)
+  t.same([said(3), said(3)], [false, false])
+  t.same([picks(2), outlier.ejected], [[1, 2], 0])
+  outlier.answered(endpoint(1))
+  t.same([said(3), said(3), said(3), picks(2)], [false, false, true, [2, 2]], 'in a row')
+  outlier.answered(endpoint(1))
+  const many = Array.from({ length: ejectionLimits.mostWays }, () => said(1000))
+  t.equal(many.indexOf(true), ejectionLimits.mostWays - 1, 'nor must each of a thousand be found out')
+  t.end()
+})
+
 t.test('five answers of 5xx in a row eject for a time that grows', t => {
   const { sources, outlier, picks, err } = scene(10, {})
   t.equal(err(1, 4), 0)

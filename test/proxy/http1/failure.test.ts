@@ -2,7 +2,8 @@
 import { createServer, type Socket } from 'node:net'
 import t from 'tap'
 import { behind, get, ok, raw } from './apps.ts'
-import { eventually, listen, once, RawClient, serve, type Served } from './harness.ts'
+import { eventually } from '../../support/until.ts'
+import { listen, once, RawClient, serve, type Served } from './harness.ts'
 
 t.test('an upstream that cannot be reached, or breaks off, is a 503 in the words of Envoy', async t => {
   const text = (reset: string): string => `upstream connect error or disconnect/reset before headers. reset reason: ${reset}`

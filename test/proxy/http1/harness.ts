@@ -298,12 +298,3 @@ export async function once(port: number, text: string): Promise<string> {
   client.send(text)
   return client.end()
 }
-
-/** Waits for something that other code does in its own time. */
-export async function eventually(condition: () => boolean): Promise<void> {
-  const until = Date.now() + 8_000
-  while (!condition()) {
-    if (Date.now() > until) throw new Error(`never came true: ${condition.toString()}`)
-    await new Promise(resolve => setTimeout(resolve, 5))
-  }
-}

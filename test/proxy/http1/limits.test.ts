@@ -1,9 +1,10 @@
 // Every limit of limits.ts by name: what is just within it passes, what is beyond it does not, and no slow sender gets around it. The
 // table does not compile while a limit has no test.
 import t, { type Test } from 'tap'
-import { serveHttp1, type Http1Limits } from '../../../src/proxy/http1/connection.ts'
+import { serveHttp1, type Http1Limits, type UpstreamStream } from '../../../src/proxy/http1/connection.ts'
 import { behind, get, ok, raw } from './apps.ts'
-import { eventually, limits, once, RawClient } from './harness.ts'
+import { eventually } from '../../support/until.ts'
+import { limits, once, RawClient, type Served } from './harness.ts'
 import { MemoryStream, turn } from './node-reader.ts'
 
 const last = (start: string, fields = '', body = '') => `${start} HTTP/1.1\r\nHost: api\r\nConnection: close\r\n${fields}\r\n${body}`
@@ -26,6 +27,18 @@ async function trickle(client: RawClient, everyMs: number): Promise<number> {
     await pause(everyMs)
   }
   return sent
+}
+
+const unreached = 'HTTP/1.1 503 X\r\ncontent-length: 0\r\nx-isthmus-app-unreached: 1\r\n\r\n'
+
+/** Servers that are one of us, one after another. */
+async function moving(t: Test, changed: Partial<Http1Limits>, answer: (nth: number, text: string) => string) {
+  const retry = { retries: 1, perTryMs: 0, statuses: [], allow: () => true, unreached: () => {} }
+  const served: Served = await raw(t, (socket, text, nth) => socket.write(answer(nth, text)), {
+    limits: changed,
+    judge: () => ({ retry, connect: async () => ({ ...((await served.pool.get(true)) as UpstreamStream), appUnreached: () => {} }) }),
+  })
+  return served
 }
 
 const tests: Record<keyof Http1Limits, (t: Test) => Promise<void>> = {
@@ -241,6 +254,27 @@ const tests: Record<keyof Http1Limits, (t: Test) => Promise<void>> = {
     within.send('x'.repeat(2_000))
     await eventually(() => served.sockets[0]!.destroyed)
     within.socket.destroy()
+  },
+
+  async replayBytes(t) {
+    for (const [length, tries] of [
+      [100, 2],
+      [101, 1],
+    ] as const) {
+      const seen: string[] = []
+      const served = await moving(t, { replayBytes: 100 }, (nth, text) => (seen.push(text), nth > 1 ? ok('app') : unreached))
+      const answer = await once(served.port, last('POST /', `Content-Length: ${length}\r\n`, 'b'.repeat(length)))
+      t.match(answer, tries === 2 ? /app$/ : /^HTTP\/1.1 503 /)
+      t.equal(seen.length, tries)
+      t.ok(seen.every(text => text.endsWith('b'.repeat(length))))
+    }
+  },
+
+  async maxMoves(t) {
+    let tries = 0
+    const served = await moving(t, { maxMoves: 2 }, () => (++tries, unreached))
+    t.match(await once(served.port, last('GET /')), /^HTTP\/1.1 503 /)
+    t.equal(tries, 3)
   },
 
   async coalesceBytes(t) {

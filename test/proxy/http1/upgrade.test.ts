@@ -7,7 +7,8 @@ import type { ByteStream } from '../../../src/lib/byte-stream.ts'
 import { Link } from '../../../src/proxy/http1/link.ts'
 import { Tunnel } from '../../../src/proxy/http1/tunnel.ts'
 import { get, raw } from './apps.ts'
-import { eventually, listen, RawClient, serve } from './harness.ts'
+import { eventually } from '../../support/until.ts'
+import { listen, RawClient, serve } from './harness.ts'
 
 t.test('an upgrade becomes a tunnel that a new plan can end', async t => {
   const server = createApp()

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { silentLogger } from '../../../src/lib/log.ts'
 import { startSidecar } from '../../../src/proxy/sidecar.ts'
-import { apiSni, dbId, until, upstreamOf } from '../../support/proxy-scene.ts'
+import { apiSni, dbId, sidecarSelf, source, until, upstreamOf, westResources } from '../../support/proxy-scene.ts'
 import { ask, openSession, startApp, startHttp2Scene, type Answer } from './scene.ts'
 
 t.test('endings', async t => {
@@ -179,6 +179,42 @@ t.test('endings', async t => {
     t.strictSame(await stop(), [])
     scene.tellEndpoints(scene.api.port('public')!)
   })
+
+  await t.test(
+    'an app that cannot be reached behind its sidecar loses nothing while there is another; an app that says so itself does',
+    async t => {
+      const mark = 'x-isthmus-app-unreached'
+      const proxyId = 'api-2'
+      const self = sidecarSelf('west', 'api', 'http2', 1, { proxyId, serviceId: proxyId })
+      scene.west.tell(proxyId, westResources(self, scene, [source('web', 'allow', 'partner-east')]))
+      const second = await startSidecar({ proxyId, agent: { url: scene.west.url }, logger: silentLogger() })
+      await second.ready()
+      scene.tellEndpoints(second.port('public')!)
+      await until(async () => (await post('/nobody')).status === 503)
+      const alone = await ask(session, { ':method': 'POST', ':path': '/nobody', 'content-type': 'application/grpc' }, 'x')
+      t.match(alone, { status: 200, headers: { 'grpc-status': '14' } })
+      t.notOk(mark in alone.headers)
+      scene.tellEndpoints(second.port('public')!, scene.api.port('public')!)
+      await until(async () => (await post('/both')).status === 200)
+      const stop = calling()
+      for (let i = 0; i < 10; i += 1) t.same(told(await post('/both', 'the body')), [200, 'ok', 0])
+      t.strictSame(await stop(), [])
+      t.equal(seen.filter(({ path, body }) => path === '/both' && body === 'the body').length, 10)
+      scene.tellEndpoints(scene.api.port('public')!)
+      await second.close()
+      let asked = 0
+      const lie = (stream: ServerHttp2Stream) => {
+        asked += 1
+        stream.respond({ ':status': 503, [mark]: '1', 'x-kept': '1' }, { endStream: true })
+        once.set('/says', lie)
+      }
+      once.set('/says', lie)
+      const said = await post('/says')
+      t.match(said, { status: 503, headers: { 'x-kept': '1' } })
+      t.same([asked, mark in said.headers], [1, false])
+      once.delete('/says')
+    },
+  )
 
   await t.test("an app that ends the sidecar's connections loses nothing", async t => {
     const sessions = new Set<{ close(): void }>()

@@ -97,6 +97,11 @@ t.test('what is shown is what arrives', async t => {
   )
 })
 
+t.test('te: trailers goes on once, however often it was said: node throws at a second one', async t => {
+  const fields = read([...pseudo, 'te', 'trailers', 'te', 'gzip', 'te', 'trailers']) as RequestFields
+  t.strictSame(fields.headers, ['te', 'trailers'])
+})
+
 t.test('responses and trailers keep every line that may go on', async t => {
   t.strictSame(
     {

@@ -3,6 +3,7 @@ import { connect as connectHttp2, type ClientHttp2Session, type IncomingHttpHead
 import { connect as connectTls, type TLSSocket } from 'node:tls'
 import t from 'tap'
 import { serviceId } from '../../../src/mesh/spiffe.ts'
+import { ownHttp2 } from '../../../src/proxy/http2/session.ts'
 import type { Minted } from '../../support/mint.ts'
 import { apiId, source, until, webId, westDomain, westGatewayId } from '../../support/proxy-scene.ts'
 import { ask, startApp, startHttp2Scene } from './scene.ts'
@@ -60,6 +61,7 @@ t.test('the door', async t => {
       [['h2', 'http/1.1'], 'h2'],
       [['http/1.1', 'h2'], 'h2'],
       [['h2'], 'h2'],
+      [['h2', ownHttp2], ownHttp2],
       [undefined, false],
       [['something-else'], 'something-else'],
     ] as const) {
@@ -98,6 +100,17 @@ t.test('the door', async t => {
     await until(async () => (await once(await open(local, ['h2']))).status === 200)
     await once(await open(local, ['h2']), { 'x-forwarded-client-cert': said, x_forwarded_client_cert: said })
     t.notMatch(JSON.stringify(seen.at(-1)), webId)
+  })
+
+  await t.test('that the app could not be reached is said to one of us, and to nobody else', async t => {
+    scene.tellSelf({ app: { address: '127.0.0.1', port: 1 } })
+    await until(async () => (await once(await open(web, ['h2']))).status === 503)
+    for (const alpn of ['h2', ownHttp2]) {
+      const { status, headers } = await once(await open(web, [alpn]))
+      t.same([status, headers['x-isthmus-app-unreached']], [503, alpn === 'h2' ? undefined : '1'])
+    }
+    scene.tellSelf({})
+    await until(async () => (await once(await open(web, ['h2']))).status === 200)
   })
 
   await t.test('a peer that is no longer trusted, and a protocol that is another, end what is open', async t => {

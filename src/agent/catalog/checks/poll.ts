@@ -13,6 +13,8 @@ export type Report = (status: CheckStatus, output: string) => void
 export interface CheckRunner {
   start(): void
   stop(): void
+  /** There is a reason to look now. */
+  lookSoon?(): void
 }
 
 /** A shorter interval would only load the machine. */
@@ -20,6 +22,8 @@ const minIntervalMs = 100
 const maxFirstDelayMs = 1000
 /** What was just registered is often just starting: until it is first found up, it is looked at this often, for this long. */
 const eager = { intervalMs: 500, forMs: 30_000 } as const
+/** What a process that was killed had open is closed one after another: a look at once might still be let in. */
+const soonMs = 50
 export const defaultTimeoutMs = 10_000
 export const defaultOutputSize = 4096
 
@@ -30,6 +34,8 @@ export class Poll implements CheckRunner {
   readonly #report: Report
   readonly #stop = new AbortController()
   #timer: Timer | undefined
+  #running = false
+  #again = false
   #eagerUntilMs = 0
 
   constructor(options: { clock: Clock; intervalMs: number; probe: (signal: AbortSignal) => Promise<Outcome>; report: Report }) {
@@ -49,18 +55,31 @@ export class Poll implements CheckRunner {
     this.#timer?.cancel()
   }
 
+  lookSoon(): void {
+    // What is being looked at just now may be what was there before.
+    if (this.#running) this.#again = true
+    else if (this.#timer !== undefined) {
+      this.#timer.cancel()
+      this.#next(soonMs)
+    }
+  }
+
   #next(delayMs: number): void {
     if (!this.#stop.signal.aborted) this.#timer = this.#clock.after(delayMs, () => void this.#run())
   }
 
   async #run(): Promise<void> {
     const began = this.#clock.monotonicMs()
+    this.#running = true
     const { status, output } = await this.#probe(this.#stop.signal)
+    this.#running = false
     if (this.#stop.signal.aborted) return
     this.#report(status, output)
     if (status !== 'critical') this.#eagerUntilMs = 0
     const intervalMs = began < this.#eagerUntilMs ? Math.min(eager.intervalMs, this.#intervalMs) : this.#intervalMs
-    this.#next(Math.max(0, intervalMs - (this.#clock.monotonicMs() - began)))
+    const delayMs = this.#again ? soonMs : Math.max(0, intervalMs - (this.#clock.monotonicMs() - began))
+    this.#again = false
+    this.#next(delayMs)
   }
 }
 

@@ -10,9 +10,13 @@ export function normaliseArguments(args: readonly string[], program: Command): s
   let command = program
   for (let i = 0; i < args.length; i++) {
     const arg = args[i]!
+    // Its own flags end where the command line of the program that it runs begins, as in Go.
+    if (operands.length > 0 && runsProgram(command)) return [...out, '--', ...operands, ...args.slice(i)]
     if (arg === '--') return [...out, ...separated([...operands, ...args.slice(i + 1)], true)]
-    const flag = /^--?([A-Za-z][A-Za-z0-9-]+)(?:=([\s\S]*))?$/.exec(arg)
-    const option = flag ? findOption(command, flag[1]!) : undefined
+    const named = /^--?([A-Za-z][A-Za-z0-9-]*)(?:=([\s\S]*))?$/.exec(arg)
+    const option = named ? findOption(command, named[1]!) : undefined
+    // One letter is commander's, such as -h, unless a flag is called so.
+    const flag = named && (option || named[1]!.length > 1) ? named : undefined
     const inner = command.commands.find(each => each.name() === arg || each.aliases().includes(arg))
     if (inner) {
       out.push(arg)
@@ -24,7 +28,7 @@ export function normaliseArguments(args: readonly string[], program: Command): s
       continue
     }
     const [, name, value] = flag as unknown as [string, string, string | undefined]
-    if (option?.isBoolean()) out.push(...booleanFlag(name, value))
+    if (option?.isBoolean()) out.push(...booleanFlag(command, name, value))
     else if (option && value === undefined && args[i + 1] !== undefined) {
       // Joined, because a value may begin with a dash.
       out.push(`--${name}=${args[i + 1]}`)
@@ -48,8 +52,13 @@ function findOption(command: Command, name: string): Option | undefined {
   return undefined
 }
 
-/** `-cas=true` is `--cas`; `-cas=false` is as if it were not there. Anything else is left for commander to refuse. */
-function booleanFlag(name: string, value: string | undefined): string[] {
+function runsProgram(command: Command): boolean {
+  return command.registeredArguments.at(-1)?.name() === 'child'
+}
+
+/** `-cas=true` is `--cas`; `-cas=false` is `--no-cas`, or as if it were not there. Anything else is left for commander to refuse. */
+function booleanFlag(command: Command, name: string, value: string | undefined): string[] {
   if (value === undefined || /^(?:1|t|true)$/i.test(value)) return [`--${name}`]
-  return /^(?:0|f|false)$/i.test(value) ? [] : [`--${name}=${value}`]
+  if (!/^(?:0|f|false)$/i.test(value)) return [`--${name}=${value}`]
+  return findOption(command, `no-${name}`) ? [`--no-${name}`] : []
 }

@@ -45,6 +45,7 @@ export interface Call {
   query?: Record<string, string | number | readonly string[] | undefined>
   /** Sent as JSON; a Buffer as it is. */
   body?: unknown
+  signal?: AbortSignal | undefined
 }
 
 export interface Answer {
@@ -88,18 +89,27 @@ export class AgentClient {
     return { url: this.#target.shown, token: this.#token }
   }
 
-  /** Any answer below 300 (an agent redirects only names that no command means), and those in `also`, which the caller reads itself. */
+  /** Any answer below 300, and those in `also`, which the caller reads itself. */
   async call(method: string, path: string, call: Call = {}, also: number[] = []): Promise<Answer> {
-    const answer = await this.#exchange(method, path, call)
-    if (answer.status >= 300 && !also.includes(answer.status)) {
-      throw new CliError(`Unexpected response code: ${answer.status} (${answer.body.toString()})`)
-    }
+    let answer = await this.#exchange(method, path, call)
+    // A key with empty or dotted parts: the agent says what it is called, as Go's clients then call it.
+    const clean = answer.status === 307 ? /^\/[^?]*/.exec(answer.headers.location ?? '')?.[0] : undefined
+    if (clean !== undefined) answer = await this.#exchange(method, clean, call)
+    if (answer.status >= 300 && !also.includes(answer.status)) throw unexpected(answer)
     return answer
   }
 
   async json<T>(method: string, path: string, call: Call = {}): Promise<T> {
     const { body } = await this.call(method, path, call)
     return this.parse(body) as T
+  }
+
+  /** An answer that has no end of its own: given on as it comes, however long nothing does, until it ends after all or `call.signal` is aborted. */
+  async stream(method: string, path: string, call: Call, write: (chunk: Buffer) => void): Promise<void> {
+    const answer = await this.#exchange(method, path, call, write).catch((error: unknown) => {
+      if (!call.signal?.aborted) throw error
+    })
+    if (answer && answer.status >= 300) throw unexpected(answer)
   }
 
   /** An answer as JSON; one that is none comes from something that is no agent. */
@@ -113,7 +123,8 @@ export class AgentClient {
     }
   }
 
-  #exchange(method: string, path: string, call: Call): Promise<Answer> {
+  /** With `write`, what a good answer holds goes there. */
+  #exchange(method: string, path: string, call: Call, write?: (chunk: Buffer) => void): Promise<Answer> {
     const { options, secure, shown } = this.#target
     const query = new URLSearchParams()
     for (const [name, value] of Object.entries({ ...this.#query, ...call.query })) {
@@ -130,14 +141,29 @@ export class AgentClient {
     return new Promise((resolve, reject) => {
       const fail = (error: unknown) => reject(unreachable(method, `${shown}${target}`, shown, error))
       const send = secure ? httpsRequest : httpRequest
-      const outgoing = send({ ...options, agent: false, method, path: target, headers, timeout: idleTimeoutMs }, incoming => {
-        collect(incoming).then(body => resolve({ status: incoming.statusCode ?? 0, headers: incoming.headers, body }), fail)
-      })
+      const outgoing = send(
+        { ...options, agent: false, method, path: target, headers, signal: call.signal, timeout: idleTimeoutMs },
+        incoming => {
+          const status = incoming.statusCode ?? 0
+          const take = write && status < 300 ? forward(incoming, write) : collect(incoming)
+          take.then(body => resolve({ status, headers: incoming.headers, body }), fail)
+        },
+      )
       outgoing.on('timeout', () => outgoing.destroy(new Error(`no answer within ${idleTimeoutMs / 1000}s`)))
       outgoing.on('error', fail)
       outgoing.end(payload)
     })
   }
+}
+
+function unexpected({ status, body }: Answer): CliError {
+  return new CliError(`Unexpected response code: ${status} (${body.toString().trim()})`)
+}
+
+async function forward(incoming: IncomingMessage, write: (chunk: Buffer) => void): Promise<Buffer> {
+  incoming.socket.setTimeout(0)
+  for await (const chunk of incoming as AsyncIterable<Buffer>) write(chunk)
+  return Buffer.alloc(0)
 }
 
 async function collect(incoming: IncomingMessage): Promise<Buffer> {

@@ -14,7 +14,7 @@ export type Register = (program: Command, context: CliContext) => void
 /** Commands of one file, by the words that they begin with. */
 export interface CommandGroup {
   names: readonly string[]
-  load(): Promise<Register>
+  load: () => Promise<Register>
 }
 
 /** Parses, runs, and gives back what the shell gets. */
@@ -125,9 +125,10 @@ export async function readText(name: string, context: CliContext): Promise<strin
   return bytes.toString()
 }
 
-/** Columns as wide as their widest cell, two blanks between; the last is not padded. */
-export function table(rows: readonly (readonly string[])[]): string {
+/** Columns as wide as their widest cell, blanks between; the last is not padded. */
+export function table(rows: readonly (readonly string[])[], gap = 2): string {
   const widths: number[] = []
   for (const row of rows) row.forEach((cell, i) => (widths[i] = Math.max(widths[i] ?? 0, cell.length)))
-  return rows.map(row => row.map((cell, i) => (i === row.length - 1 ? cell : cell.padEnd(widths[i]!))).join('  ')).join('\n')
+  const line = (row: readonly string[]) => row.map((cell, i) => (i === row.length - 1 ? cell : cell.padEnd(widths[i]! + gap))).join('')
+  return rows.map(line).join('\n')
 }

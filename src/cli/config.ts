@@ -30,7 +30,7 @@ export function registerConfig(program: Command, context: CliContext): void {
     const { kind, filter } = call.flags
     if (!kind) throw new CliError('Must specify the -kind parameter')
     const entries = await doing(
-      'listing config entries',
+      `listing config entries for kind ${JSON.stringify(kind)}`,
       call.client.json<Record<string, unknown>[]>('GET', `/v1/config/${encodeURIComponent(kind)}`, { query: { filter } }),
     )
     for (const entry of entries) say(context, entryName(entry, kind))
@@ -85,6 +85,7 @@ async function which(
   flags: { kind?: string; name?: string; filename?: string },
   context: CliContext,
 ): Promise<{ kind: string; name: string }> {
+  if (flags.filename === undefined && !flags.kind) throw new CliError('Must specify the -kind or -filename parameter')
   if (flags.filename === undefined) return kindAndName(flags)
   const entry = parseDocument(await readText(flags.filename, context), flags.filename)
   const kind = field(entry, 'kind')

@@ -85,8 +85,7 @@ function registerReaders(intention: Command, context: CliContext): void {
   }).arguments('[source] [destination]')
   agentCommand<{ source?: boolean }>(intention, 'match', 'Show the intentions that decide about a service', context, async call => {
     const [name, ...more] = call.args
-    if (name === undefined || more.length > 0)
-      throw new CliError('Error: command requires exactly one argument: source or destination name')
+    if (name === undefined || more.length > 0) throw new CliError('Error: command requires exactly one argument: src or dst')
     const query = { by: call.flags.source ? 'source' : 'destination', name }
     const found = await doing(
       'matching the connection',
@@ -125,7 +124,16 @@ function sourceOf(intention: IntentionView): string {
 
 /** Intentions with permissions decide for each request, and have no action of their own. */
 function actionOf(intention: IntentionView): string {
-  return intention.Action || `${intention.Permissions?.length ?? 0} permissions`
+  const count = intention.Permissions?.length ?? 0
+  return intention.Action || `${count} permission${count === 1 ? '' : 's'}`
+}
+
+/** As Go prints a time for people: `Thursday, 26-Nov-26 03:09:29 UTC`. */
+function rfc850(text: string): string {
+  // `Thu, 26 Nov 2026 03:09:29 GMT`
+  const [, day = '', month = '', year = '', time = ''] = new Date(text).toUTCString().split(' ')
+  const weekday = new Date(text).toLocaleDateString('en-US', { weekday: 'long', timeZone: 'UTC' })
+  return `${weekday}, ${day}-${month}-${year.slice(2)} ${time} UTC`
 }
 
 function describe(intention: IntentionView): string {
@@ -133,11 +141,12 @@ function describe(intention: IntentionView): string {
   const rows = [
     ['Source:', sourceOf(intention)],
     ['Destination:', intention.DestinationName],
-    ['Action:', actionOf(intention)],
+    ...(intention.Action ? [['Action:', intention.Action]] : []),
     ['ID:', intention.ID ?? ''],
     ...(intention.Description ? [['Description:', intention.Description]] : []),
     ...meta.map(([key, value]) => [`Meta[${key}]:`, value]),
-    ...(intention.CreatedAt ? [['Created At:', intention.CreatedAt]] : []),
+    ...(intention.CreatedAt ? [['Created At:', rfc850(intention.CreatedAt)]] : []),
   ]
-  return table(rows)
+  if (!intention.Permissions?.length) return table(rows)
+  return `${table(rows)}\nPermissions:\n${JSON.stringify(intention.Permissions, undefined, 2)}`
 }

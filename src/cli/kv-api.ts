@@ -20,3 +20,8 @@ export function keyPath(key: string): string {
 export function longFlags(body: Buffer): Buffer {
   return Buffer.from(body.toString().replace(/"Flags":(\s*)(\d{16,})/g, '"Flags":$1"$2"'))
 }
+
+/** Takes them out again of what is printed. */
+export function unquotedFlags(text: string): string {
+  return text.replace(/"Flags":(\s*)"(\d{16,})"/g, '"Flags":$1$2')
+}

@@ -15,7 +15,7 @@ export function registerKvTransfer(kv: Command, context: CliContext): void {
   agentCommand(kv, 'export', 'Print a tree of keys as JSON', context, async call => {
     const prefix = call.args[0] ?? ''
     const query = { recurse: '' }
-    const answer = await doing('querying the agent', call.client.call('GET', keyPath(prefix), { query }, [404]))
+    const answer = await doing('querying Consul agent', call.client.call('GET', keyPath(prefix), { query }, [404]))
     const found = answer.status === 404 ? [] : (call.client.parse(longFlags(answer.body)) as KvView[])
     const entries = found.map(({ Key: key, Flags: flags, Value: value }): Entry => ({ key, flags, value: value ?? '' }))
     // Long numbers came in quotes; a key or a value cannot look like this line, because its quotes are escaped.

@@ -1,5 +1,6 @@
 /** `isthmus kv`: the cluster's key-value store. */
 import type { Command } from 'commander'
+import { messageOf } from '../lib/errors.ts'
 import type { AgentClient } from './client.ts'
 import { agentCommand, doing, readValue, say, table, wholeNumber } from './command.ts'
 import { CliError, type CliContext } from './context.ts'
@@ -35,23 +36,23 @@ export function registerKv(program: Command, context: CliContext): void {
 
 async function listKeys(client: AgentClient, prefix: string, flags: GetFlags, context: CliContext): Promise<void> {
   const query = { keys: '', separator: flags.separator }
-  const answer = await doing('querying the agent', client.call('GET', keyPath(prefix), { query }, [404]))
+  const answer = await doing('querying Consul agent', client.call('GET', keyPath(prefix), { query }, [404]))
   if (answer.status === 404) return
   for (const name of client.parse(answer.body) as string[]) say(context, name)
 }
 
 async function getValues(client: AgentClient, key: string, flags: GetFlags, context: CliContext): Promise<void> {
   const query = { recurse: flags.recurse ? '' : undefined }
-  const answer = await doing('querying the agent', client.call('GET', keyPath(key), { query }, [404]))
+  const answer = await doing('querying Consul agent', client.call('GET', keyPath(key), { query }, [404]))
   const found = answer.status === 404 ? [] : (client.parse(longFlags(answer.body)) as KvView[])
   if (found.length === 0 && !flags.recurse) throw new CliError(`Error! No key exists at: ${key}`)
   const shown = (view: KvView) => {
     const bytes = Buffer.from(view.Value ?? '', 'base64')
     return flags.base64 ? bytes.toString('base64') : bytes.toString()
   }
-  if (flags.detailed) return say(context, found.map(view => describe(view, shown(view))).join('\n\n'))
-  if (flags.recurse) {
-    for (const view of found) say(context, `${view.Key}:${shown(view)}`)
+  if (flags.detailed || flags.recurse) {
+    const texts = found.map(view => (flags.detailed ? describe(view, shown(view)) : `${view.Key}:${shown(view)}`))
+    if (texts.length > 0) say(context, texts.join(flags.detailed ? '\n\n' : '\n'))
     return
   }
   // Bytes as they are, for values that are no text.
@@ -60,7 +61,7 @@ async function getValues(client: AgentClient, key: string, flags: GetFlags, cont
 }
 
 function describe(view: KvView, value: string): string {
-  return table([
+  const rows = [
     ['CreateIndex', String(view.CreateIndex)],
     ['Flags', String(view.Flags)],
     ['Key', view.Key],
@@ -68,7 +69,8 @@ function describe(view: KvView, value: string): string {
     ['ModifyIndex', String(view.ModifyIndex)],
     ['Session', view.Session ?? '-'],
     ['Value', value],
-  ])
+  ]
+  return table(rows, 6)
 }
 
 function registerPut(kv: Command, context: CliContext): void {
@@ -86,18 +88,22 @@ function registerPut(kv: Command, context: CliContext): void {
     if (!key) throw new CliError('Error! Missing KEY argument')
     if (more.length > 0) throw new CliError(`Too many arguments (expected 1 or 2, got ${call.args.length})`)
     const { cas, modifyIndex, flags, base64, acquire, release, session } = call.flags
-    if (cas && modifyIndex === undefined) throw new CliError('Must specify -modify-index with -cas!')
     if ((acquire || release) && !session) throw new CliError('Error! Missing -session (required with -acquire and -release)')
     const value = await readValue(given, context)
     const body = base64 ? Buffer.from(value.toString(), 'base64') : value
-    const lock = acquire ? { acquire: session } : release ? { release: session } : { cas: cas ? modifyIndex : undefined }
-    const written = await doing(`writing to ${key}`, call.client.json<boolean>('PUT', keyPath(key), { query: { ...lock, flags }, body }))
+    const lock = acquire ? { acquire: session } : release ? { release: session } : { cas: cas ? (modifyIndex ?? 0) : undefined }
+    const written = await call.client.json<boolean>('PUT', keyPath(key), { query: { ...lock, flags }, body }).catch((error: unknown) => {
+      throw new CliError(`Error! Failed writing data: ${messageOf(error)}`, 1, { cause: error })
+    })
     if (acquire || release) {
       if (!written) throw new CliError(`Error! Did not ${acquire ? 'acquire' : 'release'} lock`)
       say(context, `Success! Lock ${acquire ? 'acquired' : 'released'} on: ${key}`)
       return
     }
-    if (!written) throw new CliError(`Error! Did not write to ${key}: CAS failed`)
+    if (!written) {
+      const why = modifyIndex ? 'CAS failed' : 'CAS performed with index=0 and key already exists.'
+      throw new CliError(`Error! Did not write to ${key}: ${why}`)
+    }
     say(context, `Success! Data written to: ${key}`)
   })
     .argument('[key]')

@@ -1,7 +1,9 @@
-/** `isthmus reload`, `leave` and `maint`: what an operator tells a running agent. */
+/** `isthmus reload`, `leave`, `join`, `force-leave`, `monitor` and `maint`: what an operator tells a running agent, and hears of it. */
 import type { Command } from 'commander'
 import { agentCommand, doing, say } from './command.ts'
 import { CliError, type CliContext } from './context.ts'
+import { messageOf } from '../lib/errors.ts'
+import { interruption } from './running.ts'
 
 export function registerLifecycle(program: Command, context: CliContext): void {
   agentCommand(program, 'reload', 'Have the agent read its configuration again', context, async call => {
@@ -12,7 +14,64 @@ export function registerLifecycle(program: Command, context: CliContext): void {
     await doing('leaving', call.client.call('PUT', '/v1/agent/leave'))
     say(context, 'Graceful leave complete')
   })
+  registerMembership(program, context)
+  registerMonitor(program, context)
   registerMaint(program, context)
+}
+
+/** Consul's; a cluster of one agent knows nobody else, and the agent says so. */
+function registerMembership(program: Command, context: CliContext): void {
+  agentCommand<{ wan?: boolean }>(
+    program,
+    'join',
+    'Have the agent join another (it knows none but itself; see peering)',
+    context,
+    async call => {
+      if (call.args.length === 0) throw new CliError('At least one address to join must be specified.')
+      const query = { wan: call.flags.wan ? '1' : undefined }
+      let joined = 0
+      for (const address of call.args) {
+        try {
+          await doing(`joining address '${address}'`, call.client.call('PUT', `/v1/agent/join/${encodeURIComponent(address)}`, { query }))
+          joined += 1
+        } catch (error) {
+          context.stderr.write(`${messageOf(error)}\n`)
+        }
+      }
+      if (joined === 0) throw new CliError('Failed to join any nodes.')
+      say(context, `Successfully joined cluster by contacting ${joined} nodes.`)
+    },
+  )
+    .argument('[addresses...]')
+    .option('--wan', 'as a server of another datacenter')
+  agentCommand<{ prune?: boolean; wan?: boolean }>(program, 'force-leave', 'Have the agent forget a member', context, async call => {
+    const [name, ...more] = call.args
+    if (name === undefined || more.length > 0) throw new CliError('A single node name must be specified to force leave.')
+    const query = { prune: call.flags.prune ? '1' : undefined, wan: call.flags.wan ? '1' : undefined }
+    await doing('force leaving', call.client.call('PUT', `/v1/agent/force-leave/${encodeURIComponent(name)}`, { query }))
+  })
+    .argument('[node]')
+    .option('--prune', 'take it out of the list of members')
+    .option('--wan', 'only as a server of another datacenter')
+}
+
+function registerMonitor(program: Command, context: CliContext): void {
+  agentCommand<{ logLevel?: string; logJson?: boolean }>(
+    program,
+    'monitor',
+    "Show the agent's log as it is written",
+    context,
+    async call => {
+      const { logLevel, logJson } = call.flags
+      const { signal, close } = interruption()
+      const query = { loglevel: logLevel, logjson: logJson ? '' : undefined }
+      const stream = call.client.stream('GET', '/v1/agent/monitor', { query, signal }, chunk => void context.stdout.write(chunk))
+      await doing('starting monitor', stream).finally(close)
+      if (!signal.aborted) say(context, '\nRemote side ended the monitor! This usually means that the agent has ended.')
+    },
+  )
+    .option('--log-level <level>', 'trace, debug, info, warn or err')
+    .option('--log-json', 'lines of JSON')
 }
 
 interface MaintFlags {

@@ -70,7 +70,9 @@ function briefTable(members: MemberView[]): string {
 
 function detailedTable(members: MemberView[]): string {
   const rows = members.map(member => {
-    const tags = Object.entries(member.Tags)
+    // What a server of the community edition is in, as Consul's command adds it.
+    const own = { ap: 'default', ...(member.Tags['role'] === 'consul' ? { segment: '<all>' } : {}) }
+    const tags = Object.entries({ ...member.Tags, ...own })
       .map(([key, value]) => `${key}=${value}`)
       .sort()
     return [member.Name, hostPort(member.Addr, member.Port), stateOf(member), tags.join(',')]

@@ -1,4 +1,4 @@
-/** What commands that stay share: they run until a signal asks them to end, then end in order; a second signal ends them at once. */
+/** What commands that stay share: they run until a signal asks them to end, then end in order. */
 
 export interface Staying {
   /** Ends gracefully. */
@@ -11,6 +11,7 @@ export interface Staying {
 
 type Leave = () => Promise<void>
 
+/** A second signal ends the process at once. */
 export async function untilSignal(start: () => Promise<Staying>, restarts = false): Promise<void> {
   // Asked for before the start, so that a signal during it is not lost.
   const asked = new Promise<undefined>(resolve => {
@@ -32,7 +33,7 @@ export async function untilSignal(start: () => Promise<Staying>, restarts = fals
     staying = await start()
     const leave = await Promise.race([asked, replaced, staying.left?.then(() => undefined) ?? asked])
     const left = leave?.().then(() => 'left' as const)
-    if ((await Promise.race([left ?? asked, asked])) !== 'left') await staying.stop()
+    if (left === undefined || (await Promise.race([left, asked])) !== 'left') await staying.stop()
   } finally {
     clearInterval(awake)
   }
@@ -54,4 +55,18 @@ function onRestart(staying: () => Staying | undefined): Promise<Leave> {
       })
     })
   })
+}
+
+/** Aborts at the first SIGINT or SIGTERM; `close` leaves signals as they were. */
+export function interruption(): { signal: AbortSignal; close: () => void } {
+  const controller = new AbortController()
+  const abort = () => controller.abort()
+  const signals = ['SIGINT', 'SIGTERM'] as const
+  for (const each of signals) process.on(each, abort)
+  return {
+    signal: controller.signal,
+    close: () => {
+      for (const each of signals) process.off(each, abort)
+    },
+  }
 }

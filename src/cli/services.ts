@@ -26,7 +26,7 @@ export function registerServices(program: Command, context: CliContext): void {
   registerRegister(services, context)
   agentCommand<{ id?: string }>(services, 'deregister', 'Deregister services from the agent', context, async call => {
     const { client, flags, args } = call
-    if (flags.id === undefined && args.length === 0) throw new CliError('Services to deregister are required: give files, or -id')
+    if (flags.id === undefined && args.length === 0) throw new CliError('Service deregistration requires at least one argument or -id.')
     const ids = flags.id === undefined ? (await definitionsOf(args, context)).map(idOf) : [flags.id]
     for (const id of ids) {
       await doing(
@@ -44,7 +44,7 @@ export function registerServices(program: Command, context: CliContext): void {
 function registerRegister(services: Command, context: CliContext): void {
   agentCommand<RegisterFlags>(services, 'register', 'Register services with the agent', context, async call => {
     const { client, flags, args } = call
-    if (args.length === 0 && flags.name === undefined) throw new CliError('Service to register is required: give files, or -name')
+    if (args.length === 0 && flags.name === undefined) throw new CliError('Service registration requires at least one argument or flags.')
     if (args.length > 0 && flags.name !== undefined) throw new CliError('give either files or flags, not both')
     const definitions = args.length > 0 ? await definitionsOf(args, context) : [fromFlags(flags)]
     for (const definition of definitions) {
@@ -129,7 +129,7 @@ function registerExport(services: Command, context: CliContext): void {
     const { name, consumerPeers: peers } = call.flags
     if (!name) throw new CliError('Missing the required -name flag')
     if (!peers || peers.length === 0) throw new CliError('Missing the required -consumer-peers or -consumer-partitions flag')
-    const shown = peers.map(peer => JSON.stringify(peer)).join(', ')
+    const shown = JSON.stringify(peers.join(','))
     await doing(`exporting service ${JSON.stringify(name)} to cluster peers ${shown}`, exportService(call.client, name, peers))
     say(context, `Successfully exported service ${JSON.stringify(name)} to cluster peers ${shown}`)
   })

@@ -2,9 +2,12 @@
 import { Command } from 'commander'
 import t from 'tap'
 import { normaliseArguments } from '../../src/cli/arguments.ts'
+import { commands } from '../../src/cli/commands.ts'
+import { processContext } from '../../src/cli/context.ts'
 
 const program = new Command('isthmus')
 program.command('config').command('write').option('--cas').option('--modify-index <n>').option('--http-addr <address>')
+program.command('lock').option('--n <n>').option('--shell').option('--no-shell').argument('[prefix]').argument('[child...]')
 
 void t.test("flags in Consul's spelling become commander's", async t => {
   const cases: [string[], string[]][] = [
@@ -54,7 +57,27 @@ void t.test("flags in Consul's spelling become commander's", async t => {
       ['config', 'write', 'write', '-', 'x'],
       ['config', 'write', 'write', '-', 'x'],
     ],
+    [
+      ['lock', '-n', '2', '-shell=false', 'p', 'sh', '-n', '-c', 'x', '--', '-shell'],
+      ['lock', '--n=2', '--no-shell', '--', 'p', 'sh', '-n', '-c', 'x', '--', '-shell'],
+    ],
+    [
+      ['lock', '-n=2', 'p'],
+      ['lock', '--n=2', 'p'],
+    ],
     [['-http-addr=a=b\nc'], ['--http-addr=a=b\nc']],
   ]
   for (const [given, expected] of cases) t.same(normaliseArguments(given, program), expected, given.join(' '))
+})
+
+void t.test('each command is found in the file that the table names', async t => {
+  for (const { names, load } of commands) {
+    const own = new Command()
+    const register = await load()
+    register(own, processContext())
+    t.same(
+      own.commands.map(each => each.name()),
+      names,
+    )
+  }
 })

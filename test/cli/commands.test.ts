@@ -220,11 +220,11 @@ void t.test('services: registered by flags and files, exported, deregistered', a
   )
   t.same(
     await run(['services', 'export', '-name=db', '-consumer-peers=east,west']),
-    ok('Successfully exported service "db" to cluster peers "east", "west"\n'),
+    ok('Successfully exported service "db" to cluster peers "east,west"\n'),
   )
   t.same(
     await run(['services', 'export', '-name=api', '-consumer-peers=east,west']),
-    ok('Successfully exported service "api" to cluster peers "east", "west"\n'),
+    ok('Successfully exported service "api" to cluster peers "east,west"\n'),
   )
   t.same(parts.tables.configEntry('exported-services', 'default').value?.services, [
     { name: 'db', consumers: [{ peer: 'east' }, { peer: 'west' }] },
@@ -278,6 +278,18 @@ void t.test("intention: a peer's caller is sent to config entries, with the entr
   t.same(await run(['config', 'write', '-'], entry), ok('Config entry written: service-intentions/api\n'), 'and that entry is a good one')
   t.match((await run(['intention', 'list'])).stdout, /peer:east\/web +allow +api +9/)
   t.match((await run(['intention', 'get', 'peer:east/web', 'api'])).stdout, /^Source: +peer:east\/web\n/)
+  const l7 = {
+    Kind: 'service-intentions',
+    Name: 'l7',
+    Sources: [{ Name: 'web', Permissions: [{ Action: 'allow', HTTP: { PathPrefix: '/' } }] }],
+  }
+  await run(['config', 'write', '-'], JSON.stringify({ Kind: 'service-defaults', Name: 'l7', Protocol: 'http' }))
+  await run(['config', 'write', '-'], JSON.stringify(l7))
+  t.match(
+    (await run(['intention', 'get', 'web', 'l7'])).stdout,
+    /^Source: +web\nDestination: +l7\nID: +\nPermissions:\n\[\n {2}\{\n {4}"Action": "allow",\n/,
+  )
+  t.same(await run(['intention', 'match', 'l7']), ok('web => l7 (1 permission)\n'))
 })
 
 void t.test('kv: put, get and delete, with their conditions', async t => {
@@ -301,7 +313,14 @@ void t.test('kv: put, get and delete, with their conditions', async t => {
   t.match((await run(['kv', 'get', '-detailed', 'lock'])).stdout, /\nFlags +3304740253564472344\n[^]*\nValue +"Flags":12345678901234567\n$/)
   t.same(await run(['kv', 'delete', 'lock']), ok('Success! Deleted key: lock\n'))
   t.same(await run(['kv', 'get', 'nope']), failed('Error! No key exists at: nope\n'))
-  t.same(await run(['kv', 'put', '-cas', '-modify-index=0', 'a/b', 'x']), failed('Error! Did not write to a/b: CAS failed\n'))
+  t.same(await run(['kv', 'put', 'x//y/../z', 'there']), ok('Success! Data written to: x//y/../z\n'))
+  t.same(await run(['kv', 'get', 'x/z']), ok('there\n'), "a path that the agent cleans is followed, as Go's clients follow it")
+  t.same(await run(['kv', 'put', '-cas', 'x/new', '1']), ok('Success! Data written to: x/new\n'), 'no index means that there must be none')
+  t.same(await run(['kv', 'delete', '-recurse', 'x/']), ok('Success! Deleted keys with prefix: x/\n'))
+  t.same(
+    await run(['kv', 'put', '-cas', '-modify-index=0', 'a/b', 'x']),
+    failed('Error! Did not write to a/b: CAS performed with index=0 and key already exists.\n'),
+  )
   t.same(await run(['kv', 'delete', '-cas', '-modify-index=1', 'a/b']), failed('Error! Did not delete key a/b: CAS failed\n'))
   t.same(await run(['kv', 'delete', 'b']), ok('Success! Deleted key: b\n'))
   t.same(await run(['kv', 'delete', '-recurse', 'a']), ok('Success! Deleted keys with prefix: a\n'))
@@ -412,4 +431,72 @@ void t.test('kv put: a session locks a key and lets it go', async t => {
   t.same(await run(['kv', 'put', '-acquire', `-session=${other}`, 'lead', 'you']), failed('Error! Did not acquire lock\n'))
   t.same(await run(['kv', 'put', '-release', `-session=${mine}`, 'lead', 'done']), ok('Success! Lock released on: lead\n'))
   t.same(await run(['kv', 'get', 'lead']), ok('done\n'))
+})
+
+void t.test('operator: the one server, its settings, and how much the cluster holds', async t => {
+  const { run } = await agent(t, { nodeId: '8c652b4a-205d-67c9-7aee-11a8075af0f7' })
+  t.match(
+    (await run(['operator', 'raft', 'list-peers'])).stdout,
+    /^Node +ID +Address +State +Voter +RaftProtocol +Commit Index +Trails Leader By\nalpha +8c652b4a-\S+ +127\.0\.0\.1:8300 +leader +true +3 +\d+ +-\n$/,
+  )
+  t.same(
+    await run(['operator', 'raft', 'remove-peer']),
+    failed('Error removing peer: an address or id is required for the peer to remove\n'),
+  )
+  t.same(
+    await run(['operator', 'raft', 'remove-peer', '-address', '1.2.3.4:1']),
+    failed('Error removing peer: Unexpected response code: 500 (address "1.2.3.4:1" was not found in the Raft configuration)\n'),
+  )
+  t.match((await run(['operator', 'raft', 'transfer-leader'])).stderr, /Unexpected response code: 500 \(cannot find peer\)\n$/)
+  t.same(
+    await run(['operator', 'autopilot', 'set-config', '-cleanup-dead-servers=false', '-max-trailing-logs', '10']),
+    ok('Configuration updated!\n'),
+  )
+  t.match(
+    (await run(['operator', 'autopilot', 'get-config'])).stdout,
+    /^CleanupDeadServers = false\nLastContactThreshold = 200ms\nMaxTrailingLogs = 10\nMinQuorum = 0\n.*\nRedundancyZoneTag = ""\n/,
+  )
+  t.match((await run(['operator', 'autopilot', 'state'])).stdout, /^Healthy: +true\n[^]*\n {6}Name: +alpha\n[^]*\n {9}"consul-version": "/)
+  t.match(JSON.parse((await run(['operator', 'autopilot', 'state', '-format=json'])).stdout), { Healthy: true })
+  t.same(await run(['operator', 'autopilot', 'state', '-format=zz']), failed('Unknown format: zz\n'))
+  await run(['services', 'register', '-name', 'web', '-port', '80'])
+  const billable =
+    'Billable Service Instances Total: 1\ndc1 Billable Service Instances: 1\n\nBillable Services\nServices      Service instances\n2             1\n'
+  const nodes = 'Nodes\nDatacenter      Count\ndc1             1\n\nTotal           1\n'
+  t.same(await run(['operator', 'usage', 'instances', '-billable']), ok(`${billable}\n\n${nodes}`))
+  t.match(
+    (await run(['operator', 'usage', 'instances', '-connect'])).stdout,
+    /^Connect Services\nType {21}Service instances\napi-gateway {14}0\n/,
+  )
+  t.match(
+    (await run(['operator', 'usage', 'instances', '-all-datacenters'])).stdout,
+    /\nDatacenter {6}Services {6}Service instances\ndc1 {13}2 {13}1\n/,
+  )
+  t.same(
+    await run(['operator', 'usage', 'instances', '-connect', '-billable']),
+    failed('Cannot specify both -billable and -connect flags\n'),
+  )
+})
+
+void t.test('connect, event, join, force-leave: what they say', async t => {
+  const { run } = await agent(t)
+  const before = JSON.parse((await run(['connect', 'ca', 'get-config'])).stdout) as { Config: object }
+  t.match(before, { Provider: 'consul', Config: { LeafCertTTL: '72h' } })
+  const after = JSON.stringify({ ...before, Config: { ...before.Config, LeafCertTTL: '48h' } })
+  t.same(await run(['connect', 'ca', 'set-config', '-config-file', '-'], after), ok('Configuration updated!\n'))
+  t.match(JSON.parse((await run(['connect', 'ca', 'get-config'])).stdout), { Config: { LeafCertTTL: '48h' } })
+  t.same(await run(['connect', 'ca', 'set-config']), failed('The -config-file flag is required\n'))
+  t.match(await run(['event', '-name', 'deploy', 'v1']), { code: 0, stdout: /^Event ID: [0-9a-f-]{36}\n$/ })
+  t.same(await run(['event']), failed('Event name must be specified\n'))
+  t.same(await run(['event', '-name=x', '-tag=y']), failed('Cannot provide tag filter without service filter.\n'))
+  t.same(await run(['join', '127.0.0.1']), ok('Successfully joined cluster by contacting 1 nodes.\n'))
+  t.match(await run(['join', '10.0.0.1']), {
+    code: 1,
+    stderr: /^Error joining address '10.0.0.1': .*does not gossip.*\nFailed to join any nodes.\n$/s,
+  })
+  t.same(
+    await run(['force-leave', 'nope']),
+    failed("Error force leaving: Unexpected response code: 500 (agent: No node found with name 'nope')\n"),
+  )
+  t.same(await run(['monitor', '-log-level=zz']), failed('Error starting monitor: Unexpected response code: 400 (Unknown log level: zz)\n'))
 })

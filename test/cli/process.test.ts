@@ -109,4 +109,13 @@ void t.test("an agent starts with Consul's own command line, and says what of it
     stderr: 'Error! No key exists at: nope\n',
   })
   t.match((await isthmus(['agent', '-dev', '-bootstrap-expect=3'], {})).stderr, /a cluster has one agent in this version/)
+  const taken = `ports { http = -1, dns = -1, grpc = ${http}, grpc_tls = 0 }`
+  t.match(
+    await isthmus(['agent', '-dev', '-hcl', taken], {}),
+    { code: 1, stderr: /cannot listen for gRPC .* set ports\.grpc\n$/ },
+    'and ends',
+  )
+  const ended = new Promise(resolve => agent.child.once('exit', resolve))
+  t.same(await isthmus(['leave'], env), { code: 0, stdout: 'Graceful leave complete\n', stderr: '' })
+  t.equal(await ended, 0, 'who leaves is gone')
 })

@@ -10,43 +10,30 @@ import { promisify } from 'node:util'
 import Consul from 'consul'
 import t from 'tap'
 import { agentWithHttp } from '../support/agent-parts.ts'
+import { buildGoProgram, loudly } from '../support/go-program.ts'
 
 const run = promisify(execFile)
 const directory = mkdtempSync(join(tmpdir(), 'isthmus-clients-'))
 t.setTimeout(180_000)
 t.teardown(() => rmSync(directory, { recursive: true, force: true }))
 
-function loudly(skip: string | undefined): string | false {
-  if (skip) process.stderr.write(`# SKIPPED: ${skip}\n`)
-  return skip ?? false
-}
-
-/** Why there is no Go program; undefined where there is one. */
-async function build(program: string): Promise<string | undefined> {
-  const source = join('test', 'interop', 'api')
-  try {
-    await run('go', ['mod', 'download'], { cwd: source, timeout: 60_000 })
-  } catch (error) {
-    const missing = (error as NodeJS.ErrnoException).code === 'ENOENT'
-    return `${missing ? 'there is no go command' : 'go cannot download its modules'}: nothing was tested with Consul's Go client`
-  }
-  await run('go', ['build', '-o', program, '.'], { cwd: source })
-  return undefined
-}
-
 const goProgram = join(directory, 'api')
-t.test("Consul's Go client registers, watches, locks, peers and restores", { skip: loudly(await build(goProgram)) }, async t => {
-  const [west, east] = await Promise.all([
-    agentWithHttp({ datacenter: 'dc1', nodeName: 'alpha' }),
-    agentWithHttp({ datacenter: 'dc2', nodeName: 'beta', nodeId: '8763bfe0-31c7-80d5-0fc4-fd9d31364597' }),
-  ])
-  t.teardown(() => Promise.all([west.close(), east.close()]))
-  const { stdout, stderr } = await run(goProgram, [west.url.slice('http://'.length), east.url.slice('http://'.length)], {
-    timeout: 60_000,
-  }).catch((error: { stdout: string; stderr: string }) => error)
-  t.same(stderr, '')
-  t.same(stdout.trim().split('\n'), ['services', 'locks', 'transactions', 'queries', 'peers', 'intentions', 'operations'])
-})
+t.test(
+  "Consul's Go client registers, watches, locks, peers and restores",
+  { skip: loudly(await buildGoProgram('api', goProgram, "nothing was tested with Consul's Go client")) },
+  async t => {
+    const [west, east] = await Promise.all([
+      agentWithHttp({ datacenter: 'dc1', nodeName: 'alpha' }),
+      agentWithHttp({ datacenter: 'dc2', nodeName: 'beta', nodeId: '8763bfe0-31c7-80d5-0fc4-fd9d31364597' }),
+    ])
+    t.teardown(() => Promise.all([west.close(), east.close()]))
+    const { stdout, stderr } = await run(goProgram, [west.url.slice('http://'.length), east.url.slice('http://'.length)], {
+      timeout: 60_000,
+    }).catch((error: { stdout: string; stderr: string }) => error)
+    t.same(stderr, '')
+    t.same(stdout.trim().split('\n'), ['services', 'locks', 'transactions', 'queries', 'peers', 'intentions', 'operations'])
+  },
+)
 
 /** A Python that has py-consul: `.ci/run` makes one; PYTHON_BIN names another. */
 const python = process.env['PYTHON_BIN'] ?? resolve('.build', 'python', 'bin', 'python')

@@ -2,40 +2,26 @@
  * The multiplexer against the reference implementation of its framing (github.com/hashicorp/yamux), each as client and as server, over
  * plain TCP. Needs Go and its module, which are not ours to bring: without them nothing is tested, and that is said.
  */
-import { execFile, spawn, type ChildProcess } from 'node:child_process'
+import { spawn, type ChildProcess } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
 import { Deadlines } from '../../src/lib/deadlines.ts'
 import { systemClock } from '../../src/lib/clock.ts'
 import type { MuxLimits } from '../../src/proxy/mux/limits.ts'
 import { MuxSession } from '../../src/proxy/mux/session.ts'
 import type { MuxStream } from '../../src/proxy/mux/stream.ts'
+import { buildGoProgram, loudly } from '../support/go-program.ts'
 import { until } from '../support/processes.ts'
 
-const run = promisify(execFile)
-const source = join('test', 'interop', 'yamux')
 const directory = mkdtempSync(join(tmpdir(), 'isthmus-yamux-'))
 const program = join(directory, 'yamux')
 t.setTimeout(120_000)
 t.teardown(() => rmSync(directory, { recursive: true, force: true }))
 
-/** Why there is no program; undefined where there is one. */
-async function build(): Promise<string | undefined> {
-  try {
-    await run('go', ['mod', 'download'], { cwd: source, timeout: 60_000 })
-  } catch (error) {
-    const missing = (error as NodeJS.ErrnoException).code === 'ENOENT'
-    return `${missing ? 'there is no go command' : 'go cannot download its module'}: nothing was tested against the reference implementation`
-  }
-  await run('go', ['build', '-o', program, '.'], { cwd: source })
-  return undefined
-}
-const skip = (await build()) ?? false
-if (skip) process.stderr.write(`# SKIPPED: ${skip}\n`)
+const skip = loudly(await buildGoProgram('yamux', program, 'nothing was tested against the reference implementation'))
 
 interface Reference {
   child: ChildProcess

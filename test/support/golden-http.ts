@@ -109,8 +109,8 @@ export class Replay {
     return stand
   }
 
-  /** Both answers in the form in which they should be equal. */
-  async play(recorded: Recorded): Promise<{ wanted: Answer; found: Answer }> {
+  /** Both answers in the form in which they should be equal; lists in no order where theirs means nothing. */
+  async play(recorded: Recorded, unordered = false): Promise<{ wanted: Answer; found: Answer }> {
     const { agent, request, response } = recorded
     const { url } = this.#stand(agent)
     const answer = await ask(url, request.method, this.#translate(agent, request.path), request.headers, this.#body(request.body))
@@ -122,7 +122,10 @@ export class Replay {
     if (!this.#ours.has(`${agent} ${lower['x-consul-index'] ?? ''}`))
       this.#pair(agent, lower['x-consul-index'], answer.headers['x-consul-index'])
     // One tells of the others' ports, too.
-    const settler = new Settler([...this.#stands.values()].flatMap(stand => stand.ports))
+    const settler = new Settler(
+      [...this.#stands.values()].flatMap(stand => stand.ports),
+      unordered,
+    )
     return {
       wanted: { status: recorded.response.status, headers: kept(lower, recorded.response.status), body: settler.settle(recordedBody) },
       found: { status: answer.status, headers: kept(answer.headers, answer.status), body: settler.settle(ourBody) },
@@ -226,10 +229,12 @@ const volatileKeys = new Set([
   'ValidAfter',
   'ValidBefore',
   'SerialNumber',
+  'CollectionTime',
+  'Timestamp',
 ])
 /** A config entry's Hash is a 64-bit number that clients ignore (spec/http-api.md 7); the recorded agents had a plaintext gRPC port, too;
  * how fresh what a peer told us is, and what its operator should know, is isthmus's own. */
-const leftOut = new Set(['Hash', 'grpc_port', 'Freshness', 'ImportedFreshness', 'Warnings'])
+const leftOut = new Set(['Hash', 'grpc_port', 'Plaintext', 'Freshness', 'ImportedFreshness', 'Warnings'])
 const uuid = /[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}/g
 const isUuid = new RegExp(`^${uuid.source}$`)
 
@@ -245,8 +250,10 @@ const defaultPorts = ['8300', '8301', '8302']
 /** A value without what differs from run to run. A member that is there stays there. */
 class Settler {
   readonly #ports: ReadonlySet<string>
+  readonly #unordered: boolean
 
-  constructor(ports: readonly number[]) {
+  constructor(ports: readonly number[], unordered: boolean) {
+    this.#unordered = unordered
     this.#ports = new Set([...defaultPorts, ...ports.map(String)])
   }
 
@@ -265,10 +272,10 @@ class Settler {
     return typeof value === 'string' ? this.#text(value, key) : value
   }
 
-  /** A list in the order of its random ids has none. */
+  /** A list in the order of its random ids has none, either. */
   #list(value: unknown[]): unknown[] {
     const settled = value.map(each => this.settle(each))
-    if (!isRandom(value)) return settled
+    if (!this.#unordered && !isRandom(value)) return settled
     return settled
       .map(each => [JSON.stringify(each), each] as const)
       .sort((a, b) => (a[0] < b[0] ? -1 : 1))

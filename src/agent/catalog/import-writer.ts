@@ -58,7 +58,7 @@ export class ImportWriter {
       ops += job.ops.length
       compares += job.compare.length
       bytes += job.bytes
-      if (count > 0 && (ops > storeLimits.maxOps || compares > storeLimits.maxOps || bytes > storeLimits.maxTxnBytes)) break
+      if (count > 0 && (ops > storeLimits.batchOps || compares > storeLimits.batchOps || bytes > storeLimits.maxTxnBytes)) break
       count += 1
     }
     return this.#waiting.splice(0, count)

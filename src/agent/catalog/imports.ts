@@ -19,7 +19,7 @@ import type { Tables } from './tables.ts'
 import type { VirtualIps } from './virtual-ips.ts'
 
 /** Well under the store's limits, so that rows, the record, a virtual address and the end of old generations fit into one transaction. */
-const maxBatchRows = storeLimits.maxOps - 48
+const maxBatchRows = storeLimits.batchOps - 48
 const maxBatchBytes = 768 * 1024
 const maxOld = 32
 /** Of one large set: what they write keeps the process from everything else. */
@@ -151,8 +151,8 @@ export class Imports {
   }
 
   async #write(ops: readonly Op[], { early = false } = {}): Promise<void> {
-    for (let i = 0; i < ops.length; i += storeLimits.maxOps) {
-      const { revision } = await this.#store.txn({ ops: ops.slice(i, i + storeLimits.maxOps), early })
+    for (let i = 0; i < ops.length; i += storeLimits.batchOps) {
+      const { revision } = await this.#store.txn({ ops: ops.slice(i, i + storeLimits.batchOps), early })
       await this.#tables.reached(revision)
     }
   }

@@ -37,7 +37,11 @@ export class KvTable {
     if (change.value === undefined) this.#remove(key, change.modifyIndex)
     else this.#add(key, change)
     this.#topics.touch(`kv/${key}`)
-    for (const topic of this.#topics.waited('kv-prefix')) if (key.startsWith(topic.slice('kv-prefix/'.length))) this.#topics.touch(topic)
+    // Every prefix of the key, not everybody who waits: ten thousand may.
+    for (let end = 0; end <= key.length; end += 1) {
+      const topic = `kv-prefix/${key.slice(0, end)}`
+      if (this.#topics.isWaited(topic)) this.#topics.touch(topic)
+    }
   }
 
   get(key: string): Reading<KvRecord | undefined> {

@@ -42,6 +42,6 @@ export class LocalRecords {
   }
 
   async #write(ops: readonly Op[]): Promise<void> {
-    for (let i = 0; i < ops.length; i += storeLimits.maxOps) await this.#store.txn({ ops: ops.slice(i, i + storeLimits.maxOps) })
+    for (let i = 0; i < ops.length; i += storeLimits.batchOps) await this.#store.txn({ ops: ops.slice(i, i + storeLimits.batchOps) })
   }
 }

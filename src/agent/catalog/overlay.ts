@@ -36,6 +36,11 @@ export class Overlay<T extends Indexed> {
     this.#changes.set(key, undefined)
   }
 
+  /** Of what has been put here, and is still there. */
+  deleteWhere(gone: (key: string, record: T) => boolean): void {
+    for (const [key, value] of this.#changes) if (value !== undefined && gone(key, value)) this.#changes.set(key, undefined)
+  }
+
   touched(key: string): boolean {
     return this.#changes.has(key)
   }

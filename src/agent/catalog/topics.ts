@@ -71,10 +71,8 @@ export class Topics {
     return this.#touched
   }
 
-  /** Topics of this class that somebody waits for. */
-  *waited(className: string): Iterable<string> {
-    const start = `${className}/`
-    for (const topic of this.#waiters.keys()) if (topic.startsWith(start)) yield topic
+  isWaited(topic: string): boolean {
+    return this.#waiters.has(topic)
   }
 
   /** Ends a revision: its topics get their new index, then their waiters are woken. */

@@ -100,6 +100,7 @@ class Attempt {
   readonly #services: Overlay<NodeService>
   readonly #checks: Overlay<HealthCheck>
   readonly #sessions = new Map<string, Compare>()
+  /** Prefixes of the store that are deleted whole. */
   readonly #trees: string[] = []
   readonly #claims: { ops: Op[]; compare: Compare[] } = { ops: [], compare: [] }
   /** Of each service that instances in this transaction stand for: they share one. */
@@ -132,17 +133,14 @@ class Attempt {
 
   /** What the transaction writes, and what must still be as it was read. */
   writes(): { ops: Op[]; compare: Compare[] } {
-    const puts = this.#kv.puts()
+    const overlays = [this.#kv, this.#nodes, this.#services, this.#checks]
+    const puts = overlays.flatMap(overlay => overlay.puts())
     // A whole prefix goes in one operation where nothing below it is written.
-    const trees = this.#trees.filter(tree => !puts.some(key => key.startsWith(keys.kv(tree))))
-    const covered = (key: string) => trees.some(tree => key.startsWith(keys.kv(tree)))
-    const parts = [this.#kv.writes(covered), this.#nodes.writes(), this.#services.writes(), this.#checks.writes()]
+    const trees = this.#trees.filter(tree => !puts.some(key => key.startsWith(tree)))
+    const covered = (key: string) => trees.some(tree => key.startsWith(tree))
+    const parts = overlays.map(overlay => overlay.writes(covered))
     return {
-      ops: [
-        ...trees.map((tree): Op => ({ op: 'delete-prefix', prefix: keys.kv(tree) })),
-        ...parts.flatMap(part => part.ops),
-        ...this.#claims.ops,
-      ],
+      ops: [...trees.map((prefix): Op => ({ op: 'delete-prefix', prefix })), ...parts.flatMap(part => part.ops), ...this.#claims.ops],
       compare: [...parts.flatMap(part => part.compare), ...this.#sessions.values(), ...this.#claims.compare],
     }
   }
@@ -176,7 +174,7 @@ class Attempt {
         return []
       case 'delete-tree':
         for (const record of this.#under(key)) this.#kv.delete(keys.kv(record.key))
-        this.#trees.push(key)
+        this.#trees.push(keys.kv(key))
         return []
       case 'get':
         if (!current) throw fail(`key ${quote(key)} doesn't exist`)
@@ -255,8 +253,7 @@ class Attempt {
         if (!current) return []
         if (verb === 'delete-cas' && given.modifyIndex !== current.modifyIndex) throw stale()
         this.#nodes.delete(key)
-        for (const service of this.#tables.nodeServices(name).value?.services ?? []) this.#deleteService(name, service.id)
-        for (const check of this.#tables.checksOfNode(name).value) this.#deleteCheck(name, check.checkId)
+        this.#deleteNodesOwn(name)
         return []
       default:
         throw fail(`unknown Node verb ${quote(verb)}`)
@@ -288,8 +285,9 @@ class Attempt {
       case 'delete-cas':
         if (!current) return []
         if (verb === 'delete-cas' && given.modifyIndex !== current.modifyIndex) throw stale()
-        this.#deleteService(node, id)
-        for (const check of this.#tables.checksOfInstance(node, id)) this.#deleteCheck(node, check.checkId)
+        this.#services.delete(key)
+        for (const { checkId } of this.#tables.checksOfInstance(node, id)) this.#checks.delete(keys.check(node, checkId))
+        this.#checks.deleteWhere((at, check) => check.serviceId === id && at.startsWith(keys.check(node, '')))
         return []
       default:
         throw fail(`unknown Service verb ${quote(verb)}`)
@@ -321,7 +319,7 @@ class Attempt {
       case 'delete-cas':
         if (!current) return []
         if (verb === 'delete-cas' && given.modifyIndex !== current.modifyIndex) throw stale()
-        this.#deleteCheck(node, id)
+        this.#checks.delete(key)
         return []
       default:
         throw fail(`unknown Check verb ${quote(verb)}`)
@@ -332,16 +330,14 @@ class Attempt {
     return this.#nodes.read(keys.node(name), () => this.#tables.node(name).value) !== undefined
   }
 
-  #deleteService(node: string, id: string): void {
-    const key = keys.service(node, id)
-    this.#services.read(key, () => this.#tables.serviceOf(node, id))
-    this.#services.delete(key)
-  }
-
-  #deleteCheck(node: string, id: string): void {
-    const key = keys.check(node, id)
-    this.#checks.read(key, () => this.#tables.checkOf(node, id))
-    this.#checks.delete(key)
+  /** Its services and checks go with a node, those of this transaction too. */
+  #deleteNodesOwn(node: string): void {
+    for (const { id } of this.#tables.nodeServices(node).value?.services ?? []) this.#services.delete(keys.service(node, id))
+    for (const { checkId } of this.#tables.checksOfNode(node).value) this.#checks.delete(keys.check(node, checkId))
+    const [services, checks] = [keys.service(node, ''), keys.check(node, '')]
+    this.#services.deleteWhere(at => at.startsWith(services))
+    this.#checks.deleteWhere(at => at.startsWith(checks))
+    this.#trees.push(services, checks)
   }
 
   #withVirtualIp(service: NodeService): NodeService {

@@ -94,21 +94,24 @@ export async function startGrpcDoor(options: GrpcDoorOptions): Promise<GrpcDoor>
       socket.on('error', () => undefined)
     })
   }
-  const boundPort = await listen(tls, address, port, 'grpc_tls')
-  const plaintextPort = plain && (await listen(plain, plaintext.host, plaintext.port, 'grpc'))
-  logger.debug({ address, port: boundPort, plaintextPort }, 'grpc door is open')
-  return {
-    port: boundPort,
-    ...(plaintextPort !== undefined && { plaintextPort }),
-    async close() {
-      rotation.close()
-      if (peerings.release()) await new Promise(resolve => setTimeout(resolve, lastWordsMs))
-      injector.destroy()
-      const closed = doors.map(door => new Promise(resolve => door.close(resolve)))
-      grpc.forceShutdown()
-      for (const socket of sockets) socket.destroy()
-      await Promise.all(closed)
-    },
+  const close = async () => {
+    rotation.close()
+    if (peerings.release()) await new Promise(resolve => setTimeout(resolve, lastWordsMs))
+    injector.destroy()
+    const closed = doors.map(door => new Promise(resolve => door.close(resolve)))
+    grpc.forceShutdown()
+    for (const socket of sockets) socket.destroy()
+    await Promise.all(closed)
+  }
+  try {
+    const boundPort = await listen(tls, address, port, 'grpc_tls')
+    const plaintextPort = plain && (await listen(plain, plaintext.host, plaintext.port, 'grpc'))
+    logger.debug({ address, port: boundPort, plaintextPort }, 'grpc door is open')
+    return { port: boundPort, ...(plaintextPort !== undefined && { plaintextPort }), close }
+  } catch (error) {
+    // What is open would keep the process from ending.
+    await close()
+    throw error
   }
 }
 

@@ -4,12 +4,14 @@
  */
 import { cpus, freemem, hostname, platform, release, totalmem, uptime } from 'node:os'
 import { statfsSync } from 'node:fs'
+import { splitHostPort } from '../../lib/address.ts'
 import { multiError, MeshError } from '../../lib/errors.ts'
 import { isAtLeast, logLevel, type LogLine, parseLogLine } from '../../lib/log.ts'
 import { badRequest } from './errors.ts'
 import { httpLimits } from './limits.ts'
 import { empty, json, type Reply } from './reply.ts'
 import type { Call, Route } from './route.ts'
+import { gossipPort } from './status.ts'
 
 async function reload(call: Call): Promise<Reply> {
   await call.agent.lifecycle.reload()
@@ -30,9 +32,9 @@ function leave(call: Call): Reply {
 }
 
 function join(call: Call): Reply {
-  const { advertiseAddr } = call.agent.config
-  const host = call.rest.replace(/:\d+$/, '').replace(/^\[|\]$/g, '')
-  if (host === advertiseAddr || (host === '127.0.0.1' && call.rest === host)) return empty()
+  const { host, port } = splitHostPort(call.rest) ?? { host: call.rest, port: gossipPort }
+  const own = host === call.agent.config.advertiseAddr || host === '127.0.0.1'
+  if (own && (port === gossipPort || port === gossipPort + 1)) return empty()
   throw new MeshError(
     'invalid',
     multiError([`Failed to join ${call.rest}: this agent does not gossip; join clusters with a peering (isthmus peering generate-token)`]),

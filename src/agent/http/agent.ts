@@ -10,7 +10,8 @@ import { parseBool, type Query } from './request.ts'
 import type { Call, Route } from './route.ts'
 import * as z from 'zod'
 import { encode } from '../../lib/shape.ts'
-import { serverAddress, serverRpcPort } from './status.ts'
+import { ownCoordinate } from './coordinate.ts'
+import { gossipPort, serverAddress, serverRpcPort } from './status.ts'
 
 const Member = z.object({
   name: z.string(),
@@ -28,9 +29,6 @@ const Member = z.object({
 
 /** A build date nobody relies on; Consul's own placeholder. */
 const buildDate = '1970-01-01T00:00:01Z'
-/** Consul's gossip port. isthmus does not gossip: the member list is this agent, and the port is a name only. */
-const gossipPort = 8301
-
 function self(call: Call): Reply {
   const { config, localAgent } = call.agent
   const ports = config.ports
@@ -49,7 +47,7 @@ function self(call: Call): Reply {
       BuildDate: buildDate,
     },
     DebugConfig: debugConfig(call),
-    Coord: null,
+    Coord: ownCoordinate(call),
     Member: encode(Member, ownMember(call, false)),
     Stats: {
       agent: {

@@ -12,7 +12,7 @@ import { badRequest } from './errors.ts'
 import { applyFilter, compileFilter } from './filter.ts'
 import { encodeGatewayService, gatewayServices } from './gateway-services.ts'
 import { noted } from './noting.ts'
-import { json, type Reply } from './reply.ts'
+import { cacheHeaders, json, type Reply } from './reply.ts'
 import { checkDatacenter, decodeBody } from './request.ts'
 import type { Call, Route } from './route.ts'
 import { importedNodes, instancesOf } from './ui-summary.ts'
@@ -158,7 +158,7 @@ async function servicesOfGateway(call: Call): Promise<Reply> {
 }
 
 function datacenters(call: Call): Reply {
-  return json([call.agent.config.datacenter])
+  return json([call.agent.config.datacenter], call.read.cached ? cacheHeaders : {})
 }
 
 function virtualIps(): never {
@@ -183,6 +183,7 @@ export const catalogRoutes: Route[] = [
   {
     method: 'GET',
     path: '/v1/catalog/datacenters',
+    takes: ['cached'],
     what: 'lists the datacenters: this one; peers are not datacenters',
     handler: datacenters,
   },

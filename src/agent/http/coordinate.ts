@@ -48,11 +48,20 @@ export class Coordinates {
 }
 
 function known(call: Call): Coordinate[] {
-  const { tables, coordinates, config } = call.agent
-  return tables
+  return call.agent.tables
     .nodes()
-    .value.map(({ node }) => coordinates.of(node) ?? (node === config.nodeName ? { node, segment: '', coord: origin } : undefined))
+    .value.map(({ node }) => coordinateOf(call, node))
     .filter(each => each !== undefined)
+}
+
+function coordinateOf(call: Call, node: string): Coordinate | undefined {
+  const { coordinates, config } = call.agent
+  return coordinates.of(node) ?? (node === config.nodeName ? { node, segment: '', coord: origin } : undefined)
+}
+
+/** As GET /v1/agent/self shows it. */
+export function ownCoordinate(call: Call): unknown {
+  return encode(Coordinate.shape.coord, coordinateOf(call, call.agent.config.nodeName)!.coord)
 }
 
 function datacenters(call: Call): Reply {

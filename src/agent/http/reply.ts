@@ -48,6 +48,8 @@ export interface MetaOptions {
   cached?: boolean
 }
 
+export const cacheHeaders: Headers = { 'X-Cache': 'HIT', Age: '0' }
+
 /** 1.7. The Go client fails without a numeric Lastcontact beside the index; 0 is never sent as an index. */
 export function metaHeaders(reading: Pick<Reading<unknown>, 'index'>, options: MetaOptions = {}): Headers {
   const streaming = options.backend === 'streaming'
@@ -58,11 +60,7 @@ export function metaHeaders(reading: Pick<Reading<unknown>, 'index'>, options: M
     'X-Consul-Query-Backend': options.backend ?? 'blocking-query',
   }
   if (options.consistency) headers['X-Consul-Effective-Consistency'] = options.consistency
-  if (options.cached) {
-    headers['X-Cache'] = 'HIT'
-    headers['Age'] = '0'
-  }
-  return headers
+  return options.cached ? { ...headers, ...cacheHeaders } : headers
 }
 
 /** What a GET says about the index when the read itself failed (1.7). */

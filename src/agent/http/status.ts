@@ -6,6 +6,9 @@ import type { Call, Route } from './route.ts'
 /** Consul names its servers by their RPC port, which we do not have: 8300, its default, stands for it. */
 export const serverRpcPort = 8300
 
+/** A name only, too: nothing gossips. The next one is that of the WAN. */
+export const gossipPort = 8301
+
 export function serverAddress(call: Call): string {
   const { advertiseAddr } = call.agent.config
   return `${isIPv6(advertiseAddr) ? `[${advertiseAddr}]` : advertiseAddr}:${serverRpcPort}`

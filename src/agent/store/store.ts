@@ -73,8 +73,12 @@ export interface Lease {
   revoke(): Promise<void>
 }
 
-/** Limits of the contract. A write beyond them is refused with code `too-large`. */
-export const storeLimits = { maxOps: 128, maxTxnBytes: 1024 * 1024, maxKeyBytes: 1900 } as const
+/**
+ * Limits of the contract. A write beyond them is refused with code `too-large`. `maxOps` holds for operations and comparisons alike: the
+ * 128 operations that clients may send at once (spec/http-api.md 12) read and write several records each. Who writes many records that
+ * need not change together puts `batchOps` of them into a transaction, so that nobody waits long behind one.
+ */
+export const storeLimits = { maxOps: 2048, batchOps: 128, maxTxnBytes: 1024 * 1024, maxKeyBytes: 1900 } as const
 
 export interface Store {
   /** The newest revision this process has seen. Starts at 1 in a new store. */

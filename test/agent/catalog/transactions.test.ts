@@ -2,8 +2,11 @@
 import * as fc from 'fast-check'
 import t from 'tap'
 import { LockDelays } from '../../../src/agent/catalog/lock-delays.ts'
+import { Sessions } from '../../../src/agent/catalog/sessions.ts'
 import { Transactions, type KvOperation, type Operation } from '../../../src/agent/catalog/transactions.ts'
 import { systemClock } from '../../../src/lib/clock.ts'
+import { silentLogger } from '../../../src/lib/log.ts'
+import type { NodeService } from '../../../src/mesh/service.ts'
 import { catalogScene } from '../../support/catalog-scene.ts'
 
 const scene = await catalogScene()
@@ -133,4 +136,64 @@ t.test('instances of one service that come in one transaction share its virtual 
 t.test('many transactions on one key at once are all done, one after another', async t => {
   const all = await Promise.all(Array.from({ length: 60 }, (_, i) => transactions.run([kv('set', 'hot', { flags: String(i) })])))
   t.ok(all.every(each => each.ok))
+})
+
+t.test('what is put below a node or a service that the same transaction deletes goes with it', async t => {
+  const service = { id: 's', service: 'gone' }
+  const check = (checkId: string, serviceId: string) => ({ node: 'gn', checkId, name: checkId, status: 'passing', serviceId })
+  await transactions.run([{ kind: 'node', verb: 'set', node: { node: 'gn', address: '10.0.0.7' } }])
+  const done = await transactions.run([
+    { kind: 'service', verb: 'set', node: 'gn', service },
+    { kind: 'check', verb: 'set', check: check('of-service', 's') },
+    { kind: 'check', verb: 'set', check: check('of-node', '') },
+    { kind: 'service', verb: 'delete', node: 'gn', service },
+  ])
+  t.equal(done.ok, true)
+  t.same(
+    scene.tables.checksOfNode('gn').value.map(each => each.checkId),
+    ['of-node'],
+  )
+  await transactions.run([
+    { kind: 'service', verb: 'set', node: 'gn', service },
+    { kind: 'node', verb: 'delete', node: { node: 'gn' } },
+    { kind: 'node', verb: 'set', node: { node: 'gn', address: '10.0.0.6' } },
+    { kind: 'service', verb: 'set', node: 'gn', service: { ...service, id: 's2' } },
+  ])
+  t.match(scene.tables.node('gn').value, { address: '10.0.0.6' })
+  t.same(
+    scene.tables.nodeServices('gn').value!.services.map(each => each.id),
+    ['s2'],
+  )
+  t.same(scene.tables.checksOfNode('gn').value, [])
+})
+
+t.test('128 operations are taken whatever they read and write beside', async t => {
+  const clock = systemClock
+  const sessions = new Sessions({ ...scene, delays: new LockDelays(clock), clock, logger: silentLogger() })
+  await transactions.run([{ kind: 'node', verb: 'set', node: { node: 'holder', address: '10.0.0.4' } }])
+  const holder = { name: '', node: 'holder', lockDelayMs: 0, behavior: 'release', ttl: '', nodeChecks: [], serviceChecks: null }
+  const session = await sessions.create(holder)
+  const all = (operation: (i: number) => Operation) => Array.from({ length: 128 }, (_, i) => operation(i))
+  const check = (i: number) => ({ node: `w${i}`, checkId: 'c', name: 'c', status: 'passing', serviceId: 'proxy' })
+  const proxy = (i: number): Partial<NodeService> => ({
+    id: 'proxy',
+    service: `wide-${i}-sidecar-proxy`,
+    kind: 'connect-proxy',
+    port: 1,
+    proxy: { destinationServiceName: `wide-${i}`, mode: '', meshGateway: {}, expose: {} },
+  })
+  const rounds: [string, (i: number) => Operation][] = [
+    ['lock', i => kv('lock', `wide/${i}`, { session })],
+    ['check-session', i => kv('check-session', `wide/${i}`, { session })],
+    ['unlock', i => kv('unlock', `wide/${i}`, { session })],
+    ['node set', i => ({ kind: 'node', verb: 'set', node: { node: `w${i}`, address: '10.0.0.5' } })],
+    ['service set', i => ({ kind: 'service', verb: 'set', node: `w${i}`, service: proxy(i) })],
+    ['check set', i => ({ kind: 'check', verb: 'set', check: check(i) })],
+    ['check get', i => ({ kind: 'check', verb: 'get', check: check(i) })],
+    ['service delete', i => ({ kind: 'service', verb: 'delete', node: `w${i}`, service: proxy(i) })],
+    ['node delete', i => ({ kind: 'node', verb: 'delete', node: { node: `w${i}` } })],
+  ]
+  for (const [what, operation] of rounds) t.match(await transactions.run(all(operation)), { ok: true }, what)
+  t.same(scene.tables.kvList('wide/').value.length, 128)
+  t.match(scene.tables.virtualIp('wide-127').value, /^240\./)
 })

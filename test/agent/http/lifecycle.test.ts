@@ -104,6 +104,8 @@ t.test('there is nobody to join and nobody to make leave', async t => {
     return [status, body.toString()]
   }
   t.same(await put('/v1/agent/join/127.0.0.1'), [200, ''])
+  t.same(await put('/v1/agent/join/127.0.0.1:8302?wan=1'), [200, ''])
+  t.match(await put('/v1/agent/join/127.0.0.1:1'), [500, /^1 error occurred:\n\t\* Failed to join 127.0.0.1:1: /])
   t.match(await put('/v1/agent/join/10.0.0.1:8301'), [500, /does not gossip; join clusters with a peering/])
   t.same(await put('/v1/agent/force-leave/alpha'), [200, ''])
   t.same(await put('/v1/agent/force-leave/nope'), [500, "agent: No node found with name 'nope'"])

@@ -46,7 +46,13 @@ t.test(`${parked} parked blocking queries are cheap, and a change wakes its own 
         Check: { CheckID: `c${service}`, ServiceID: `s${service}`, Status: 'passing', Output: output },
       },
     })
-  for (let i = 0; i < wakes; i += 1) await pass(i, '')
+  const writes: number[] = []
+  for (let i = 0; i < wakes; i += 1) {
+    const started = performance.now()
+    await pass(i, '')
+    writes.push(performance.now() - started)
+  }
+  const alone = middle(writes)
   const { headers } = await call(http, '/v1/health/service/s0')
   const index = Number(headers['x-consul-index']) + 1_000_000
   const sockets: Socket[] = []
@@ -60,22 +66,24 @@ t.test(`${parked} parked blocking queries are cheap, and a change wakes its own 
   await new Promise(resolve => setTimeout(resolve, 500))
   const memory = residentMiB(pid)
   t.ok(memory < memoryMiB, `${memory.toFixed(0)} MiB with ${parked} parked`)
-  const times: number[] = []
+  const afterWrite: number[] = []
   const wholes: number[] = []
   for (let i = 0; i < wakes; i += 1) {
     const started = performance.now()
     const woken = new Promise<number>(resolve => sockets[i]!.once('data', () => resolve(performance.now())))
     const written = pass(i, `changed ${i}`).then(() => performance.now())
     const [at, done] = await Promise.all([woken, written])
-    // Both follow the write: what counts is how far the wake-up lies behind its answer.
-    times.push(Math.max(0, at - done))
+    // A change is there once it is on the disk; then both are answered, the waiter perhaps first.
+    afterWrite.push(at - done)
     wholes.push(at - started)
   }
-  times.sort((a, b) => a - b)
-  wholes.sort((a, b) => a - b)
-  const p50 = times[Math.floor(times.length / 2)]!
-  t.ok(p50 <= wakeMs, `wake-up p50 ${p50.toFixed(2)} ms, p99 ${times[Math.floor(times.length * 0.99)]!.toFixed(2)} ms`)
+  const p50 = middle(afterWrite)
+  t.ok(p50 <= wakeMs, `the waiter has its answer ${p50.toFixed(2)} ms after the writer, p50`)
   t.comment(
-    `${memory.toFixed(0)} MiB with ${parked} parked; wake-up p50 ${p50.toFixed(2)} ms after the write, ${wholes[Math.floor(wholes.length / 2)]!.toFixed(2)} ms after it was asked for`,
+    `${memory.toFixed(0)} MiB with ${parked} parked; p50 from sending the write to the waiter's answer ${middle(wholes).toFixed(2)} ms, to the writer's with nobody parked ${alone.toFixed(2)} ms`,
   )
 })
+
+function middle(times: number[]): number {
+  return times.toSorted((a, b) => a - b)[Math.floor(times.length / 2)]!
+}

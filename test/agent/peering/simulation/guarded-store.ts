@@ -25,7 +25,7 @@ export function guardedStore(store: Store, peers: ReadonlySet<string>, violate: 
     list: prefix => store.list(prefix),
     txn(txn: Txn): Promise<TxnResult> {
       txn.ops.forEach(check)
-      if (txn.ops.length > storeLimits.maxOps) violate(`peering writes ${txn.ops.length} operations at once`)
+      if (txn.ops.length > storeLimits.batchOps) violate(`peering writes ${txn.ops.length} operations at once`)
       return store.txn(txn)
     },
     watch: (prefix, after, handler) => store.watch(prefix, after, handler),

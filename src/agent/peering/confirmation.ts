@@ -136,8 +136,8 @@ export function settled(confirmation: Confirmation, { change, url, id, proof }: 
   const kept = change.kind === 'service' && entryOf(ledger, url, id) !== undefined
   // Names of streams before this one are here too, until a list drops them.
   if (kept && (services.size < maxNames || services.has(foldId(id)))) services.set(foldId(id), confirmed)
-  // Where digests come, one resource says nothing of the others.
-  if (!confirmation.confirms || confirmation.whole?.evidence !== 'digest') confirmation.whole = confirmed
+  // Where digests come, one resource says nothing of the others; nor does it while some of them wait.
+  if (!confirmation.confirms && pending.size === 0) confirmation.whole = confirmed
 }
 
 /** Nothing waits for the store any more. */

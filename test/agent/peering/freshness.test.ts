@@ -46,6 +46,18 @@ void t.test('what arrives with a stream is resync, a change is received, and bot
   t.same(peeringFreshness(pair.acceptor.state.status, pair.nowMs), whole(), 'both ways, also where nothing is exported')
 })
 
+void t.test('a stream that begins says nothing of all services together before its first digest', async t => {
+  const { pair, seen, whole } = scene()
+  t.match(seen('web'), { state: 'FRESH', evidence: 'resync' })
+  t.match(whole(), { state: 'STALE', ageMs: null })
+  // It ends before a digest came: what the next one brings first is not all.
+  pair.passes = message => resourceOf(message) !== 'api'
+  pair.acceptor.exports = { web: 'w2', 'web-sidecar-proxy': 'p1', api: 'a2' }
+  pair.reopen()
+  t.match(seen('web'), { state: 'FRESH', ageMs: 0 })
+  t.match(whole(), { state: 'STALE', ageMs: null })
+})
+
 void t.test('an upsert that is lost on the way is sent again and counted', async t => {
   const { pair, seen, whole } = scene()
   pair.advance(2000)

@@ -4,16 +4,16 @@
  * commit returned with every sync done (test/agent/store/durability.test.ts proves the order with delayed system calls). Watches see
  * an early one at once, unless others are under way, whose revisions come before its own.
  */
-import { randomBytes } from 'node:crypto'
 import { mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import os from 'node:os'
 import { dirname, join } from 'node:path'
-import { systemClock, type Clock, type Timer } from '../../lib/clock.ts'
+import { systemClock, type Clock } from '../../lib/clock.ts'
 import { MeshError, messageOf } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
 import { lockDataDir, type DataDirLock } from './data-dir-lock.ts'
 import { EarlyWrites, type Snapshot } from './early-writes.ts'
-import { failureOf, openEnvironment, type Environment, type Table } from './lmdb-environment.ts'
+import { LeaseTable } from './lease-table.ts'
+import { failureOf, keysUnder, openEnvironment, type Environment } from './lmdb-environment.ts'
 import { decodeRecord, encodeRecord, entryOf, rangeOf, type StoredRecord } from './record.ts'
 import {
   storeLimits,
@@ -74,21 +74,6 @@ function makeDirectory(dir: string): void {
   }
 }
 
-interface LeaseRecord {
-  ttlMs: number
-  /** Wall clock, ms: only used after a restart, which the monotonic clock does not survive. */
-  endsAtMs: number
-}
-
-interface LiveLease {
-  ttlMs: number
-  /** Monotonic clock, ms. */
-  endsAt: number
-  /** Renewals that are under way. */
-  renewals: number
-  timer: Timer | undefined
-}
-
 /** What runs inside a group's transaction. It must find every reason to refuse before it changes anything. */
 interface Job {
   run(group: Group): unknown
@@ -100,7 +85,7 @@ interface Job {
 }
 
 /** One LMDB transaction in the making. */
-interface Group {
+export interface Group {
   revision: number
   /** For watches, once it is durable. */
   batches: WatchBatch[]
@@ -116,7 +101,6 @@ const revisionKey = Buffer.from('revision')
 const shownKey = Buffer.from('shown')
 /** Early revisions that one commit allows for: after a crash the store goes on behind them. */
 const allowance = 65_536
-const nothing = Buffer.from([0])
 
 class EmbeddedStore implements Store {
   readonly #environment: Environment
@@ -126,7 +110,7 @@ class EmbeddedStore implements Store {
   readonly #temporary: boolean
   readonly #lock: DataDirLock
   readonly #hub: WatchHub
-  readonly #live = new Map<string, LiveLease>()
+  readonly #leases: LeaseTable
   readonly #early = new EarlyWrites()
   #revision: number
   /** As it is on the disk. */
@@ -147,7 +131,14 @@ class EmbeddedStore implements Store {
     this.#mayShow = this.#number(shownKey, 0)
     this.#revision = Math.max(this.#storedRevision(), this.#mayShow)
     this.#hub = new WatchHub(this.#revision, options.logger, options.history ?? historyLimits)
-    this.#restoreLeases()
+    this.#leases = new LeaseTable(environment, this.#clock, options.logger, {
+      submit: (run, committed) => this.#submit(run, { committed }),
+      deleteAll: (keys, group) => {
+        const events: WatchEvent[] = []
+        for (const key of keys) this.#delete(key, group.revision + 1, events)
+        if (events.length > 0) this.#changed(group, events)
+      },
+    })
   }
 
   get revision(): number {
@@ -193,12 +184,8 @@ class EmbeddedStore implements Store {
     return this.#hub.watch(prefix, afterRevision, handler)
   }
 
-  async lease(ttlMs: number): Promise<Lease> {
-    const id = randomBytes(8).toString('hex')
-    await this.#submit(() => this.#writeLease(id, ttlMs), {
-      committed: () => this.#arm(id, { ttlMs, endsAt: this.#clock.monotonicMs() + ttlMs, renewals: 0, timer: undefined }),
-    })
-    return { id, renew: () => this.#renew(id), revoke: () => this.#revoke(id) }
+  lease(ttlMs: number): Promise<Lease> {
+    return this.#leases.grant(ttlMs)
   }
 
   async close(): Promise<void> {
@@ -206,7 +193,7 @@ class EmbeddedStore implements Store {
     this.#closed = true
     await this.#draining
     if (this.#mayShow > 0) await this.#settleShown()
-    for (const lease of this.#live.values()) lease.timer?.cancel()
+    this.#leases.close()
     this.#hub.close()
     await this.#environment.root.close()
     if (this.#temporary) rmSync(this.#dir, { recursive: true, force: true })
@@ -317,14 +304,14 @@ class EmbeddedStore implements Store {
       if ((this.#record(Buffer.from(key))?.modRevision ?? 0) !== modRevision) return { ok: false, revision: group.revision }
     }
     for (const op of txn.ops) {
-      if (op.op === 'put' && op.lease !== undefined && !this.#leaseRecord(op.lease)) throw leaseEnded(op.lease)
+      if (op.op === 'put' && op.lease !== undefined && !this.#leases.has(op.lease)) throw leaseEnded(op.lease)
     }
     const revision = group.revision + 1
     const events: WatchEvent[] = []
     for (const op of txn.ops) {
       if (op.op === 'put') events.push(this.#put(op.key, op.value, op.lease ?? '', revision))
       else if (op.op === 'delete') this.#delete(Buffer.from(op.key), revision, events)
-      else for (const key of this.#keysUnder(this.#environment.entries, Buffer.from(op.prefix))) this.#delete(key, revision, events)
+      else for (const key of keysUnder(this.#environment.entries, Buffer.from(op.prefix))) this.#delete(key, revision, events)
     }
     if (events.length > 0) this.#changed(group, events)
     return { ok: true, revision: group.revision }
@@ -338,101 +325,20 @@ class EmbeddedStore implements Store {
   }
 
   #put(key: string, value: Uint8Array, lease: string, revision: number): WatchEvent {
-    const { entries, leased } = this.#environment
     const bytes = Buffer.from(key)
     const before = this.#record(bytes)
-    if (before && before.lease !== '' && before.lease !== lease) leased.removeSync(leasedKey(before.lease, bytes))
-    if (lease !== '') leased.putSync(leasedKey(lease, bytes), nothing)
+    this.#leases.hang(bytes, before?.lease ?? '', lease)
     const createRevision = before?.createRevision ?? revision
-    entries.putSync(bytes, encodeRecord({ createRevision, modRevision: revision, lease, value }))
+    this.#environment.entries.putSync(bytes, encodeRecord({ createRevision, modRevision: revision, lease, value }))
     return { key, value, createRevision, modRevision: revision }
   }
 
   #delete(key: Buffer, revision: number, events: WatchEvent[]): void {
-    const { entries, leased } = this.#environment
     const before = this.#record(key)
     if (!before) return
-    if (before.lease !== '') leased.removeSync(leasedKey(before.lease, key))
-    entries.removeSync(key)
+    this.#leases.hang(key, before.lease, '')
+    this.#environment.entries.removeSync(key)
     events.push({ key: key.toString(), value: null, createRevision: 0, modRevision: revision })
-  }
-
-  // ---- leases
-
-  async #renew(id: string): Promise<boolean> {
-    const lease = this.#live.get(id)
-    if (!lease) return false
-    // From this moment until it is answered the lease cannot end.
-    lease.renewals += 1
-    try {
-      const renewed = await this.#submit(() => this.#leaseRecord(id) !== undefined && this.#writeLease(id, lease.ttlMs))
-      if (renewed) lease.endsAt = this.#clock.monotonicMs() + lease.ttlMs
-      return renewed
-    } finally {
-      lease.renewals -= 1
-      if (this.#live.get(id) === lease && !this.#closed) this.#arm(id, lease)
-    }
-  }
-
-  async #revoke(id: string): Promise<void> {
-    await this.#submit(group => this.#endLease(id, group), { committed: () => this.#forget(id) })
-  }
-
-  /** The timer's part. A renewal that is under way arms the timer again when it is done. */
-  async #expire(id: string): Promise<void> {
-    const lease = this.#live.get(id)
-    if (!lease || this.#closed) return
-    const due = (): boolean => lease.renewals === 0 && lease.endsAt <= this.#clock.monotonicMs()
-    const ended = due() && (await this.#submit(group => due() && this.#endLease(id, group)))
-    if (ended) this.#forget(id)
-    else if (lease.renewals === 0) this.#arm(id, lease)
-  }
-
-  #arm(id: string, lease: LiveLease): void {
-    lease.timer?.cancel()
-    lease.timer = this.#clock.after(Math.max(0, lease.endsAt - this.#clock.monotonicMs()), () => {
-      this.#expire(id).catch((error: unknown) => {
-        this.#logger.error({ lease: id, error: messageOf(error) }, 'a lease could not be ended; it is tried again')
-        lease.endsAt = this.#clock.monotonicMs() + 1000
-        if (!this.#closed) this.#arm(id, lease)
-      })
-    })
-    this.#live.set(id, lease)
-  }
-
-  #forget(id: string): void {
-    this.#live.get(id)?.timer?.cancel()
-    this.#live.delete(id)
-  }
-
-  /** After a restart every lease has what was left of it, and never more than its time to live, whatever the wall clock did. */
-  #restoreLeases(): void {
-    for (const { key, value } of this.#environment.leases.getRange({})) {
-      const { ttlMs, endsAtMs } = JSON.parse(value.toString()) as LeaseRecord
-      const leftMs = Math.min(ttlMs, Math.max(0, endsAtMs - this.#clock.nowMs()))
-      this.#arm(key.toString(), { ttlMs, endsAt: this.#clock.monotonicMs() + leftMs, renewals: 0, timer: undefined })
-    }
-  }
-
-  #writeLease(id: string, ttlMs: number): true {
-    const record: LeaseRecord = { ttlMs, endsAtMs: this.#clock.nowMs() + ttlMs }
-    this.#environment.leases.putSync(Buffer.from(id), Buffer.from(JSON.stringify(record)))
-    return true
-  }
-
-  #leaseRecord(id: string): LeaseRecord | undefined {
-    const bytes = id === '' ? undefined : this.#environment.leases.get(Buffer.from(id))
-    return bytes && (JSON.parse(bytes.toString()) as LeaseRecord)
-  }
-
-  #endLease(id: string, group: Group): true {
-    const prefix = leasedKey(id, Buffer.alloc(0))
-    const events: WatchEvent[] = []
-    for (const key of this.#keysUnder(this.#environment.leased, prefix))
-      this.#delete(key.subarray(prefix.length), group.revision + 1, events)
-    this.#environment.leases.removeSync(Buffer.from(id))
-    if (events.length > 0) this.#changed(group, events)
-    return true
   }
 
   // ---- reading LMDB; inside a group these see its own writes
@@ -449,18 +355,13 @@ class EmbeddedStore implements Store {
     return {
       revision: this.#storedRevision(),
       record: key => this.#record(Buffer.from(key)),
-      keysUnder: prefix => this.#keysUnder(this.#environment.entries, Buffer.from(prefix)).map(key => key.toString()),
+      keysUnder: prefix => keysUnder(this.#environment.entries, Buffer.from(prefix)).map(key => key.toString()),
     }
   }
 
   #record(key: Buffer): StoredRecord | undefined {
     const bytes = this.#environment.entries.get(key)
     return bytes && decodeRecord(bytes)
-  }
-
-  /** Collected before anything is deleted: a cursor must not run over pages that change under it. */
-  #keysUnder(table: Table, prefix: Buffer): Buffer[] {
-    return [...table.getKeys(rangeOf(prefix))].map(key => Buffer.from(key))
   }
 
   #checkOpen(): void {
@@ -476,10 +377,6 @@ function runJob(job: Job, group: Group): Outcome {
     if (error instanceof MeshError) return { error }
     throw error
   }
-}
-
-function leasedKey(lease: string, key: Buffer): Buffer {
-  return Buffer.concat([Buffer.from(`${lease}\0`), key])
 }
 
 function leaseEnded(lease: string): MeshError {

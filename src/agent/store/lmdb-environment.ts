@@ -6,6 +6,7 @@ import { chmodSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { open, type Database, type RootDatabase } from 'lmdb'
 import { messageOf } from '../../lib/errors.ts'
+import { rangeOf } from './record.ts'
 import { checkStoreFile } from './store-file.ts'
 
 export type Table = Database<Buffer, Buffer>
@@ -34,6 +35,11 @@ export function openEnvironment(path: string, temporary: boolean): Environment {
   chmodSync(join(path, 'data.mdb'), 0o600)
   const table = (name: string): Table => root.openDB<Buffer, Buffer>(name, binary)
   return { root, entries: table('entries'), meta: table('meta'), leases: table('leases'), leased: table('leased') }
+}
+
+/** Collected before anything is deleted: a cursor must not run over pages that change under it. */
+export function keysUnder(table: Table, prefix: Buffer): Buffer[] {
+  return [...table.getKeys(rangeOf(prefix))].map(key => Buffer.from(key))
 }
 
 /** lmdb-js rejects a failed commit at once and tells why by a second promise, which must be handled too. */

@@ -164,10 +164,10 @@ class RoutedRequest implements DoorRequest {
     return this.#go(next) ? this.channels : undefined
   }
 
-  unreached(endpoint: Endpoint, again: boolean): Channels | undefined {
+  unreached(endpoint: Endpoint, again: boolean, news: boolean): Channels | undefined {
     const upstream = this.#upstream!
     this.#unreached = endpoint
-    upstream.traffic.unreached(endpoint)
+    upstream.traffic.unreached(endpoint, news)
     if (!again) return undefined
     return upstream.reaches ? this.channels : this.elsewhere()
   }

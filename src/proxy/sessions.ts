@@ -97,11 +97,18 @@ export class Sessions implements Watched {
     this.#wanted = Math.min(this.#limits.maxSessions, Math.max(1, count))
   }
 
-  /** A stream to this endpoint: an idle one, unless `fresh`, else a new one; undefined where a session must be opened first. */
-  take(endpoint: Endpoint, fresh: boolean): UpstreamStream | undefined {
+  /**
+   * A stream to this endpoint: an idle one, unless `fresh`, else a new one; undefined where a session must be opened first. Where all that there
+   * are lead to no app one is opened while more are wanted, unless `any` will do.
+   */
+  take(endpoint: Endpoint, fresh: boolean, any = false): UpstreamStream | undefined {
     const place = this.#byEndpoint.get(endpoint) ?? this.#placeOf(endpoint)
     if (place === undefined) return undefined
-    const lease = this.#lease(place, 'good', fresh) ?? this.#lease(place, 'old', fresh) ?? this.#lease(place, 'shunned', fresh)
+    let lease = this.#lease(place, 'good', fresh) ?? this.#lease(place, 'old', fresh)
+    if (lease === undefined && (any || !this.#mayGrow(place))) {
+      lease = this.#lease(place, 'shunned', fresh)
+      if (lease !== undefined) lease.isLastResort = true
+    }
     if (lease !== undefined && !place.dialling) this.#grow(place, endpoint)
     return lease
   }
@@ -115,10 +122,9 @@ export class Sessions implements Watched {
     if (!place) this.#places.set(address, (place = { address, sessions: [], next: 0, dialling: false, retryAtMs: 0 }))
     place.dialling = false
     const endsMs = this.#deadlines.clock.monotonicMs() + this.#limits.maxAgeMs * (1 - Math.random() * 0.2)
-    const { clock } = this.#deadlines
     const session = new Session(socket, endpoint, key, endsMs, {
       closed: () => this.#closed(place, session),
-      appUnreached: () => (session.shunnedUntilMs = clock.monotonicMs() + this.#limits.shunMs),
+      appUnreached: () => this.#shun(session),
     })
     session.old = key !== this.#key
     place.sessions.push(session)
@@ -178,7 +184,7 @@ export class Sessions implements Watched {
     return place
   }
 
-  #lease(place: Place, rank: Rank, fresh: boolean): UpstreamStream | undefined {
+  #lease(place: Place, rank: Rank, fresh: boolean): Lease | undefined {
     const { sessions } = place
     for (let tried = 0; tried < sessions.length; tried++) {
       if (place.next >= sessions.length) place.next = 0
@@ -188,6 +194,13 @@ export class Sessions implements Watched {
       if (lease !== undefined) return lease
     }
     return undefined
+  }
+
+  /** True when it was not shunned before. */
+  #shun(session: Session): boolean {
+    if (this.#rankOf(session) === 'shunned') return false
+    session.shunnedUntilMs = this.#deadlines.clock.monotonicMs() + this.#limits.shunMs
+    return true
   }
 
   #rankOf(session: Session): Rank {
@@ -219,6 +232,12 @@ export class Sessions implements Watched {
     this.#options.dial(endpoint)
   }
 
+  /** As far as only the number of those that lead somewhere counts. */
+  #mayGrow({ sessions, retryAtMs }: Place): boolean {
+    if (retryAtMs > 0 && this.#deadlines.clock.monotonicMs() < retryAtMs) return false
+    return sessions.reduce((count, { retired }) => (retired ? count : count + 1), 0) < this.#wanted
+  }
+
   #closed(place: Place, session: Session): void {
     const at = place.sessions.indexOf(session)
     if (at >= 0) place.sessions.splice(at, 1)
@@ -243,8 +262,8 @@ type Rank = 'good' | 'old' | 'shunned'
 
 interface SessionOwner {
   closed(): void
-  /** The server says that it could not reach the app. */
-  appUnreached(): void
+  /** The server says that it could not reach the app. True when it had not said so lately. */
+  appUnreached(): boolean
 }
 
 class Session {
@@ -280,6 +299,7 @@ class Session {
     if (idle !== undefined) {
       this.busy += 1
       idle.busy = idle.reusable = true
+      idle.isLastResort = false
       return idle
     }
     const stream = this.mux.open()
@@ -327,6 +347,8 @@ class Lease implements UpstreamStream {
   readonly stream: MuxStream
   reusable = false
   busy = true
+  /** There was none that leads to an app, as far as is known. */
+  isLastResort = false
   /** Set by the first look at it after it was given back. */
   idleSinceMs = 0
   readonly #session: Session
@@ -339,8 +361,8 @@ class Lease implements UpstreamStream {
     })
   }
 
-  appUnreached(): void {
-    this.#session.owner.appUnreached()
+  appUnreached(): boolean {
+    return this.#session.owner.appUnreached() || this.isLastResort
   }
 
   release(): void {

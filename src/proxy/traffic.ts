@@ -76,10 +76,14 @@ export class Traffic {
     if (this.outlier.failed(address)) this.#ejections.unreachable.count += 1
   }
 
-  /** One of us could not reach its app. Behind a peer's gateway there are as many as the peer says, and several ways to each. */
-  unreached(endpoint: Endpoint): void {
+  /**
+   * One of us could not reach its app. Behind a peer's gateway there are as many as the peer says, and several ways to each, of which one that
+   * says it again and again is still only one.
+   */
+  unreached(endpoint: Endpoint, news: boolean): void {
     const { resource, instances = 1 } = this.#plan
     const ways = resource.peer === '' || instances < 2 ? 1 : Math.max(gatewaySessions, instances)
+    if (ways > 1 && !news) return
     if (this.outlier.unreached(addressOf(endpoint), ways)) this.#ejections['app-unreached'].count += 1
   }
 
@@ -173,8 +177,8 @@ export class Call implements Retry, Affinity {
   }
 
   /** It cost its server next to nothing, so the budget has no part in it. */
-  unreached(again: boolean): void {
-    if (this.#endpoint !== undefined) this.#traffic.unreached(this.#endpoint)
+  unreached(again: boolean, news: boolean): void {
+    if (this.#endpoint !== undefined) this.#traffic.unreached(this.#endpoint, news)
     if (!again) return
     if (this.#retrying) this.#traffic.retries.failed.count += 1
     this.#retrying = this.moving = true

@@ -202,9 +202,9 @@ export class Upstream {
     return protocol === 'http' ? [muxProtocol, 'http/1.1'] : isHttp2(protocol) ? [ownHttp2, 'h2'] : []
   }
 
-  #take(endpoint: Endpoint, fresh: boolean): UpstreamStream | undefined {
+  #take(endpoint: Endpoint, fresh: boolean, any = false): UpstreamStream | undefined {
     if (this.traffic.outlier.doubts(endpoint)) return undefined
-    return this.#sessions.take(endpoint, fresh) ?? (fresh ? undefined : this.#pool.take(endpoint))
+    return this.#sessions.take(endpoint, fresh, any) ?? (fresh ? undefined : this.#pool.take(endpoint))
   }
 
   async #open(first: Endpoint, call: Call, turn: number): Promise<UpstreamStream | ConnectFailure> {
@@ -250,7 +250,7 @@ export class Upstream {
   #takeAny(call: Call, turn: number): UpstreamStream | undefined {
     const tried = new Set<string>()
     for (let endpoint = this.#pick(tried, call.hash); endpoint; endpoint = this.#pick(tried, call.hash)) {
-      const stream = this.#take(endpoint, false)
+      const stream = this.#take(endpoint, false, true)
       if (stream) {
         call.to(endpoint, turn)
         return stream

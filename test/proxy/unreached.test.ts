@@ -4,10 +4,11 @@
  * a stranger says of the kind means nothing.
  */
 import { createServer, type RequestListener, type Server } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { connect, createServer as createTcpServer, type AddressInfo } from 'node:net'
 import { connect as connectTls } from 'node:tls'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { MuxSession } from '../../src/proxy/mux/session.ts'
+import { sessionLimits } from '../../src/proxy/sessions.ts'
 import { muxProtocol } from '../../src/proxy/tls.ts'
 import { listening, startWorld, subsets, type World } from '../support/chain-world.ts'
 import {
@@ -146,6 +147,54 @@ t.test('of two instances behind a gateway one has lost its app: the gateway stay
   await noticed()
   for (let i = 0; i < 20; i += 1) t.match(await call(port, '/', post('a')), { status: 200, body: 'second' })
   t.equal(await metricOf(scene.web, 'isthmus_proxy_ejected_endpoints\\{upstream="api\\?peer=west"[^}]*\\}'), 0)
+})
+
+/** A port at which another one is reached, some way off. */
+async function far(t: Test, port: number): Promise<number> {
+  const relay = createTcpServer(near => {
+    const there = connect({ port, host: '127.0.0.1' })
+    for (const [from, to] of [
+      [near, there],
+      [there, near],
+    ] as const) {
+      from.on('data', chunk => setTimeout(() => to.write(chunk), 15))
+      from.on('error', () => {})
+      from.on('close', () => to.destroy())
+    }
+  })
+  await new Promise<void>(resolve => relay.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => relay.close())
+  return (relay.address() as AddressInfo).port
+}
+
+t.test('nor is a gateway left out for one of two where nothing is open yet, or where the other one is slow', async t => {
+  const { shunMs } = sessionLimits
+  Object.assign(sessionLimits, { shunMs: 400 })
+  t.teardown(() => Object.assign(sessionLimits, { shunMs }))
+  const scene = await startScene()
+  t.teardown(() => scene.close())
+  let waitMs = 0
+  const app = createServer((_, response) => void setTimeout(() => response.end('second'), waitMs))
+  await new Promise<void>(resolve => app.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => app.close())
+  const second = await startInstance(scene, 'api-2', (app.address() as AddressInfo).port)
+  t.teardown(() => second.close())
+  scene.apiApp.close()
+  const ports = [scene.api, second].map(each => endpointAt(each.port('public')!))
+  scene.west.tell('gateway', [['endpoints', 'api', { endpoints: ports }]])
+  scene.east.tell('web-sidecar-proxy', [
+    ['endpoints', 'api-endpoints', { endpoints: [endpointAt(await far(t, scene.gateway.port('wan')!))], instances: 2 }],
+  ])
+  const port = scene.web.port('api?peer=west')!
+  t.equal((await call(port, '/', post('a'))).body, 'second', 'the first request of all')
+  const told = await metricOf(scene.api, 'isthmus_proxy_requests_total\\{door="inbound",[^}]*class="5xx"[^}]*\\}')
+  t.ok(told <= 1, 'does not go the same way again')
+  for (let i = 0; i < 10; i += 1) await call(port, '/', post('a'))
+  waitMs = 200
+  await new Promise(resolve => setTimeout(resolve, 500))
+  const answers = await Promise.all(Array.from({ length: 40 }, () => call(port, '/', post('a'))))
+  t.strictSame(new Set(answers.map(({ status, body }) => `${status} ${body}`)), new Set(['200 second']), 'many at once')
+  t.equal(await metricOf(scene.web, 'isthmus_proxy_ejections_total\\{upstream="[^"]*",cause="app-unreached"[^}]*\\}'), 0)
 })
 
 t.test('it is said to one of us and to nobody else', async t => {

@@ -54,8 +54,9 @@ export interface Retry {
   /**
    * One of us says that it could not reach the app. Nothing was done, so that going elsewhere is no try in the sense of the above: it has a
    * limit of its own. `again` says whether this one does; `connect` then answers with a place where the app may be reached, or how it fails.
+   * `news`: the way that it went had not said so lately, or there was none that had not.
    */
-  unreached?(again: boolean): void
+  unreached?(again: boolean, news: boolean): void
 }
 
 /** The stream broke before its answer; a try took too long; the answer had an unwanted status. */
@@ -89,8 +90,8 @@ export interface UpstreamStream {
   stream: ByteStream
   /** It came from the pool: it has carried a request before, so it may have died in the meantime. */
   reusable: boolean
-  /** Only where the server is one of us, whose word counts: it could not reach the app. */
-  appUnreached?(): void
+  /** Only where the server is one of us, whose word counts: it could not reach the app. True when that is news (Retry). */
+  appUnreached?(): boolean
   /** Both messages ended cleanly and the upstream keeps the connection: it may carry another request. */
   release(): void
   /** Anything else. Must destroy `stream`. */

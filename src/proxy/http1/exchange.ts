@@ -223,7 +223,9 @@ export class Exchange implements UpstreamOwner, Awaiting {
     let more = replay.send(stream)
     if (upstream.appUnreached === undefined) replay.forget()
     if (requestBody.done && requestBody.closing !== '') more = stream.write(requestBody.closing, 'latin1')
-    if (!more) this.host.stall()
+    // The one before it may have taken no more.
+    if (more) this.host.unstall()
+    else this.host.stall()
   }
 
   /** A server that is none of us says nothing for which the body would be needed again. */
@@ -368,11 +370,11 @@ export class Exchange implements UpstreamOwner, Awaiting {
   private mayMove(): boolean {
     const { upstream, moves, limits, replay } = this
     const { retry } = this.opened!
-    upstream!.appUnreached!()
+    const news = upstream!.appUnreached!()
     if (retry?.unreached === undefined) return false
     const again = replay.isWhole && moves < limits.maxMoves
     if (again) this.moves++
-    retry.unreached(again)
+    retry.unreached(again, news)
     return again
   }
 

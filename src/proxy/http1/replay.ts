@@ -4,11 +4,14 @@
  */
 import type { ByteStream } from '../../lib/byte-stream.ts'
 import type { Http1Limits } from './limits.ts'
+import { Pending } from './pending.ts'
 
 export class Replay {
   /** All that was sent is here. */
   isWhole = true
-  private readonly kept: Buffer[] = []
+  /** Mostly all; what follows is put together, so that a body in single bytes costs no more than any other. */
+  private first: Buffer | undefined
+  private readonly rest = new Pending()
   private bytes = 0
   private readonly limits: Http1Limits
 
@@ -22,7 +25,7 @@ export class Replay {
   }
 
   get isEmpty(): boolean {
-    return this.kept.length === 0
+    return this.first === undefined
   }
 
   /** Of a body of `length` bytes; -1 where that is not known. The bytes may be borrowed. */
@@ -30,20 +33,21 @@ export class Replay {
     if (!this.isWhole || to === from) return
     this.bytes += to - from
     if (Math.max(this.bytes, length) > this.limits.replayBytes) this.forget()
-    else this.kept.push(Buffer.from(buffer.subarray(from, to)))
+    else if (this.first === undefined) this.first = Buffer.from(buffer.subarray(from, to))
+    else this.rest.append(buffer, from, to)
   }
 
   /** From here on it cannot be sent again. */
   forget(): void {
     this.isWhole = false
     this.bytes = 0
-    if (this.kept.length > 0) this.kept.length = 0
+    this.first = undefined
+    if (this.rest.length > 0) this.rest.clear()
   }
 
   /** False: wait for `drain` before more. */
   send(stream: ByteStream): boolean {
-    let more = true
-    for (const bytes of this.kept) more = stream.write(bytes)
-    return more
+    const more = this.first === undefined || stream.write(this.first)
+    return this.rest.length > 0 ? stream.write(this.rest.bytes()) : more
   }
 }

@@ -65,7 +65,11 @@ export class Channels {
       const list = this.byAddress.get(address)
       const channel = list && roomiest(list)
       if (channel !== undefined) {
-        if (channel.active > 0 && list!.length + (this.dialing.get(address) ?? 0) < this.limits.spread) this.dial(endpoint)
+        const dialing = this.dialing.get(address) ?? 0
+        const mayDial = list!.length + dialing < this.limits.spread
+        // Where all that there are lead to no app, the next one may lead elsewhere.
+        if (channel.isShunned && (mayDial || dialing > 0)) return this.wait(endpoint, wanted)
+        if (channel.active > 0 && mayDial) this.dial(endpoint)
         channel.active += 1
         return channel
       }
@@ -165,7 +169,7 @@ export class Channels {
   private serve(): void {
     while (this.line.length > 0) {
       const channel = roomiest(this.open)
-      if (channel === undefined) return
+      if (channel === undefined || (channel.isShunned && this.dials > 0)) return
       const waiter = this.line.shift()!
       if (!waiter.wanted()) continue
       channel.active += 1
@@ -249,9 +253,11 @@ export class Channel {
     return !this.retired && this.active < this.maxStreams
   }
 
-  /** The server says that it could not reach the app. */
-  appUnreached(): void {
+  /** The server says that it could not reach the app. True when it had not said so lately. */
+  appUnreached(): boolean {
+    if (this.isShunned) return false
     this.shunnedUntilMs = performance.now() + this.limits.shunMs
+    return true
   }
 
   get isShunned(): boolean {

@@ -34,8 +34,8 @@ export interface DoorRequest {
   readonly channels?: Channels
   /** Where it may go instead when nothing there could be reached; nothing was sent. */
   elsewhere?(): Channels | undefined
-  /** One of us could not reach its app there. Answers where it may go instead, if it can go `again`. */
-  unreached?(endpoint: Endpoint, again: boolean): Channels | undefined
+  /** One of us could not reach its app there. Answers where it may go instead, if it can go `again`. `news`: as in Retry. */
+  unreached?(endpoint: Endpoint, again: boolean, news: boolean): Channels | undefined
   /** The final response head before it is forwarded. */
   responding?(head: EditableHead): void
   /** Asked again when the plan changed. */

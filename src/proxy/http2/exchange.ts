@@ -62,6 +62,8 @@ export class Exchange {
   private request: DoorRequest = brokenRequest
   private channels: Channels
   private channel: Channel | undefined
+  /** There was none that leads to an app, as far as is known. */
+  private isLastResort = false
   private upstream: ClientHttp2Stream | undefined
   /** Since when it waits for a stream. */
   private connectingAt = 0
@@ -211,6 +213,7 @@ export class Exchange {
       return
     }
     this.channel = got
+    this.isLastResort = got.isShunned
     this.upstream = upstream
     this.listen(upstream, got)
     if (this.hasBody) this.sendBody(upstream)
@@ -406,9 +409,9 @@ export class Exchange {
 
   /** The server is one of us and could not reach the app: elsewhere, if the request can still be sent whole. */
   private goesOn(channel: Channel): boolean {
-    channel.appUnreached()
+    const news = channel.appUnreached() || this.isLastResort
     const again = this.replayable && this.moves < this.limits.maxMoves
-    const other = this.request.unreached?.(channel.endpoint, again)
+    const other = this.request.unreached?.(channel.endpoint, again, news)
     if (other === undefined) return false
     this.moves += 1
     this.outcome.retried = true

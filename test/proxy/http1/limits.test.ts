@@ -36,7 +36,7 @@ async function moving(t: Test, changed: Partial<Http1Limits>, answer: (nth: numb
   const retry = { retries: 1, perTryMs: 0, statuses: [], allow: () => true, unreached: () => {} }
   const served: Served = await raw(t, (socket, text, nth) => socket.write(answer(nth, text)), {
     limits: changed,
-    judge: () => ({ retry, connect: async () => ({ ...((await served.pool.get(true)) as UpstreamStream), appUnreached: () => {} }) }),
+    judge: () => ({ retry, connect: async () => ({ ...((await served.pool.get(true)) as UpstreamStream), appUnreached: () => true }) }),
   })
   return served
 }

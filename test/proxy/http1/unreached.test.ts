@@ -1,10 +1,13 @@
 // A server that is one of us says that it could not reach its app: the request goes elsewhere as it was, whatever its method, and the word is
 // believed of nobody else.
+import { Duplex } from 'node:stream'
 import t, { type Test } from 'tap'
+import type { ByteStream } from '../../../src/lib/byte-stream.ts'
 import type { Retry, UpstreamStream } from '../../../src/proxy/http1/door.ts'
 import type { RequestHead } from '../../../src/proxy/http1/connection.ts'
+import { Replay } from '../../../src/proxy/http1/replay.ts'
 import { get, ok, raw } from './apps.ts'
-import { once, RawClient, type Served } from './harness.ts'
+import { limits, once, RawClient, type Served } from './harness.ts'
 
 const mark = 'x-isthmus-app-unreached'
 const unreached = `HTTP/1.1 503 X\r\ncontent-length: 2\r\n${mark}: 1\r\n\r\nno`
@@ -39,7 +42,7 @@ async function servers(
     connect: async (fresh: boolean) => {
       said.fresh.push(fresh)
       const made = (await served.pool.get(true)) as UpstreamStream
-      return own ? { ...made, appUnreached: () => {} } : made
+      return own ? { ...made, appUnreached: () => true } : made
     },
   })
   const whole = /(?:^GET [^]*\r\n\r\n|end|0\r\n\r\n)$/
@@ -80,6 +83,61 @@ t.test('a body that is still on its way, in pieces, arrives whole', async t => {
   await client.until('second')
   t.match(seen[2], /\r\n\r\nend$/, 'and nothing of it is left for the next')
   client.socket.destroy()
+})
+
+t.test('a server that took no more of the body, and then said it, stops nothing at the next one', async t => {
+  let seen = ''
+  const served: Served = await raw(
+    t,
+    (socket, chunk) => {
+      seen += chunk
+      if (seen.endsWith('end')) socket.write(ok('second'))
+    },
+    {
+      judge: () => {
+        let tries = 0
+        const retry = { retries: 0, perTryMs: 0, statuses: [], allow: () => false, unreached: () => {} }
+        return { retry, connect: () => (tries++ === 0 ? full() : own(served)) }
+      },
+    },
+  )
+  const client = new RawClient(served.port)
+  client.send(`POST / HTTP/1.1\r\nHost: api\r\nContent-Length: 30003\r\n\r\n${'x'.repeat(20_000)}`)
+  await until(() => seen.length > 20_000)
+  client.send(`${'y'.repeat(10_000)}end`)
+  await client.until('second')
+  t.equal(seen.split('\r\n\r\n')[1], `${'x'.repeat(20_000)}${'y'.repeat(10_000)}end`)
+  client.socket.destroy()
+})
+
+/** One of us, which takes nothing, and says so only when it has more than it wants. */
+function full(): UpstreamStream {
+  const stream = new Duplex({
+    writableHighWaterMark: 1024,
+    read: () => {},
+    write: () => setTimeout(() => stream.push(unreached), 20),
+  })
+  return { stream, reusable: false, appUnreached: () => true, release: () => {}, destroy: () => void stream.destroy() } as unknown as UpstreamStream
+}
+
+async function own(served: Served): Promise<UpstreamStream> {
+  const made = (await served.pool.get(true)) as UpstreamStream
+  return { ...made, appUnreached: () => true }
+}
+
+t.test('a body that came in single bytes is kept as few', t => {
+  const replay = new Replay(limits)
+  const { replayBytes } = limits
+  replay.begin()
+  const body = Buffer.alloc(replayBytes, 'abc')
+  for (let at = 0; at < replayBytes; at += 1) replay.keep(body, at, at + 1, -1)
+  const written: Buffer[] = []
+  replay.send({ write: (piece: Buffer) => written.push(piece) > 0 } as unknown as ByteStream)
+  t.ok(written.length <= 2)
+  t.ok(Buffer.concat(written).equals(body))
+  replay.keep(body, 0, 1, -1)
+  t.same([replay.isWhole, replay.isEmpty], [false, true], 'and one byte more is too many')
+  t.end()
 })
 
 t.test('trailers go with it', async t => {

@@ -8,7 +8,7 @@ import { endpointAt, until } from '../../support/proxy-scene.ts'
 import { startApp } from './scene.ts'
 
 function open(ports: number[], limits: Partial<ChannelLimits> = {}) {
-  const state = { key: 'first', dials: 0, lost: [] as number[], sockets: [] as Socket[] }
+  const state = { key: 'first', dials: 0, down: false, lost: [] as number[], sockets: [] as Socket[] }
   const endpoints = ports.map(port => endpointAt(port))
   let turn = 0
   const channels = new Channels(
@@ -18,6 +18,7 @@ function open(ports: number[], limits: Partial<ChannelLimits> = {}) {
       dial: first =>
         new Promise(resolve => {
           state.dials += 1
+          if (state.down) return resolve({ ok: false, failure: { reset: 'remote connection failure' } })
           const socket = connect({ port: first!.port, host: '127.0.0.1' })
           state.sockets.push(socket)
           socket.once('error', () => resolve({ ok: false, failure: { reset: 'remote connection failure' } }))
@@ -60,6 +61,31 @@ t.test('streams spread over a few connections, and no further', async t => {
   }
   t.equal(state.dials, 3)
   t.equal(new Set(taken).size, 3)
+})
+
+t.test('where all that are open lead to no app another one is opened, and they are used where that cannot be', async t => {
+  const app = await startApp(stream => stream.respond({ ':status': 200 }))
+  const { channels, state } = open([app.port], { spread: 2 })
+  t.teardown(() => {
+    channels.close()
+    app.close()
+  })
+  const [first, ...all] = await Promise.all([take(channels), take(channels), take(channels)])
+  t.same([first.appUnreached(), first.appUnreached()], [true, false], 'it is news once')
+  for (const each of [first, ...all]) each.release()
+  const second = await take(channels)
+  t.not(second, first)
+  t.equal(state.dials, 2)
+  second.appUnreached()
+  const third = await take(channels)
+  t.ok(third === first || third === second, 'there are no more than may be')
+  const failing = open([app.port])
+  t.teardown(() => failing.channels.close())
+  const only = await take(failing.channels)
+  only.appUnreached()
+  only.release()
+  failing.state.down = true
+  t.equal(await take(failing.channels), only)
 })
 
 t.test("the server's limit on streams is kept: whoever finds no room waits, first come first served, and some not at all", async t => {

@@ -113,8 +113,9 @@ class Connection implements ServedConnection, Host, Watched {
 
   reauthorize(): void {
     if (this.tunnel === undefined) return
+    // Before it is judged: what ends in between is looked at again.
+    this.tunnelUntilMs = this.door.allowedUntilMs?.() ?? Infinity
     if (!this.stillAllowed()) this.tunnel.close('denied')
-    else this.tunnelUntilMs = this.door.allowedUntilMs?.() ?? Infinity
   }
 
   private stillAllowed(): boolean {
@@ -276,7 +277,9 @@ class Connection implements ServedConnection, Host, Watched {
       },
     )
     this.tunnel = tunnel
-    this.tunnelUntilMs = this.door.allowedUntilMs?.() ?? Infinity
+    // A plan may have come, or a token ended, since it was asked for.
+    this.reauthorize()
+    if (this.tunnel === undefined) return
     if (rest.length > 0) tunnel.upstreamData(rest)
     const held = this.takeHeld()
     if (held !== undefined) tunnel.clientData(held)

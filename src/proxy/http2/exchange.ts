@@ -133,16 +133,15 @@ export class Exchange {
   /** The plan changed, or what it was allowed by has ended: what is no longer allowed ends. */
   reauthorize(): void {
     if (this.settled) return
+    // Before it is judged: what ends in between is looked at again.
+    this.allowedUntilMs = this.request.allowedUntilMs?.() ?? Infinity
     let allowed = false
     try {
       allowed = this.request.stillAllowed()
     } catch (error) {
       this.door.threw(error)
     }
-    if (allowed) {
-      this.allowedUntilMs = this.request.allowedUntilMs?.() ?? Infinity
-      return
-    }
+    if (allowed) return
     // To gRPC INADEQUATE_SECURITY means PERMISSION_DENIED.
     this.fail(403, 'RBAC: access denied', 'internal', 'denied', this.fields.grpc ? NGHTTP2_INADEQUATE_SECURITY : NGHTTP2_CANCEL)
   }

@@ -117,7 +117,7 @@ function full(): UpstreamStream {
     read: () => {},
     write: () => setTimeout(() => stream.push(unreached), 20),
   })
-  return { stream, reusable: false, appUnreached: () => true, release: () => {}, destroy: () => void stream.destroy() } as unknown as UpstreamStream
+  return { stream, reusable: false, appUnreached: () => true, release: () => {}, destroy: () => void stream.destroy() }
 }
 
 async function own(served: Served): Promise<UpstreamStream> {

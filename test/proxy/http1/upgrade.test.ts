@@ -10,6 +10,24 @@ import { get, raw } from './apps.ts'
 import { eventually } from '../../support/until.ts'
 import { listen, RawClient, serve } from './harness.ts'
 
+t.test('what is no longer allowed when the 101 comes becomes no tunnel', async t => {
+  let answer = (): void => {}
+  let heard = ''
+  const served = await raw(t, (socket, chunk) => {
+    heard += chunk
+    answer = () => socket.write('HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nsecret')
+  })
+  const client = new RawClient(served.port)
+  client.send('GET /ws HTTP/1.1\r\nHost: api\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nframe')
+  await eventually(() => heard !== '')
+  served.door.allowed = false
+  for (const connection of served.connections) connection.reauthorize()
+  answer()
+  t.notMatch(await client.end(), 'secret')
+  t.notMatch(heard, 'frame')
+  t.match(served.door.outcomes, [{ status: 101, reason: 'denied' }])
+})
+
 t.test('an upgrade becomes a tunnel that a new plan can end', async t => {
   const server = createApp()
   server.on('upgrade', (request, socket: Socket, head) => {
@@ -53,6 +71,7 @@ t.test('an upgrade becomes a tunnel that a new plan can end', async t => {
   await second.end()
   t.match(served.door.outcomes[1], { status: 101, reason: 'denied' })
 
+  served.door.allowed = true
   const third = new RawClient(served.port)
   third.send(ask)
   await third.until('early:')

@@ -9,13 +9,21 @@ import { join } from 'node:path'
 import * as z from 'zod'
 import { MeshError, messageOf } from '../lib/errors.ts'
 import type { Logger } from '../lib/log.ts'
+import { version } from '../lib/version.ts'
 import { resourceKey } from '../mesh/plan.ts'
 import type { Resource } from '../mesh/snapshot.ts'
 import { identityOf } from './leaf.ts'
 import { parseLine } from './snapshot-client.ts'
 import type { ProxyIdentity } from './tls.ts'
 
-const SavedSet = z.object({ proxyId: z.string(), revision: z.number(), savedAtMs: z.number(), resources: z.array(z.unknown()) })
+const SavedSet = z.object({
+  proxyId: z.string(),
+  /** The version of isthmus that read the resources, and dropped what it did not know. */
+  by: z.string().default(''),
+  revision: z.number(),
+  savedAtMs: z.number(),
+  resources: z.array(z.unknown()),
+})
 const SavedLeaf = z.object({ certPem: z.string(), keyPem: z.string() })
 
 export interface SavedResources {
@@ -46,7 +54,7 @@ export class ProxyCache {
   }
 
   saveResources(resources: ReadonlyMap<string, Resource>, revision: number): void {
-    const saved = { proxyId: this.#proxyId, revision, savedAtMs: Date.now(), resources: [...resources.values()] }
+    const saved = { proxyId: this.#proxyId, by: version, revision, savedAtMs: Date.now(), resources: [...resources.values()] }
     this.#write('snapshot', JSON.stringify(saved))
   }
 
@@ -62,7 +70,10 @@ export class ProxyCache {
       const resources = new Map<string, Resource>()
       for (const each of saved.resources) {
         const resource = parseLine(JSON.stringify(each))
-        if (resource !== undefined && resource.kind !== 'sync') resources.set(resourceKey(resource), resource)
+        if (resource === undefined || resource.kind === 'sync') continue
+        // What another version made of it is not what the agent says under this version of the resource.
+        if (saved.by !== version) resource.version = `${resource.version} by ${saved.by}`
+        resources.set(resourceKey(resource), resource)
       }
       return { resources, revision: saved.revision, savedAtMs: saved.savedAtMs }
     })

@@ -1,10 +1,11 @@
 /** A proxy and its agent: leaves, restarts without an agent, agents that lie or break off, and the admin door. */
-import { chmodSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { silentLogger } from '../../src/lib/log.ts'
+import type { Plan } from '../../src/mesh/plan.ts'
 import { Control } from '../../src/proxy/control.ts'
 import { ProxyMetrics } from '../../src/proxy/metrics.ts'
 import { parseLine } from '../../src/proxy/snapshot-client.ts'
@@ -187,6 +188,38 @@ t.test('an agent that comes back and says the same changes nothing', async t => 
   t.strictSame([changes, control.plan === plan], [2, true])
   agent.tell(proxyId, [['intentions', 'db', { sources: [] }]])
   await until(() => changes === 3)
+})
+
+t.test('what another version of the proxy kept holds until the agent answers, who is then read anew', async t => {
+  const { agent, cacheDir, proxyId } = await start(t)
+  const options = { proxyId, kind: 'sidecar', agent: { url: agent.url }, cacheDir, logger: silentLogger() } as const
+  const allowed: boolean[] = []
+  const onChange = (plan: Plan) => {
+    if (plan.kind === 'sidecar') allowed.push(plan.authorizer.authorize(plan.authorizer.identify(webId)!, undefined).allow)
+  }
+  const open = () => {
+    const control = new Control({ ...options, metrics: new ProxyMetrics('sidecar'), onChange })
+    t.teardown(() => control.close())
+    control.start()
+    return control
+  }
+  const first = open()
+  await until(() => first.plan !== undefined && first.identity !== undefined)
+  first.close()
+  const path = join(cacheDir, readdirSync(cacheDir).find(name => name.endsWith('.snapshot.json'))!)
+  interface Saved {
+    by: string
+    resources: { kind: string; value: { sources: object[] } }[]
+  }
+  // It did not know of sources yet, and dropped what it did not know.
+  const saved = JSON.parse(readFileSync(path, 'utf8')) as Saved
+  saved.by = 'another'
+  for (const { kind, value } of saved.resources) if (kind === 'intentions') value.sources = []
+  writeFileSync(path, JSON.stringify(saved))
+  allowed.length = 0
+  const again = open()
+  await until(() => again.connected)
+  t.strictSame([allowed[0], allowed.at(-1)], [false, true])
 })
 
 t.test('a kind of resource that is not known yet is passed over', t => {

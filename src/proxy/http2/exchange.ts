@@ -252,7 +252,8 @@ export class Exchange {
     let room = true
     for (const chunk of kept) room = upstream.write(chunk)
     this.boundReplay()
-    upstream.on('drain', () => client.resume())
+    // One that was given up must not let in what there is nowhere to write to.
+    upstream.on('drain', () => this.upstream === upstream && client.resume())
     if (this.requestEnded) this.endUpstream(upstream)
     else if (room) client.resume()
     else client.pause()

@@ -226,7 +226,9 @@ class EmbeddedStore implements Store {
     this.#checkOpen()
     const revision = this.#revision + 1
     const events = this.#early.make(txn, revision, this.#snapshot())
-    if (!events || events.length === 0) return { ok: events !== undefined, revision: this.#revision }
+    if (!events) return { ok: false, revision: this.#revision }
+    // What was shown has done it already: not done before that is durable.
+    if (events.length === 0) return this.#submit(() => ({ ok: true, revision: revision - 1 }), { early: { shown: true } })
     this.#revision = revision
     const written = this.#submit(
       group => {

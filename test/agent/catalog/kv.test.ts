@@ -86,18 +86,15 @@ t.test('who waits for a prefix is woken by its keys alone, few and many alike, a
     table.apply(key, { path: [], value: { value: null }, createIndex: modifyIndex, modifyIndex })
     topics.commit(modifyIndex)
   }
-  const woken = (prefixes: string[], key: string, at: number) => {
+  const woken = async (prefixes: string[], key: string, at: number) => {
     const done: string[] = []
     const waits = prefixes.map(async prefix => {
       if (await topics.waitFor([`kv-prefix/${prefix}`], at - 1, 60_000)) done.push(prefix)
     })
     put(key, at)
-    return new Promise<string[]>(resolve => {
-      setImmediate(() => {
-        topics.close()
-        void Promise.all(waits).then(() => resolve(done))
-      })
-    })
+    topics.close()
+    await Promise.all(waits)
+    return done
   }
   const others = Array.from({ length: 40 }, (_, i) => `other/${i}`)
   t.same(await woken(['', 'a', 'a/b', 'a/bc', 'b'], 'a/b', 5), ['', 'a', 'a/b'])

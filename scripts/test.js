@@ -42,7 +42,11 @@ async function run(file) {
   const child = spawn(process.execPath, ['--enable-source-maps', file], { cwd: root, env, stdio: ['ignore', 'pipe', 'inherit'] })
   const chunks = []
   child.stdout.on('data', chunk => chunks.push(chunk))
-  const patience = setTimeout(() => child.kill('SIGKILL'), patienceMs)
+  const patience = setTimeout(() => {
+    child.kill('SIGKILL')
+    // Somebody else whom the test left behind may hold the other end.
+    child.stdout.destroy()
+  }, patienceMs)
   const [code, signal] = await new Promise(resolve => child.once('close', (...how) => resolve(how)))
   clearTimeout(patience)
   const said = Buffer.concat(chunks).toString()

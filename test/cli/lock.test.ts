@@ -1,6 +1,7 @@
 // `isthmus lock`, `watch` and `monitor` as processes of their own: the program that they run, what it is given, and how it is ended.
 import { spawn } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
+import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import { join } from 'node:path'
 import t from 'tap'
 import { agentWithHttp, type HttpTestAgent } from '../support/agent-parts.ts'
@@ -13,7 +14,7 @@ interface Run {
   kill(signal: NodeJS.Signals): void
 }
 
-function start(agent: HttpTestAgent, ...args: string[]): Run {
+function start(agent: Pick<HttpTestAgent, 'url'>, ...args: string[]): Run {
   const env = { PATH: process.env['PATH'], CONSUL_HTTP_ADDR: agent.url }
   const child = spawn(process.execPath, [cliPath, ...args], { env, stdio: ['pipe', 'pipe', 'pipe'] })
   const out = { stdout: '', stderr: '' }
@@ -87,6 +88,41 @@ t.test('who loses the lock ends its program, and so does who is asked to end', a
   t.same(await finish(asked), { code: 0, stdout: 'runs\nasked\n', stderr: 'Shutdown triggered, killing child\n' })
   t.same(await get('/v1/kv/asked?keys'), undefined, 'nothing is left')
 })
+
+t.test(
+  'who hears nothing from the agent for as long as a session lives has lost the lock',
+  { skip: process.env['ISTHMUS_DEEP'] === '1' ? false : 'waits for the end of a session: npm test -- --deep' },
+  async t => {
+    let silent = false
+    const sockets = new Set<Socket>()
+    const between = createServer(client => {
+      const server = connect(port, '127.0.0.1')
+      for (const [from, to] of [
+        [client, server],
+        [server, client],
+      ] as const) {
+        sockets.add(from)
+        from.on('data', chunk => silent || to.write(chunk))
+        from.on('close', () => silent || to.destroy())
+        from.on('error', () => undefined)
+      }
+    })
+    await new Promise<void>(resolve => between.listen(0, '127.0.0.1', resolve))
+    t.teardown(() => {
+      between.close()
+      for (const socket of sockets) socket.destroy()
+    })
+    const url = `http://127.0.0.1:${(between.address() as AddressInfo).port}`
+    const run = start({ url }, 'lock', 'silence', 'echo runs; exec sleep 100')
+    await until('it runs', async () => run.out.stdout !== '')
+    silent = true
+    const beganMs = performance.now()
+    await until('it is lost', async () => run.out.stderr !== '', 30_000)
+    const tookMs = performance.now() - beganMs
+    t.equal(run.out.stderr, 'Lock lost, killing child\n')
+    t.ok(tookMs < 17_000, `after ${Math.round(tookMs)} ms`)
+  },
+)
 
 t.test('of a semaphore as many hold places as there are, and those of the dead are free', async t => {
   await call(port, '/v1/kv/sem/.lock?flags=16210313421097356768', { method: 'PUT', body: { Limit: 1, Holders: { dead: true } } })

@@ -5,6 +5,7 @@ import {
   digestHeartbeat,
   isMarked,
   markedHeartbeat,
+  questionHeartbeat,
   markOpen,
   readHeartbeat,
   resendHeartbeat,
@@ -23,24 +24,25 @@ const open: ReplicationMessage_Open = { PeerID: 'id', StreamSecretID: 's', Remot
 void t.test('the mark of an Open is three bytes behind what Consul has', async t => {
   const hex = (value: ReplicationMessage_Open) => requestSerialize({ Payload: { $case: 'open', value } }).toString('hex')
   t.equal(hex(open), '0a070a026964120173')
-  t.equal(hex(markOpen(open)), '0a0a0a026964120173c03e01')
+  t.equal(hex(markOpen(open)), '0a0a0a026964120173c03e02')
   const back = travel({ Payload: { $case: 'open', value: markOpen(open) } }).Payload
   t.equal(back?.$case === 'open' && isMarked(back.value), true)
   t.equal(isMarked(open), false)
-  for (const raw of ['', '02', '8101', '8080808080808080808080']) {
+  for (const raw of ['', '01', '03', '8102', '8080808080808080808080']) {
     t.equal(isMarked({ ...open, _unknownFields: { 8000: [Buffer.from(raw, 'hex')] } }), false, raw)
   }
 })
 
 void t.test('what rides on a heartbeat arrives', async t => {
   t.equal(requestSerialize(markedHeartbeat).toString('hex'), '2a03c23e00')
-  t.same(readHeartbeat(travel(markedHeartbeat)), { marked: true, digest: undefined, resend: [] })
+  t.same(readHeartbeat(travel(markedHeartbeat)), { marked: true, digest: undefined, answers: 0, question: 0, resend: [] })
   const hashes = Buffer.alloc(slotCount * slotBytes, 7)
-  const digest = digestHeartbeat(hashes)
-  t.same(readHeartbeat(travel(digest)), { marked: true, digest: hashes, resend: [] })
+  const digest = digestHeartbeat(hashes, 300)
+  t.same(readHeartbeat(travel(digest)), { marked: true, digest: hashes, answers: 300, question: 0, resend: [] })
+  t.same(readHeartbeat(travel(questionHeartbeat(7))), { marked: false, digest: undefined, answers: 0, question: 7, resend: [] })
   t.ok(requestSerialize(digest).length < 9000)
   const wanted = [0, 1, 9, slots.list, slots.bundle, slots.addresses]
-  t.same(readHeartbeat(travel(resendHeartbeat(wanted))), { marked: false, digest: undefined, resend: wanted })
+  t.same(readHeartbeat(travel(resendHeartbeat(wanted))), { marked: false, digest: undefined, answers: 0, question: 0, resend: wanted })
 })
 
 void t.test('no message of a real Consul reads as marked', async t => {
@@ -58,7 +60,7 @@ void t.test('no message of a real Consul reads as marked', async t => {
 })
 
 void t.test('whatever a stranger sends in the fields is read or passed over, and never throws', async t => {
-  const field = fc.tuple(fc.constantFrom(0, 1, 2, 5), fc.constantFrom(1000, 1001), fc.uint8Array({ maxLength: 300 }))
+  const field = fc.tuple(fc.constantFrom(0, 1, 2, 5), fc.constantFrom(1000, 1001, 1002, 1003), fc.uint8Array({ maxLength: 300 }))
   fc.assert(
     fc.property(fc.array(field, { maxLength: 5 }), fields => {
       const body = Buffer.concat(

@@ -126,19 +126,20 @@ export class Imports {
   }
 
   #claimVirtualIp(peer: string, service: string, instances: CheckServiceNode[]): ReturnType<VirtualIps['claim']> | undefined {
-    if (!service.endsWith(syntheticSuffix) || !instances.some(each => each.service.kind === 'connect-proxy')) return undefined
-    return this.#virtualIps.claim(peer, service.slice(0, -syntheticSuffix.length))
+    const of = meshServiceOf(service)
+    if (of === undefined || !instances.some(each => each.service.kind === 'connect-proxy')) return undefined
+    return this.#virtualIps.claim(peer, of)
   }
 
   async #remove(peer: string, service: string): Promise<void> {
     this.#written.delete(turnOf(peer, service))
     // Peers say again and again that there is nothing.
     if (!this.#tables.importedService(peer, service) && this.#tables.staleGenerations(peer, service).length === 0) return
-    const synthetic = service.endsWith(syntheticSuffix)
+    const of = meshServiceOf(service)
     await this.#writer.write([
       { op: 'delete', key: keys.imported(peer, service) },
       { op: 'delete-prefix', prefix: keys.importedChunks(peer, service) },
-      ...(synthetic ? this.#virtualIps.release(peer, service.slice(0, -syntheticSuffix.length)) : []),
+      ...(of === undefined ? [] : this.#virtualIps.release(peer, of)),
     ])
   }
 
@@ -156,6 +157,11 @@ export class Imports {
       await this.#tables.reached(revision)
     }
   }
+}
+
+/** Whose proxies a set is, however its peer spells it: sets are one whatever their case. */
+function meshServiceOf(set: string): string | undefined {
+  return fold(set).endsWith(syntheticSuffix) ? set.slice(0, -syntheticSuffix.length) : undefined
 }
 
 function turnOf(peer: string, service: string): string {

@@ -37,10 +37,19 @@ export class KvTable {
     if (change.value === undefined) this.#remove(key, change.modifyIndex)
     else this.#add(key, change)
     this.#topics.touch(`kv/${key}`)
-    // Every prefix of the key, not everybody who waits: ten thousand may.
-    for (let end = 0; end <= key.length; end += 1) {
-      const topic = `kv-prefix/${key.slice(0, end)}`
-      if (this.#topics.isWaited(topic)) this.#topics.touch(topic)
+    this.#touchPrefixes(`kv-prefix/${key}`)
+  }
+
+  /** Ten thousand may wait, or a key have a thousand prefixes: whatever is less is looked through. */
+  #touchPrefixes(longest: string): void {
+    const waited = this.#topics.waited('kv-prefix')
+    if (waited.size < longest.length) {
+      for (const topic of waited) if (longest.startsWith(topic)) this.#topics.touch(topic)
+      return
+    }
+    for (let end = 'kv-prefix/'.length; end <= longest.length; end += 1) {
+      const topic = longest.slice(0, end)
+      if (waited.has(topic)) this.#topics.touch(topic)
     }
   }
 

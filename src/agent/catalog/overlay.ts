@@ -21,9 +21,9 @@ export class Overlay<T extends Indexed> {
   }
 
   read(key: string, stored: () => T | undefined): T | undefined {
-    if (this.#changes.has(key)) return this.#changes.get(key)
+    // Also of what was deleted unread: what is put in its place is a change of what is stored.
     if (!this.#base.has(key)) this.#base.set(key, stored())
-    return this.#base.get(key)
+    return this.#changes.has(key) ? this.#changes.get(key) : this.#base.get(key)
   }
 
   /** The key has been read before. Gives what makes the final record, once the revision of the write is known. */

@@ -30,6 +30,8 @@ export class Topics {
   readonly #floors = new Map<string, number>()
   readonly #classes = new Map<string, ClassIndex>()
   readonly #waiters = new Map<string, Set<Waiter>>()
+  /** Of the classes whose indexes are known elsewhere: topics that somebody waits for. */
+  readonly #waited = new Map<string, Set<string>>()
   readonly #touched = new Set<string>()
   readonly #lost = new Set<string>()
   /** Ends each wait under way. */
@@ -39,6 +41,7 @@ export class Topics {
   /** Lets another index answer for a whole class of topics. */
   delegate(className: string, index: ClassIndex): void {
     this.#classes.set(className, index)
+    this.#waited.set(className, new Set())
   }
 
   indexOf(topic: string): number {
@@ -71,8 +74,9 @@ export class Topics {
     return this.#touched
   }
 
-  isWaited(topic: string): boolean {
-    return this.#waiters.has(topic)
+  /** Of a class that was delegated. */
+  waited(className: string): ReadonlySet<string> {
+    return this.#waited.get(className)!
   }
 
   /** Ends a revision: its topics get their new index, then their waiters are woken. */
@@ -181,7 +185,10 @@ export class Topics {
     for (const topic of topics) {
       const waiters = this.#waiters.get(topic)
       if (waiters) waiters.add(waiter)
-      else this.#waiters.set(topic, new Set([waiter]))
+      else {
+        this.#waiters.set(topic, new Set([waiter]))
+        this.#waited.get(classOf(topic))?.add(topic)
+      }
     }
   }
 
@@ -189,7 +196,9 @@ export class Topics {
     for (const topic of topics) {
       const waiters = this.#waiters.get(topic)
       waiters?.delete(waiter)
-      if (waiters?.size === 0) this.#waiters.delete(topic)
+      if (waiters?.size !== 0) continue
+      this.#waiters.delete(topic)
+      this.#waited.get(classOf(topic))?.delete(topic)
     }
   }
 }

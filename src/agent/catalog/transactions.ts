@@ -286,7 +286,10 @@ class Attempt {
         if (!current) return []
         if (verb === 'delete-cas' && given.modifyIndex !== current.modifyIndex) throw stale()
         this.#services.delete(key)
-        for (const { checkId } of this.#tables.checksOfInstance(node, id)) this.#checks.delete(keys.check(node, checkId))
+        for (const { checkId } of this.#tables.checksOfInstance(node, id)) {
+          // One of this transaction may no longer be of the service.
+          if (!this.#checks.touched(keys.check(node, checkId))) this.#checks.delete(keys.check(node, checkId))
+        }
         this.#checks.deleteWhere((at, check) => check.serviceId === id && at.startsWith(keys.check(node, '')))
         return []
       default:

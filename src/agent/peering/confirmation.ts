@@ -1,9 +1,9 @@
 /**
  * The importing half of freshness: when each service was last known to be the peer's own word, and by what (mesh/freshness.ts). A
  * digest speaks of what was received before it on the same stream, so it is compared at once; it counts for a service when that is
- * stored. Where it disagrees, the slot is asked for again, and what then arrives otherwise than it was held is a repair.
+ * stored, and from the moment at which it was asked for: a network that delays it makes nothing younger. Where it disagrees, the slot is asked for again, and what then arrives otherwise than it was held is a repair.
  */
-import type { Confirmed, Evidence } from '../../mesh/freshness.ts'
+import { freshnessLimits, type Confirmed, type Evidence } from '../../mesh/freshness.ts'
 import { slots } from '../../wire/freshness.ts'
 import { typeUrls } from '../../wire/peer-stream.ts'
 import type { Item } from './intake.ts'
@@ -32,8 +32,12 @@ export interface Confirmation {
   ledger: Ledger
   /** Those that a digest of this stream ever disagreed about. */
   slots: Map<number, SlotState>
-  /** When the last digest came: it agreed about all slots but those. */
+  /** What the last digest spoke of was so then: it agreed about all slots but those. */
   comparedMs: number
+  /** When the latest questions were asked, the last one's number, and when the next is due. */
+  questions: Map<number, number>
+  question: number
+  nextQuestionMs: number
   /** By folded id: what is known without the digests of this stream. Only what is stored is in here. */
   services: Map<string, Confirmed>
   /** Taken, and not yet stored. */
@@ -52,6 +56,11 @@ export interface Confirmation {
   held: readonly string[] | undefined
 }
 
+/** The first question leaves so long after the stream has begun: by then most of it has been said. */
+const firstQuestionMs = 1000
+/** Questions to which a late answer still counts. */
+const maxQuestions = 8
+
 /** For a new stream: ages go on, digests begin again. */
 export function newConfirmation(now: Now, before?: Confirmation): Confirmation {
   const services = new Map(before?.services)
@@ -62,6 +71,9 @@ export function newConfirmation(now: Now, before?: Confirmation): Confirmation {
     ledger: newLedger(),
     slots: new Map(),
     comparedMs: -Infinity,
+    questions: new Map(),
+    question: 0,
+    nextQuestionMs: Infinity,
     services,
     pending: new Set(),
     whole: before?.whole,
@@ -73,6 +85,23 @@ export function newConfirmation(now: Now, before?: Confirmation): Confirmation {
     disagreements: before?.disagreements ?? 0,
     held: undefined,
   }
+}
+
+/** The peer sends digests to who asks for them. */
+export function begin(confirmation: Confirmation, now: Now): void {
+  if (confirmation.confirms) return
+  confirmation.confirms = true
+  confirmation.nextQuestionMs = now.monoMs + firstQuestionMs
+}
+
+/** The number of the question that is due; undefined when none is. */
+export function nextQuestion(confirmation: Confirmation, now: Now): number | undefined {
+  if (now.monoMs < confirmation.nextQuestionMs) return undefined
+  confirmation.nextQuestionMs = now.monoMs + freshnessLimits.digestMs
+  const question = (confirmation.question += 1)
+  confirmation.questions.set(question, now.monoMs)
+  confirmation.questions.delete(question - maxQuestions)
+  return question
 }
 
 /** The latest moment at which a service, as it is stored, was known to be the peer's. */
@@ -143,8 +172,13 @@ export function settled(confirmation: Confirmation, { change, url, id, proof }: 
 /** Nothing waits for the store any more. */
 export function idle(confirmation: Confirmation): void {
   if (confirmation.agreedMs === undefined) return
-  confirmation.whole = { atMs: confirmation.agreedMs, evidence: 'digest' }
+  agree(confirmation, confirmation.agreedMs)
   confirmation.agreedMs = undefined
+}
+
+function agree(confirmation: Confirmation, atMs: number): void {
+  confirmation.whole = { atMs, evidence: 'digest' }
+  confirmation.contradictedMs = -Infinity
 }
 
 /** What lies in the store no longer is what was stored of these; `held` is all that lies there. Only while nothing waits for it. */
@@ -155,15 +189,24 @@ export function audited(confirmation: Confirmation, altered: readonly string[], 
 
 /**
  * Compares the peer's digest of what it sent with what was taken. Answers the slots to ask for again, and the services that are in
- * the store though the peer has none of that name: what an earlier stream left, or what somebody put there.
+ * the store though the peer has none of that name: what an earlier stream left, or what somebody put there. A digest that answers no
+ * question of this stream says nothing.
  */
-export function compare(confirmation: Confirmation, theirs: Uint8Array, now: Now, busy: boolean): { ask: number[]; excess: string[] } {
+export function compare(
+  confirmation: Confirmation,
+  { digest, answers }: { digest: Uint8Array; answers: number },
+  now: Now,
+  busy: boolean,
+): { ask: number[]; excess: string[] } {
   const { held } = confirmation
+  const askedMs = confirmation.questions.get(answers)
+  if (askedMs === undefined) return { ask: [], excess: [] }
   confirmation.held = undefined
-  const wrong = new Set(differing(digestOf(confirmation.ledger), theirs))
+  const wrong = new Set(differing(digestOf(confirmation.ledger), digest))
   const ask: number[] = []
   for (const [i, slot] of confirmation.slots) {
-    if (!wrong.has(i)) Object.assign(slot, { agreedMs: now.monoMs, asked: false, nextAskMs: -Infinity, waitMs: firstAskMs })
+    if (!wrong.has(i))
+      Object.assign(slot, { agreedMs: askedMs, disagreedMs: -Infinity, asked: false, nextAskMs: -Infinity, waitMs: firstAskMs })
   }
   for (const i of wrong) {
     const known = confirmation.slots.get(i)
@@ -178,13 +221,13 @@ export function compare(confirmation: Confirmation, theirs: Uint8Array, now: Now
     slot.nextAskMs = now.monoMs + slot.waitMs
     slot.waitMs = Math.min(2 * slot.waitMs, maxAskMs)
   }
-  confirmation.comparedMs = now.monoMs
+  confirmation.comparedMs = askedMs
   const excess = busy || wrong.has(slots.list) ? [] : excessOf(confirmation, held ?? [], wrong)
   if (wrong.size > 0 || excess.length > 0) {
     confirmation.disagreements += 1
     confirmation.contradictedMs = now.monoMs
-  } else if (busy) confirmation.agreedMs = now.monoMs
-  else confirmation.whole = { atMs: now.monoMs, evidence: 'digest' }
+  } else if (busy) confirmation.agreedMs = askedMs
+  else agree(confirmation, askedMs)
   return { ask, excess }
 }
 

@@ -4,13 +4,24 @@
  * (spec/peering-wire.md 5, 7, 8, 9). The state is handed over: after a step only the returned one counts.
  */
 import type { ReplicationMessage, ReplicationMessage_Request, ReplicationMessage_Response } from '../../wire/gen/peerstream.ts'
-import { digestHeartbeat, markedHeartbeat, markOpen, readHeartbeat, resendHeartbeat } from '../../wire/freshness.ts'
+import { digestHeartbeat, markedHeartbeat, markOpen, questionHeartbeat, readHeartbeat, resendHeartbeat } from '../../wire/freshness.ts'
 import { grpcCodes, heartbeat, subscription, terminated, typeUrls } from '../../wire/peer-stream.ts'
-import { audited, compare, idle, newConfirmation, overFull, settled, taken, type Confirmation } from './confirmation.ts'
+import {
+  audited,
+  begin,
+  compare,
+  idle,
+  newConfirmation,
+  nextQuestion,
+  overFull,
+  settled,
+  taken,
+  type Confirmation,
+} from './confirmation.ts'
 import { clip, enqueue, excess, finish, intakeSize, judge, newIntake, rejection, startNext, type Change, type Intake } from './intake.ts'
 import { digestOf } from './ledger.ts'
 import { flush, newOutbox, oversizedOf, sendAgain, subscribe, takeOffer, type Offer, type Outbox, type Oversized } from './offer.ts'
-import { beginLook, mayResend, newProof, nextLookMs, soon, want, type Proof } from './proof.ts'
+import { ask, beginLook, mayResend, newProof, nextLookMs, soon, type Proof } from './proof.ts'
 
 export type Role = 'acceptor' | 'dialer'
 
@@ -154,7 +165,10 @@ export function newSession(identity: Identity, now: Now, previous?: SessionStatu
 
 /** When the next `tick` is due, on the monotonic clock. */
 export function nextTickMs(state: SessionState): number {
-  if (state.phase === 'open') return Math.min(state.nextHeartbeatMs, state.silentSinceMs + silenceMs, nextLookMs(state.proof))
+  if (state.phase === 'open') {
+    const { nextQuestionMs } = state.status.confirmation
+    return Math.min(state.nextHeartbeatMs, state.silentSinceMs + silenceMs, nextLookMs(state.proof), nextQuestionMs)
+  }
   return state.phase === 'closing' ? state.graceEndMs : Infinity
 }
 
@@ -222,7 +236,7 @@ function open(state: SessionState, marked: boolean, effects: Effect[], now: Now)
     effects.push({ type: 'send', message: { Payload: { $case: 'open', value } } })
   } else if (marked) {
     effects.push({ type: 'send', message: markedHeartbeat })
-    begin(state, now)
+    beginDigests(state, now)
   }
   // In this order, and both services and list: acknowledging a list that nobody subscribed to ends the stream (5.3).
   const wanted = [typeUrls.service, typeUrls.list, typeUrls.bundle, ...(role === 'dialer' ? [typeUrls.addresses] : [])]
@@ -230,9 +244,9 @@ function open(state: SessionState, marked: boolean, effects: Effect[], now: Now)
 }
 
 /** The other side has shown the mark: digests go both ways. */
-function begin(state: SessionState, now: Now): void {
-  state.status.confirmation.confirms = true
-  want(state.proof, now)
+function beginDigests(state: SessionState, now: Now): void {
+  begin(state.status.confirmation, now)
+  state.proof.wanted = true
 }
 
 function isBusy(state: SessionState): boolean {
@@ -261,18 +275,23 @@ function receive(state: SessionState, message: ReplicationMessage, effects: Effe
 function receiveFields(state: SessionState, message: ReplicationMessage, effects: Effect[], now: Now): void {
   const fields = readHeartbeat(message)
   if (!fields) return
-  if (fields.marked && state.identity.role === 'dialer') begin(state, now)
+  if (fields.marked && state.identity.role === 'dialer') beginDigests(state, now)
   if (!state.proof.wanted) return
   const { confirmation } = state.status
-  if (fields.digest) {
-    const { ask, excess: names } = compare(confirmation, fields.digest, now, isBusy(state))
-    if (ask.length > 0) effects.push({ type: 'send', message: resendHeartbeat(ask) })
+  if (fields.question > 0) {
+    ask(state.proof, fields.question, now)
+    if (beginLook(state.proof, now)) effects.push({ type: 'look' })
+  }
+  const { digest, answers } = fields
+  if (digest) {
+    const { ask: again, excess: names } = compare(confirmation, { digest, answers }, now, isBusy(state))
+    if (again.length > 0) effects.push({ type: 'send', message: resendHeartbeat(again) })
     for (const name of names) enqueue(state.intake, excess(name))
-    if (ask.length > 0 || names.length > 0) {
+    if (again.length > 0 || names.length > 0) {
       effects.push({
         type: 'notice',
         message: 'what is imported is not what the peer exports; it is being put right',
-        fields: { slots: ask.length, excess: names.length },
+        fields: { slots: again.length, excess: names.length },
       })
     }
     store(state, effects)
@@ -369,7 +388,7 @@ function prove(state: SessionState, offer: Offer, effects: Effect[], now: Now): 
   proof.looking = false
   proof.owed = false
   takeOffer(outbox, offer)
-  if (sendDue(state, effects, now)) effects.push({ type: 'send', message: digestHeartbeat(digestOf(outbox.ledger)) })
+  if (sendDue(state, effects, now)) effects.push({ type: 'send', message: digestHeartbeat(digestOf(outbox.ledger), proof.answering) })
   else proof.owed = true
 }
 
@@ -407,6 +426,8 @@ function tick(state: SessionState, effects: Effect[], now: Now): void {
     // Beats that a sleeping machine missed are not made up for.
     state.nextHeartbeatMs = Math.max(state.nextHeartbeatMs + heartbeatMs, now.monoMs + 1)
   }
+  const question = nextQuestion(state.status.confirmation, now)
+  if (question !== undefined) effects.push({ type: 'send', message: questionHeartbeat(question) })
   if (beginLook(state.proof, now)) effects.push({ type: 'look' })
   if (now.monoMs >= state.silentSinceMs + silenceMs) {
     close(state, effects, now, { code: grpcCodes.unknown, message: 'heartbeat timeout' }, 'heartbeat timeout')

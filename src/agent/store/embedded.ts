@@ -175,7 +175,8 @@ class EmbeddedStore implements Store {
     const ops = txn.ops.map(op => (op.op === 'put' ? { ...op, value: Buffer.from(op.value) } : op))
     const compare = [...(txn.compare ?? [])]
     if (!txn.early) return this.#submit(group => this.#apply({ compare, ops }, group))
-    const shown = this.#ordinary === 0 && this.#revision < this.#mayShow
+    // One revision stays for taking it back.
+    const shown = this.#ordinary === 0 && this.#revision + 1 < this.#mayShow
     return shown ? this.#show({ compare, ops }) : this.#submit(group => this.#apply({ compare, ops }, group), { early: { shown } })
   }
 
@@ -192,7 +193,7 @@ class EmbeddedStore implements Store {
     if (this.#closed) return
     this.#closed = true
     await this.#draining
-    if (this.#mayShow > 0) await this.#settleShown()
+    if (this.#mayShow > 0 && this.#storedRevision() === this.#revision) await this.#settleShown()
     this.#leases.close()
     this.#hub.close()
     await this.#environment.root.close()
@@ -225,7 +226,9 @@ class EmbeddedStore implements Store {
     this.#checkOpen()
     const revision = this.#revision + 1
     const events = this.#early.make(txn, revision, this.#snapshot())
-    if (!events || events.length === 0) return { ok: events !== undefined, revision: this.#revision }
+    if (!events) return { ok: false, revision: this.#revision }
+    // What was shown has done it already: not done before that is durable.
+    if (events.length === 0) return this.#submit(() => ({ ok: true, revision: revision - 1 }), { early: { shown: true } })
     this.#revision = revision
     const written = this.#submit(
       group => {
@@ -291,6 +294,8 @@ class EmbeddedStore implements Store {
     if (undone) {
       this.#queue = this.#queue.filter(job => !job.early?.shown)
       this.#early.clear()
+      // Who has read what is taken back waits for something newer than that.
+      this.#revision += 1
       this.#hub.reset(this.#revision)
     }
     for (const job of refused) {

@@ -33,9 +33,12 @@ export class LockSession {
     while (performance.now() - renewedAt < ttlMs) {
       try {
         await delay(pause, undefined, { signal })
-        const { status } = await this.#client.call('PUT', `/v1/session/renew/${this.id}`, { signal }, [404])
+        const askedAt = performance.now()
+        // An agent that says nothing at all must not keep us longer than the session lives.
+        const inTime = AbortSignal.any([signal, AbortSignal.timeout(Math.max(0, renewedAt + ttlMs - askedAt))])
+        const { status } = await this.#client.call('PUT', `/v1/session/renew/${this.id}`, { signal: inTime }, [404])
         if (status === 404) return
-        renewedAt = performance.now()
+        renewedAt = askedAt
         pause = renewMs
       } catch {
         if (signal.aborted) return

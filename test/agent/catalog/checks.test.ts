@@ -195,6 +195,32 @@ t.test('a poll looks soon where there is a reason, once more where it is looking
   t.equal(clock.timers, 0)
 })
 
+t.test('reasons that come faster than a look do not put it off', async t => {
+  const clock = new FakeClock()
+  const began: number[] = []
+  const poll = new Poll({
+    clock,
+    intervalMs: 10_000,
+    probe() {
+      began.push(clock.monotonicMs())
+      return Promise.resolve({ status: 'passing', output: '' })
+    },
+    report() {},
+  })
+  poll.start()
+  await clock.advance(1000)
+  const beganMs = clock.monotonicMs()
+  for (let i = 0; i < 10; i += 1) {
+    poll.lookSoon()
+    await clock.advance(40)
+  }
+  await clock.advance(1000)
+  const times = began.slice(1).map(ms => ms - beganMs)
+  t.same(times[0], 50)
+  t.ok(times.length >= 5 && times.at(-1)! >= 400, `the last reason is looked at too: ${times.join()}`)
+  poll.stop()
+})
+
 t.test('the timeout ends before the next run unless told otherwise', t => {
   t.same(
     [timeoutOf({ intervalMs: 2000 }), timeoutOf({ intervalMs: 60_000 }), timeoutOf({ intervalMs: 1000, timeoutMs: 5000 })],

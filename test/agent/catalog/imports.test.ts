@@ -251,6 +251,16 @@ t.test('a mesh service of a peer gets a virtual address of ours, never the one t
   t.same(tables.virtualIpHolder(addresses[0]!), undefined)
 })
 
+t.test('no spelling of a set loses its virtual address, or keeps one', async t => {
+  const { catalog, tables } = await scene(t)
+  const address = () => tables.virtualIp('web', 'east').value
+  await catalog.replaceImported('east', 'Web-Sidecar-Proxy', [synthetic('web')], 1)
+  t.equal(tables.connectInstances('web', 'east').value[0]?.service.taggedAddresses?.['consul-virtual']?.address, address())
+  t.type(address(), 'string')
+  await catalog.replaceImported('east', 'web-SIDECAR-proxy', [], 2)
+  t.same([address(), tables.virtualIps()], [undefined, []])
+})
+
 t.test('a sweep deletes what is not kept', async t => {
   const { catalog, tables } = await scene(t)
   for (const name of ['web', 'db', 'api']) await catalog.replaceImported('east', name, [instance('a', name)], 1)

@@ -1,6 +1,8 @@
 /** The key-value store: values, compare-and-set, and which reader wakes for what. */
 import * as fc from 'fast-check'
 import t from 'tap'
+import { KvTable } from '../../../src/agent/catalog/kv-table.ts'
+import { Topics } from '../../../src/agent/catalog/topics.ts'
 import { compareUtf8 } from '../../../src/agent/catalog/kv-table.ts'
 import { catalogScene, type CatalogScene } from '../../support/catalog-scene.ts'
 
@@ -75,6 +77,31 @@ t.test('a prefix is plain text: lists in byte order, deletes what is under it an
   await kv.delete('a/', { recurse: true })
   t.same(list('a'), ['a', 'a0', 'ab'])
   t.equal(await kv.delete('nothing', { recurse: true }), true)
+})
+
+t.test('who waits for a prefix is woken by its keys alone, few and many alike, and long keys cost nobody anything', async t => {
+  const topics = new Topics()
+  const table = new KvTable(topics)
+  const put = (key: string, modifyIndex: number) => {
+    table.apply(key, { path: [], value: { value: null }, createIndex: modifyIndex, modifyIndex })
+    topics.commit(modifyIndex)
+  }
+  const woken = async (prefixes: string[], key: string, at: number) => {
+    const done: string[] = []
+    const waits = prefixes.map(async prefix => {
+      if (await topics.waitFor([`kv-prefix/${prefix}`], at - 1, 60_000)) done.push(prefix)
+    })
+    put(key, at)
+    topics.close()
+    await Promise.all(waits)
+    return done
+  }
+  const others = Array.from({ length: 40 }, (_, i) => `other/${i}`)
+  t.same(await woken(['', 'a', 'a/b', 'a/bc', 'b'], 'a/b', 5), ['', 'a', 'a/b'])
+  t.same(await woken(['', 'a', 'a/b', 'a/bc', 'b', ...others], 'a/b', 6), ['', 'a', 'a/b'])
+  const began = performance.now()
+  for (let i = 0; i < 1000; i += 1) put('x'.repeat(1700) + String(i), 7 + i)
+  t.ok(performance.now() - began < 500, 'a thousand keys of 1.7 kB are applied at once')
 })
 
 t.test('the index of a prefix counts its deletions and nothing else', async t => {

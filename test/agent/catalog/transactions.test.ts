@@ -165,6 +165,21 @@ t.test('what is put below a node or a service that the same transaction deletes 
     ['s2'],
   )
   t.same(scene.tables.checksOfNode('gn').value, [])
+  await transactions.run([{ kind: 'check', verb: 'set', check: check('moves', 's2') }])
+  await transactions.run([
+    { kind: 'check', verb: 'set', check: check('moves', '') },
+    { kind: 'service', verb: 'delete', node: 'gn', service: { ...service, id: 's2' } },
+    { kind: 'service', verb: 'set', node: 'gn', service: { ...service, id: 's2' } },
+  ])
+  t.match(scene.tables.checksOfNode('gn').value, [{ checkId: 'moves', serviceId: '' }], 'what no longer is of a service stays without it')
+  const again = await transactions.run([
+    { kind: 'node', verb: 'delete', node: { node: 'gn' } },
+    { kind: 'node', verb: 'set', node: { node: 'gn', address: '10.0.0.6' } },
+    { kind: 'service', verb: 'set', node: 'gn', service: { ...service, id: 's2', port: 2 } },
+  ])
+  const [said] = again.ok ? again.outcomes.flatMap(each => (each.kind === 'service' ? [each.service] : [])) : []
+  const { createIndex, modifyIndex } = scene.tables.serviceOf('gn', 's2')!
+  t.match(said, { createIndex, modifyIndex, port: 2 }, 'what was below and comes again is said to be what is read then')
 })
 
 t.test('128 operations are taken whatever they read and write beside', async t => {

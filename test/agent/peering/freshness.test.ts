@@ -2,7 +2,15 @@
 import * as fc from 'fast-check'
 import t from 'tap'
 import { importedFreshness, peeringFreshness, setFreshness } from '../../../src/agent/peering/ages.ts'
-import { digestHeartbeat, markedHeartbeat, readHeartbeat, resendHeartbeat, slotBytes, slotCount } from '../../../src/wire/freshness.ts'
+import {
+  digestHeartbeat,
+  markedHeartbeat,
+  questionHeartbeat,
+  readHeartbeat,
+  resendHeartbeat,
+  slotBytes,
+  slotCount,
+} from '../../../src/wire/freshness.ts'
 import type { ReplicationMessage } from '../../../src/wire/gen/peerstream.ts'
 import { heartbeat, subscription, typeUrls } from '../../../src/wire/peer-stream.ts'
 import { nextTickMs, step, type Event } from '../../../src/agent/peering/session.ts'
@@ -56,6 +64,29 @@ void t.test('a stream that begins says nothing of all services together before i
   pair.reopen()
   t.match(seen('web'), { state: 'FRESH', ageMs: 0 })
   t.match(whole(), { state: 'STALE', ageMs: null })
+})
+
+void t.test('a digest counts from when it was asked for: a network that holds it back makes nothing younger', async t => {
+  const { pair, seen, whole } = scene()
+  pair.advance(2000)
+  const held: ReplicationMessage[] = []
+  pair.passes = (message, from) => {
+    if (from === 'dialer' || !readHeartbeat(message)?.digest) return true
+    held.push(message)
+    return false
+  }
+  pair.advance(30_000)
+  t.equal(held.length, 2)
+  t.match(whole(), { state: 'FRESH', ageMs: 31_000 })
+  pair.dialer.hear(held[0]!, pair.nowMs)
+  t.match(whole(), { state: 'FRESH', ageMs: 16_000, evidence: 'digest' })
+  t.match(seen('web'), { state: 'FRESH', ageMs: 16_000, evidence: 'digest' })
+  // Twice, and one that answers nothing that was asked: both say no more.
+  pair.dialer.hear(held[0]!, pair.nowMs + 500)
+  pair.dialer.hear(digestHeartbeat(readHeartbeat(held[0]!)!.digest!, 99), pair.nowMs)
+  t.match(whole(), { ageMs: 16_000 })
+  pair.dialer.hear(held[1]!, pair.nowMs)
+  t.match(whole(), { ageMs: 1000 })
 })
 
 void t.test('an upsert that is lost on the way is sent again and counted', async t => {
@@ -216,9 +247,10 @@ void t.test('while something waits for room no digest leaves, and nobody looks f
   const offer = { ...offerOf({ a: '1', b: '1', c: '1' }), services: new Map(['a', 'b', 'c'].map(name => [name, big])) }
   run({ type: 'opened', marked: true }, 0)
   run({ type: 'offer', offer }, 0)
-  t.same(run({ type: 'tick' }, 1000), [], 'a peer that has not asked for services is proven nothing')
+  const asked = (question: number, now: number) => run({ type: 'message', message: questionHeartbeat(question) }, now)
+  t.same([...run({ type: 'tick' }, 1000), ...asked(1, 1000)], [], 'a peer that has not asked for services is proven nothing')
   run({ type: 'message', message: subscription(typeUrls.service, '') }, 2000)
-  t.same(run({ type: 'tick' }, 16_000), [], 'c waits')
+  t.same([...run({ type: 'tick' }, 16_000), ...asked(2, 16_000)], [], 'c waits')
   t.equal(nextTickMs(end.state), 30_000)
   run({ type: 'drained' }, 17_000)
   t.same(run({ type: 'tick' }, 18_000), [18_000])
@@ -250,7 +282,7 @@ void t.test('a real Consul gets no field, and its heartbeats make nothing FRESH'
 
 void t.test('an acceptor hears digests only of a dialer that marked its Open, a dialer answers only a marked acceptor', async t => {
   const all = Array.from({ length: slotCount }, (_, i) => i)
-  const lies = [digestHeartbeat(Buffer.alloc(slotCount * slotBytes, 1)), resendHeartbeat(all), markedHeartbeat]
+  const lies = [digestHeartbeat(Buffer.alloc(slotCount * slotBytes, 1), 1), resendHeartbeat(all), markedHeartbeat]
   const unmarked = new End('acceptor', 0)
   unmarked.do({ type: 'opened' }, 0)
   unmarked.sent = []
@@ -283,7 +315,7 @@ void t.test('a peer that lies in its digests, or asks for everything all the tim
   }
   const held = heldBy(pair.dialer)
   for (let i = 0; i < 1000; i += 1) {
-    pair.dialer.hear(digestHeartbeat(Buffer.alloc(slotCount * slotBytes, 1 + (i % 255))), pair.nowMs)
+    pair.dialer.hear(digestHeartbeat(Buffer.alloc(slotCount * slotBytes, 1 + (i % 255)), 1), pair.nowMs)
     pair.settle()
   }
   t.equal(asked, 1)

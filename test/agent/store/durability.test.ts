@@ -108,7 +108,11 @@ for (const early of [false, true]) {
       const lines = (await killed(dir, ...(early ? ['early'] : []))).map(line => line.split(' ') as [string, string])
       const acknowledged = lines.map(line => line[0]).filter(word => word !== 'shown')
       const shown = lines.filter(line => line[0] === 'shown').map(line => Number(line[1]))
+      // Nor may one that is opened and closed in between forget what was shown.
+      const idle = await openEmbeddedStore({ dir, logger: silentLogger() })
+      await idle.close()
       const store = await openEmbeddedStore({ dir, logger: silentLogger() })
+      t.equal(store.revision, idle.revision)
       const { entries, revision } = await store.list('k/')
       const found = new Map(entries.map(entry => [entry.key, entry]))
       const lost = acknowledged.filter(key => Buffer.from(found.get(key)?.value ?? []).toString() !== key.repeat(10))
@@ -170,7 +174,7 @@ void t.test(
 )
 
 void t.test(
-  'where the disk is full, early writes that were shown are taken back: watches list again, and revisions go on',
+  'where the disk is full, early writes that were shown are taken back: watches list again, of a newer revision, and revisions go on',
   {
     skip: process.platform === 'linux' ? false : 'the limit on file sizes is made by a Linux shell',
   },
@@ -193,31 +197,40 @@ void t.test(
     const write = (key, bytes) => store.txn({ ops: [{ op: 'put', key, value: Buffer.alloc(bytes) }], early: true })
       .then(({ revision }) => 'revision ' + revision, error => error.code)
     console.log(await write('first', 1))
-    console.log((await Promise.all([...Array(9)].map((_, i) => write('k' + i, 500_000)))).join())
-    console.log(await write('small', 1))
+    const remove = () => store.txn({ ops: [{ op: 'delete', key: 'first' }], early: true }).then(() => 'gone', error => error.code)
+    console.log((await Promise.all([...Array(9)].map((_, i) => write('k' + i, 500_000)).concat(remove(), remove()))).join())
+    if (process.argv[2] === 'small') console.log(await write('small', 1))
     await store.close()`
-    const run = spawnSync('bash', ['-c', 'ulimit -f 3000; exec "$@"', 'bash', process.execPath, '--input-type=module', '-e', script, dir], {
-      encoding: 'utf8',
-      env: { PATH: process.env.PATH ?? '' },
-    })
+    const runIn = (dir: string, ...more: string[]) =>
+      spawnSync('bash', ['-c', 'ulimit -f 3000; exec "$@"', 'bash', process.execPath, '--input-type=module', '-e', script, dir, ...more], {
+        encoding: 'utf8',
+        env: { PATH: process.env.PATH ?? '' },
+      })
+    const run = runIn(dir, 'small')
     t.same(run.stdout.split('\n'), [
       'shown 2 first',
       'revision 2',
       ...Array.from({ length: 9 }, (_, i) => `shown ${i + 3} k${i}`),
-      // One alone, then eight together.
-      'list again from 11 11 first,k0',
-      ['revision 3', ...Array.from({ length: 8 }, () => 'unavailable')].join(),
-      'shown 12 small',
-      'revision 12',
+      'shown 12 first',
+      // One alone, then the others together; what the second deletion found deleted it was not.
+      'list again from 13 13 first,k0',
+      ['revision 3', ...Array.from({ length: 10 }, () => 'unavailable')].join(),
+      'shown 14 small',
+      'revision 14',
       '',
     ])
     t.equal(run.status, 0, run.stderr)
     const store = await openEmbeddedStore({ dir, logger: silentLogger() })
-    t.equal(store.revision, 12)
+    t.equal(store.revision, 14)
     t.same(
       (await store.list('')).entries.map(entry => entry.key),
       ['first', 'k0', 'small'],
     )
     await store.close()
+    const other = scratch(t)
+    t.match(runIn(other).stdout, 'list again from 13 13')
+    const behind = await openEmbeddedStore({ dir: other, logger: silentLogger() })
+    t.ok(behind.revision >= 13, `after a close without a write ${behind.revision} is not before what was shown`)
+    await behind.close()
   },
 )

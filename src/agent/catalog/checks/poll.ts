@@ -35,6 +35,8 @@ export class Poll implements CheckRunner {
   readonly #stop = new AbortController()
   #timer: Timer | undefined
   #running = false
+  /** A look for which there was a reason is due. */
+  #soon = false
   #again = false
   #eagerUntilMs = 0
 
@@ -56,10 +58,11 @@ export class Poll implements CheckRunner {
   }
 
   lookSoon(): void {
-    // What is being looked at just now may be what was there before.
-    if (this.#running) this.#again = true
+    // What is being looked at may be what was there before; and a look is put off by no reason for another.
+    if (this.#running || this.#soon) this.#again = true
     else if (this.#timer !== undefined) {
       this.#timer.cancel()
+      this.#soon = true
       this.#next(soonMs)
     }
   }
@@ -71,6 +74,7 @@ export class Poll implements CheckRunner {
   async #run(): Promise<void> {
     const began = this.#clock.monotonicMs()
     this.#running = true
+    this.#soon = false
     const { status, output } = await this.#probe(this.#stop.signal)
     this.#running = false
     if (this.#stop.signal.aborted) return
@@ -78,6 +82,7 @@ export class Poll implements CheckRunner {
     if (status !== 'critical') this.#eagerUntilMs = 0
     const intervalMs = began < this.#eagerUntilMs ? Math.min(eager.intervalMs, this.#intervalMs) : this.#intervalMs
     const delayMs = this.#again ? soonMs : Math.max(0, intervalMs - (this.#clock.monotonicMs() - began))
+    this.#soon = this.#again
     this.#again = false
     this.#next(delayMs)
   }

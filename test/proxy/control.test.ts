@@ -206,7 +206,10 @@ t.test('what another version of the proxy kept holds until the agent answers, wh
   const first = open()
   await until(() => first.plan !== undefined && first.identity !== undefined)
   first.close()
-  const path = join(cacheDir, readdirSync(cacheDir).find(name => name.endsWith('.snapshot.json'))!)
+  const path = join(
+    cacheDir,
+    readdirSync(cacheDir).find(name => name.endsWith('.snapshot.json'))!,
+  )
   interface Saved {
     by: string
     resources: { kind: string; value: { sources: object[] } }[]

@@ -415,7 +415,10 @@ export class Exchange {
     if (other === undefined) return false
     this.moves += 1
     this.outcome.retried = true
-    this.dropUpstream(NGHTTP2_CANCEL)
+    const { upstream } = this
+    this.upstream = this.channel = undefined
+    // Not while its session reads: node then puts a CANCEL off, and nghttp2 may write empty frames for a lost stream until memory is gone.
+    setImmediate(() => (upstream!.closed ? upstream!.destroy() : upstream!.close(NGHTTP2_CANCEL)))
     if (this.hasBody) this.client.pause()
     this.channels = other
     this.connect()

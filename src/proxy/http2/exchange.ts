@@ -417,8 +417,7 @@ export class Exchange {
     this.outcome.retried = true
     const { upstream } = this
     this.upstream = this.channel = undefined
-    // Not while its session reads: node then puts a CANCEL off, and nghttp2 may write empty frames for a lost stream until memory is gone.
-    setImmediate(() => (upstream!.closed ? upstream!.destroy() : upstream!.close(NGHTTP2_CANCEL)))
+    letGoLater(upstream!, NGHTTP2_CANCEL)
     if (this.hasBody) this.client.pause()
     this.channels = other
     this.connect()
@@ -460,23 +459,22 @@ export class Exchange {
     this.outcome.reason = 'client-abort'
     this.settle()
     const { rstCode } = this.client
-    this.dropUpstream(passable(rstCode) ? rstCode : NGHTTP2_CANCEL)
+    this.dropUpstream(passable(rstCode) ? rstCode : NGHTTP2_CANCEL, letGo)
   }
 
   private clientClosed(): void {
     this.clientGone()
     // Where the response was written but not read, its stream is of no use any more.
-    this.dropUpstream(NGHTTP2_CANCEL)
+    this.dropUpstream(NGHTTP2_CANCEL, letGo)
     this.host.ended(this, this.client.rstCode !== NGHTTP2_NO_ERROR && !this.resetByUs)
   }
 
-  private dropUpstream(code: number): void {
+  /** At once only where it is the client that ends it: its own session may be reading. */
+  private dropUpstream(code: number, how = letGoLater): void {
     const { upstream } = this
     this.upstream = undefined
     this.channel = undefined
-    // One that has ended but was not read to its end is closed already, and stays.
-    if (upstream?.closed) upstream.destroy()
-    else upstream?.close(code)
+    if (upstream !== undefined) how(upstream, code)
   }
 
   /** It will not be sent again. */
@@ -497,4 +495,15 @@ export class Exchange {
 /** A code that may be told to the other side as it came. */
 function passable(code: number): boolean {
   return code > NGHTTP2_NO_ERROR && code <= NGHTTP2_HTTP_1_1_REQUIRED
+}
+
+function letGo(upstream: ClientHttp2Stream, code: number): void {
+  // One that has ended but was not read to its end is closed already, and stays.
+  if (upstream.closed) upstream.destroy()
+  else upstream.close(code)
+}
+
+/** Not while its session reads: node then puts a CANCEL off, and nghttp2 may write empty frames for a lost stream until memory is gone. */
+function letGoLater(upstream: ClientHttp2Stream, code: number): void {
+  setImmediate(letGo, upstream, code)
 }

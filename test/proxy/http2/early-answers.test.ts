@@ -59,7 +59,7 @@ async function load(): Promise<number> {
   )
   const opened = { refused: undefined, timeoutMs: undefined, channels, stillAllowed: () => true, finished: () => {} }
   const door = { channels, threw: () => {}, flooded: () => {}, open: () => opened }
-  const port = await listening(createServer((socket: Socket) => void serveHttp2(socket, door as never, defaultHttp2Limits)))
+  const port = await listening(createServer((socket: Socket) => void serveHttp2(socket, door, defaultHttp2Limits)))
   let answers = 0
   const ask = async (session: http2.ClientHttp2Session) => {
     const stream = session.request({ ':method': 'POST', ':path': '/' })

@@ -352,7 +352,6 @@ export class Exchange implements UpstreamOwner, Awaiting {
   private lost(): void {
     // It does not matter how old the stream was: its gateway may have died this moment.
     if (!this.relay.heard && this.mayRetry('broken')) this.again()
-    else if (!this.sent) this.unreached(503, resetText('connection termination'), 'upstream-reset')
     else this.fail(503, resetText('connection termination'), 'upstream', 'upstream-reset')
   }
 

@@ -5,6 +5,7 @@
 import { Command, CommanderError, InvalidArgumentError } from 'commander'
 import { isUtf8 } from 'node:buffer'
 import { messageOf } from '../lib/errors.ts'
+import { compareText } from '../lib/order.ts'
 import { normaliseArguments } from './arguments.ts'
 import { AgentClient, readFile, withHttpFlags, type HttpFlags } from './client.ts'
 import { CliError, readStdin, type CliContext } from './context.ts'
@@ -123,6 +124,11 @@ export async function readText(name: string, context: CliContext): Promise<strin
   const bytes = name === '-' ? await readStdin(context) : readFile(name)
   if (!isUtf8(bytes)) throw new CliError(`${name === '-' ? 'standard input' : name} is not text`)
   return bytes.toString()
+}
+
+/** In the order of their names. */
+export function entriesByName<T>(map: Record<string, T>): [string, T][] {
+  return Object.entries(map).sort(([a], [b]) => compareText(a, b))
 }
 
 /** Columns as wide as their widest cell, blanks between; the last is not padded. */

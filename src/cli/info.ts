@@ -1,6 +1,6 @@
 /** `isthmus info`: what the agent says of itself, group by group. */
 import type { Command } from 'commander'
-import { agentCommand, doing, say } from './command.ts'
+import { agentCommand, doing, entriesByName, say } from './command.ts'
 import type { CliContext } from './context.ts'
 
 export function registerInfo(program: Command, context: CliContext): void {
@@ -9,12 +9,8 @@ export function registerInfo(program: Command, context: CliContext): void {
       'querying agent',
       call.client.json<{ Stats?: Record<string, Record<string, string>> }>('GET', '/v1/agent/self'),
     )
-    for (const [group, values] of sorted(stats ?? {})) {
-      say(context, [`${group}:`, ...sorted(values).map(([key, value]) => `\t${key} = ${value}`)].join('\n'))
+    for (const [group, values] of entriesByName(stats ?? {})) {
+      say(context, [`${group}:`, ...entriesByName(values).map(([key, value]) => `\t${key} = ${value}`)].join('\n'))
     }
   })
-}
-
-function sorted<T>(map: Record<string, T>): [string, T][] {
-  return Object.entries(map).sort(([a], [b]) => (a < b ? -1 : 1))
 }

@@ -1,6 +1,6 @@
 /** `isthmus intention`: who may call whom, inside the cluster. Rules for callers of a peer are config entries. */
 import type { Command } from 'commander'
-import { agentCommand, collectPairs, doing, say, table } from './command.ts'
+import { agentCommand, collectPairs, doing, entriesByName, say, table } from './command.ts'
 import { CliError, type CliContext } from './context.ts'
 import { registerIntentionTest } from './intention-test.ts'
 
@@ -137,7 +137,7 @@ function rfc850(text: string): string {
 }
 
 function describe(intention: IntentionView): string {
-  const meta = Object.entries(intention.Meta ?? {}).sort(([a], [b]) => (a < b ? -1 : 1))
+  const meta = entriesByName(intention.Meta ?? {})
   const rows = [
     ['Source:', sourceOf(intention)],
     ['Destination:', intention.DestinationName],

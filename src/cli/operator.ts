@@ -1,7 +1,7 @@
 /** `isthmus operator`: the servers of the cluster, of which there is one, and how much it holds. */
 import { type Command, InvalidArgumentError } from 'commander'
 import { parseDuration } from '../lib/duration.ts'
-import { agentCommand, doing, say, table, wholeNumber } from './command.ts'
+import { agentCommand, doing, entriesByName, say, table, wholeNumber } from './command.ts'
 import { CliError, type CliContext } from './context.ts'
 import { registerUsage } from './usage.ts'
 
@@ -159,7 +159,7 @@ function registerState(autopilot: Command, context: CliContext): void {
 }
 
 function describe(state: StateView): string {
-  const servers = Object.entries(state.Servers).sort(([a], [b]) => (a < b ? -1 : 1))
+  const servers = entriesByName(state.Servers)
   return [
     `Healthy:                      ${state.Healthy}`,
     `Failure Tolerance:            ${state.FailureTolerance}`,
@@ -186,7 +186,7 @@ function describeServer(server: MemberView): string[] {
     ['Last Term', server.LastTerm],
     ['Last Index', server.LastIndex],
   ]
-  const meta = Object.entries(server.Meta).sort(([a], [b]) => (a < b ? -1 : 1))
+  const meta = entriesByName(server.Meta)
   return [
     ...rows.map(([name, value]) => `      ${`${name}:`.padEnd(16)} ${String(value)}`),
     ...(meta.length > 0 ? ['      Meta', ...meta.map(([key, value]) => `         ${JSON.stringify(key)}: ${JSON.stringify(value)}`)] : []),

@@ -1,6 +1,6 @@
 /** `isthmus operator usage`: how many services, instances and nodes there are. */
 import type { Command } from 'commander'
-import { agentCommand, doing, say, table } from './command.ts'
+import { agentCommand, doing, entriesByName, say, table } from './command.ts'
 import { CliError, type CliContext } from './context.ts'
 
 interface Usage {
@@ -27,7 +27,7 @@ export function registerUsage(operator: Command, context: CliContext): void {
       'fetching usage information',
       call.client.json<{ Usage: Record<string, Usage> }>('GET', '/v1/operator/usage', { query }),
     )
-    const all = Object.entries(found).sort(([a], [b]) => (a < b ? -1 : 1))
+    const all = entriesByName(found)
     const parts: string[] = []
     if (!connect) parts.push(billed(all, allDatacenters === true), counted(all))
     if (!billable) parts.push(meshed(all, allDatacenters === true))
@@ -66,9 +66,7 @@ function counted(all: Rows): string {
 
 function meshed(all: Rows, named: boolean): string {
   const rows = all.flatMap(([name, each]) =>
-    Object.entries(each.ConnectServiceInstances)
-      .sort(([a], [b]) => (a < b ? -1 : 1))
-      .map(([kind, count]) => [...(named ? [name] : []), kind, count]),
+    entriesByName(each.ConnectServiceInstances).map(([kind, count]) => [...(named ? [name] : []), kind, count]),
   )
   const total = sum(all, each => Object.values(each.ConnectServiceInstances).reduce((a, b) => a + b, 0))
   return `Connect Services\n${spaced([[...(named ? ['Datacenter'] : []), 'Type', 'Service instances'], ...rows, ...(named ? [[], ['Total', '', total]] : [])])}`

@@ -17,11 +17,11 @@ import {
   dbId,
   dbSni,
   eastDomain,
+  endAtGateway,
   endpointAt,
   source,
   startScene,
   until,
-  upstreamOf,
   webId,
   westGatewayId,
   type Scene,
@@ -101,12 +101,7 @@ t.test('an Envoy dials our gateway: what passes through, and what ends there', {
   t.teardown(() => scene.close())
   for (const ends of [false, true]) {
     if (ends) {
-      const target = { ...upstreamOf('api', 'http', apiInternalSni, apiId), peer: '', spiffeIds: [apiId], endpoints: 'api' }
-      scene.west.tell('gateway', [
-        ['roots', 'partner-east', { trustDomain: eastDomain, peer: 'partner-east', exportedPartition: '', pems: [scene.eastRoot.certPem] }],
-        ['upstream', 'api', target],
-        ['exported', apiSni, { sni: apiSni, service: 'api', peer: 'partner-east', endpoints: 'api', upstream: 'api' }],
-      ])
+      endAtGateway(scene)
       await until(async () => (await call(scene.gateway.admin!.port, '/certs')).body.includes(westGatewayId))
     }
     await t.test(ends ? 'http ends at the gateway' : 'http passes through', async t => {

@@ -8,43 +8,29 @@ import { connect as connectTls, type TLSSocket } from 'node:tls'
 import t, { type Test } from 'tap'
 import type { Minted } from '../support/mint.ts'
 import { silentLogger } from '../../src/lib/log.ts'
-import { names, type SniRoute, type UpstreamResource } from '../../src/mesh/snapshot.ts'
+import { names } from '../../src/mesh/snapshot.ts'
 import { meshGatewayId, serviceId } from '../../src/mesh/spiffe.ts'
 import { ownHttp2 } from '../../src/proxy/http2/session.ts'
 import { startGateway, type RunningGateway } from '../../src/proxy/mesh-gateway.ts'
-import type { AgentStandIn } from '../support/agent-stand-in.ts'
 import {
   apiId,
-  apiInternalSni,
   apiSni,
   call,
   eastDomain,
+  endAtGateway,
   endpointAt,
   gatewaySelf,
   Load,
+  passing,
   source,
   startScene,
   until,
-  upstreamOf,
   webId,
   westDomain,
   westGatewayId,
   type Scene,
 } from '../support/proxy-scene.ts'
 import { ask, openSession, startApp, startHttp2Scene } from './http2/scene.ts'
-
-const passing: SniRoute = { sni: apiSni, service: 'api', peer: 'partner-east', endpoints: 'api' }
-const ending: SniRoute = { ...passing, upstream: 'api' }
-
-/** What its agent tells a gateway besides the row: whom to believe, and where requests go on to. */
-function tellWays(west: AgentStandIn, east: Minted, protocol: string): void {
-  const target: UpstreamResource = { ...upstreamOf('api', protocol, apiInternalSni, apiId), peer: '', spiffeIds: [apiId], endpoints: 'api' }
-  west.tell('gateway', [
-    ['roots', 'partner-east', { trustDomain: eastDomain, peer: 'partner-east', exportedPartition: '', pems: [east.certPem] }],
-    ['upstream', 'api', target],
-    ['exported', apiSni, ending],
-  ])
-}
 
 const leafOf = async (gateway: RunningGateway) => {
   const certs = JSON.parse((await call(gateway.admin!.port, '/certs')).body) as { leaf?: { uri: string } }
@@ -55,7 +41,7 @@ async function startEnding(t: Test): Promise<Scene> {
   const scene = await startScene()
   t.teardown(() => scene.close())
   t.equal(await leafOf(scene.gateway), undefined, 'a gateway that passes everything on holds no key')
-  tellWays(scene.west, scene.eastRoot, 'http')
+  endAtGateway(scene)
   await until(async () => (await leafOf(scene.gateway)) === westGatewayId)
   return scene
 }
@@ -217,7 +203,7 @@ t.test('a service changes between passing through and ending here, and back: no 
   t.teardown(() => load.stop())
   const pause = () => new Promise(resolve => setTimeout(resolve, 300))
   await pause()
-  tellWays(scene.west, scene.eastRoot, 'http')
+  endAtGateway(scene)
   await until(async () => (await leafOf(scene.gateway)) === westGatewayId)
   const one = await startSessionless(scene)
   t.match(await one('GET / HTTP/1.1\r\nhost: api\r\n\r\n'), /200 OK/)
@@ -267,7 +253,7 @@ t.test('http2 and grpc end here, too', async t => {
     ['roots', names.localRoots, { trustDomain: westDomain, peer: '', exportedPartition: '', pems: [scene.westRoot.certPem] }],
     ['endpoints', 'api', { endpoints: [endpointAt(scene.api.port('public')!)] }],
   ])
-  tellWays(scene.west, scene.eastRoot, 'grpc')
+  endAtGateway(scene, 'grpc')
   const gateway = await startGateway({
     proxyId: 'gateway',
     agent: { url: scene.west.url },

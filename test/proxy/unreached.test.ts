@@ -11,21 +11,7 @@ import { MuxSession } from '../../src/proxy/mux/session.ts'
 import { sessionLimits } from '../../src/proxy/sessions.ts'
 import { muxProtocol } from '../../src/proxy/tls.ts'
 import { listening, startWorld, subsets, type World } from '../support/chain-world.ts'
-import {
-  apiId,
-  apiInternalSni,
-  apiSni,
-  call,
-  eastDomain,
-  endpointAt,
-  Load,
-  metricOf,
-  startInstance,
-  startScene,
-  until,
-  upstreamOf,
-  webId,
-} from '../support/proxy-scene.ts'
+import { call, endAtGateway, endpointAt, Load, metricOf, startInstance, startScene, until, webId } from '../support/proxy-scene.ts'
 
 const mark = 'x-isthmus-app-unreached'
 const large = 'x'.repeat(70_000)
@@ -95,12 +81,7 @@ t.test('on to a peer and back to our own, whatever the method, through a gateway
     const world = await startWorld(t)
     const { scene } = world
     if (ends) {
-      const target = { ...upstreamOf('api', 'http', apiInternalSni, apiId), peer: '', spiffeIds: [apiId], endpoints: 'api' }
-      scene.west.tell('gateway', [
-        ['roots', 'partner-east', { trustDomain: eastDomain, peer: 'partner-east', exportedPartition: '', pems: [scene.eastRoot.certPem] }],
-        ['upstream', 'api', target],
-        ['exported', apiSni, { sni: apiSni, service: 'api', peer: 'partner-east', endpoints: 'api', upstream: 'api' }],
-      ])
+      endAtGateway(scene)
       await until(async () => (await call(scene.gateway.admin!.port, '/certs')).body.includes('gateway/mesh'))
     }
     await withChain(world, toPeer, { ServiceSubset: 'v2' })

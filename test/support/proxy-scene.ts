@@ -11,7 +11,7 @@ import {
 } from 'node:http'
 import { connect, createServer as createTcpServer, type AddressInfo, type Server, type Socket } from 'node:net'
 import { silentLogger } from '../../src/lib/log.ts'
-import { names, type Self } from '../../src/mesh/snapshot.ts'
+import { names, type Self, type SniRoute, type UpstreamResource } from '../../src/mesh/snapshot.ts'
 import { externalSni, internalSni } from '../../src/mesh/sni.ts'
 import { meshGatewayId, serviceId } from '../../src/mesh/spiffe.ts'
 import { startGateway, type RunningGateway } from '../../src/proxy/mesh-gateway.ts'
@@ -173,6 +173,20 @@ export const upstreamOf = (service: string, protocol: string, sni: string, spiff
   endpoints: `${service}-endpoints`,
 })
 
+/** The gateway's row for api, by which it passes; and by which it ends what comes. */
+export const passing: SniRoute = { sni: apiSni, service: 'api', peer: 'partner-east', endpoints: 'api' }
+const ending: SniRoute = { ...passing, upstream: 'api' }
+
+/** Has api's requests from east end at the gateway of west: whom it is to believe, and where they go on to. */
+export function endAtGateway({ west, eastRoot }: Pick<Scene, 'west' | 'eastRoot'>, protocol = 'http'): void {
+  const target: UpstreamResource = { ...upstreamOf('api', protocol, apiInternalSni, apiId), peer: '', spiffeIds: [apiId], endpoints: 'api' }
+  west.tell('gateway', [
+    ['roots', 'partner-east', { trustDomain: eastDomain, peer: 'partner-east', exportedPartition: '', pems: [eastRoot.certPem] }],
+    ['upstream', 'api', target],
+    ['exported', apiSni, ending],
+  ])
+}
+
 export async function startScene(): Promise<Scene> {
   const mint = new Mint()
   const [eastRoot, westRoot] = await Promise.all([mint.root(eastDomain), mint.root(westDomain)])
@@ -197,7 +211,7 @@ export async function startScene(): Promise<Scene> {
   west.tell('gateway', [
     ['self', 'gateway', gatewaySelf()],
     ['roots', names.localRoots, { trustDomain: westDomain, peer: '', exportedPartition: '', pems: [westRoot.certPem] }],
-    ['exported', apiSni, { sni: apiSni, service: 'api', peer: 'partner-east', endpoints: 'api' }],
+    ['exported', apiSni, passing],
     ['exported', dbSni, { sni: dbSni, service: 'db', peer: 'partner-east', endpoints: 'db' }],
     ['internal', apiInternalSni, { sni: apiInternalSni, service: 'api', peer: '', endpoints: 'api' }],
     ['endpoints', 'api', { endpoints: [endpointAt(api!.port('public')!)] }],

@@ -87,7 +87,7 @@ export function newConfirmation(now: Now, before?: Confirmation): Confirmation {
   }
 }
 
-/** The peer sends digests to who asks for them. */
+/** The other side has shown the mark: digests go both ways, to who asks for them. */
 export function begin(confirmation: Confirmation, now: Now): void {
   if (confirmation.confirms) return
   confirmation.confirms = true

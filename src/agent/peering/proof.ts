@@ -6,8 +6,6 @@
 import type { Now } from './session.ts'
 
 export interface Proof {
-  /** The other side takes digests. */
-  wanted: boolean
   /** The latest question of the other side, and the one that the look under way answers. */
   asked: number
   answering: number
@@ -28,7 +26,6 @@ const resendSpacingMs = 5000
 
 export function newProof(): Proof {
   return {
-    wanted: false,
     asked: 0,
     answering: 0,
     nextMs: Infinity,
@@ -67,7 +64,7 @@ export function soon(proof: Proof, now: Now): void {
 }
 
 export function mayResend(proof: Proof, now: Now): boolean {
-  if (!proof.wanted || now.monoMs < proof.lastResendMs + resendSpacingMs) return false
+  if (now.monoMs < proof.lastResendMs + resendSpacingMs) return false
   proof.lastResendMs = now.monoMs
   return true
 }

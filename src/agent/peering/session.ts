@@ -236,17 +236,11 @@ function open(state: SessionState, marked: boolean, effects: Effect[], now: Now)
     effects.push({ type: 'send', message: { Payload: { $case: 'open', value } } })
   } else if (marked) {
     effects.push({ type: 'send', message: markedHeartbeat })
-    beginDigests(state, now)
+    begin(state.status.confirmation, now)
   }
   // In this order, and both services and list: acknowledging a list that nobody subscribed to ends the stream (5.3).
   const wanted = [typeUrls.service, typeUrls.list, typeUrls.bundle, ...(role === 'dialer' ? [typeUrls.addresses] : [])]
   for (const url of wanted) effects.push({ type: 'send', message: subscription(url, role === 'dialer' ? peerId : '') })
-}
-
-/** The other side has shown the mark: digests go both ways. */
-function beginDigests(state: SessionState, now: Now): void {
-  begin(state.status.confirmation, now)
-  state.proof.wanted = true
 }
 
 function isBusy(state: SessionState): boolean {
@@ -275,9 +269,9 @@ function receive(state: SessionState, message: ReplicationMessage, effects: Effe
 function receiveFields(state: SessionState, message: ReplicationMessage, effects: Effect[], now: Now): void {
   const fields = readHeartbeat(message)
   if (!fields) return
-  if (fields.marked && state.identity.role === 'dialer') beginDigests(state, now)
-  if (!state.proof.wanted) return
   const { confirmation } = state.status
+  if (fields.marked && state.identity.role === 'dialer') begin(confirmation, now)
+  if (!confirmation.confirms) return
   if (fields.question > 0) {
     ask(state.proof, fields.question, now)
     if (beginLook(state.proof, now)) effects.push({ type: 'look' })

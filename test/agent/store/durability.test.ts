@@ -129,6 +129,25 @@ for (const early of [false, true]) {
   })
 }
 
+/** Runs a script with a `store` over `dir`, which may write 3,000 KiB in all: as much as five values of 500,000 bytes and what LMDB needs besides. */
+function onSmallDisk(script: string, dir: string, ...more: string[]) {
+  const whole = `
+    import { openEmbeddedStore } from ${JSON.stringify(new URL('../../../src/agent/store/embedded.js', import.meta.url).href)}
+    import { silentLogger } from ${JSON.stringify(new URL('../../../src/lib/log.js', import.meta.url).href)}
+    process.on('SIGXFSZ', () => {})
+    const store = await openEmbeddedStore({ dir: process.argv[1], logger: silentLogger() })
+${script}
+    await store.close()`
+  return spawnSync(
+    'bash',
+    ['-c', 'ulimit -f 3000; exec "$@"', 'bash', process.execPath, '--input-type=module', '-e', whole, dir, ...more],
+    {
+      encoding: 'utf8',
+      env: { PATH: process.env.PATH ?? '' },
+    },
+  )
+}
+
 void t.test(
   'a full disk refuses writes one by one, loses none, ends no process, and is left behind when there is room again',
   {
@@ -137,21 +156,12 @@ void t.test(
   async t => {
     const dir = scratch(t)
     const script = `
-    import { openEmbeddedStore } from ${JSON.stringify(new URL('../../../src/agent/store/embedded.js', import.meta.url).href)}
-    import { silentLogger } from ${JSON.stringify(new URL('../../../src/lib/log.js', import.meta.url).href)}
-    process.on('SIGXFSZ', () => {})
-    const store = await openEmbeddedStore({ dir: process.argv[1], logger: silentLogger() })
     const write = ops => store.txn({ ops }).then(({ revision }) => 'revision ' + revision, error => error.code + ': ' + error.message)
     for (let i = 0; i < 7; i++) console.log(await write([{ op: 'put', key: 'k' + i, value: Buffer.alloc(500_000, i) }]))
     console.log(store.revision, (await store.list('')).entries.map(entry => entry.key).join())
     console.log(await write([{ op: 'delete-prefix', prefix: 'k' }]))
-    console.log(await write([{ op: 'put', key: 'small', value: Buffer.from('x') }]))
-    await store.close()`
-    // 3,000 KiB in all; as much as five of the values and what LMDB needs besides.
-    const run = spawnSync('bash', ['-c', 'ulimit -f 3000; exec "$@"', 'bash', process.execPath, '--input-type=module', '-e', script, dir], {
-      encoding: 'utf8',
-      env: { PATH: process.env.PATH ?? '' },
-    })
+    console.log(await write([{ op: 'put', key: 'small', value: Buffer.from('x') }]))`
+    const run = onSmallDisk(script, dir)
     const refused = `unavailable: the store in ${dir} cannot write: Input/output error; check its disk`
     t.same(run.stdout.split('\n'), [
       ...[2, 3, 4, 5, 6].map(revision => `revision ${revision}`),
@@ -181,10 +191,6 @@ void t.test(
   async t => {
     const dir = scratch(t)
     const script = `
-    import { openEmbeddedStore } from ${JSON.stringify(new URL('../../../src/agent/store/embedded.js', import.meta.url).href)}
-    import { silentLogger } from ${JSON.stringify(new URL('../../../src/lib/log.js', import.meta.url).href)}
-    process.on('SIGXFSZ', () => {})
-    const store = await openEmbeddedStore({ dir: process.argv[1], logger: silentLogger() })
     const watch = after => store.watch('', after, {
       onBatch: ({ revision, events }) => console.log('shown', revision, events.map(each => each.key).join()),
       onCompacted: async revision => {
@@ -199,14 +205,8 @@ void t.test(
     console.log(await write('first', 1))
     const remove = () => store.txn({ ops: [{ op: 'delete', key: 'first' }], early: true }).then(() => 'gone', error => error.code)
     console.log((await Promise.all([...Array(9)].map((_, i) => write('k' + i, 500_000)).concat(remove(), remove()))).join())
-    if (process.argv[2] === 'small') console.log(await write('small', 1))
-    await store.close()`
-    const runIn = (dir: string, ...more: string[]) =>
-      spawnSync('bash', ['-c', 'ulimit -f 3000; exec "$@"', 'bash', process.execPath, '--input-type=module', '-e', script, dir, ...more], {
-        encoding: 'utf8',
-        env: { PATH: process.env.PATH ?? '' },
-      })
-    const run = runIn(dir, 'small')
+    if (process.argv[2] === 'small') console.log(await write('small', 1))`
+    const run = onSmallDisk(script, dir, 'small')
     t.same(run.stdout.split('\n'), [
       'shown 2 first',
       'revision 2',
@@ -228,7 +228,7 @@ void t.test(
     )
     await store.close()
     const other = scratch(t)
-    t.match(runIn(other).stdout, 'list again from 13 13')
+    t.match(onSmallDisk(script, other).stdout, 'list again from 13 13')
     const behind = await openEmbeddedStore({ dir: other, logger: silentLogger() })
     t.ok(behind.revision >= 13, `after a close without a write ${behind.revision} is not before what was shown`)
     await behind.close()

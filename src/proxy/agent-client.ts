@@ -1,5 +1,5 @@
 /**
- * The two calls of a proxy to its agent (wire/internal-api), over TCP or a unix socket. The agent is believed only as far as it is
+ * The calls of a proxy to its agent (wire/internal-api), over TCP or a unix socket. The agent is believed only as far as it is
  * parsed: every answer has a limit on size and time.
  */
 import { request as requestHttp, type ClientRequest, type IncomingMessage, type RequestOptions } from 'node:http'

@@ -7,6 +7,7 @@ import type { Logger } from '../lib/log.ts'
 import { compile, type Plan } from '../mesh/plan.ts'
 import { resourceKey } from '../mesh/plan.ts'
 import { names, type Resource, type Roots, type Self } from '../mesh/snapshot.ts'
+import { internalApi } from '../wire/internal-api.ts'
 import { AgentClient, type AgentAddress } from './agent-client.ts'
 import { ProxyCache } from './cache.ts'
 import { Leaf } from './leaf.ts'
@@ -31,9 +32,11 @@ export interface ControlOptions {
 
 export class Control {
   readonly #options: ControlOptions
+  readonly #agent: AgentClient
   readonly #client: SnapshotClient
   readonly #leaf: Leaf
   readonly #cache: ProxyCache | undefined
+  readonly #abort = new AbortController()
   #plan: Plan | undefined
   /** What the plan was compiled from, as it was received. */
   #received: ReadonlyMap<string, Resource> = new Map()
@@ -45,6 +48,7 @@ export class Control {
     const { proxyId, logger, metrics } = options
     this.#options = options
     const agent = new AgentClient(options.agent)
+    this.#agent = agent
     this.#cache = options.cacheDir === undefined ? undefined : new ProxyCache(options.cacheDir, proxyId, logger)
     this.#client = new SnapshotClient({ agent, proxyId, logger, onSet: (resources, revision) => this.#take(resources, revision, true) })
     this.#leaf = new Leaf({ agent, proxyId, logger, onLeaf: identity => this.#renewed(identity) })
@@ -92,7 +96,18 @@ export class Control {
     this.#client.start()
   }
 
+  /** The agent need not wait for its next look. One that is not there looks when it comes. */
+  async serves(): Promise<void> {
+    const { proxyId, logger } = this.#options
+    try {
+      await this.#agent.put(internalApi.serving(proxyId), {}, this.#abort.signal)
+    } catch (error) {
+      logger.debug({ error: messageOf(error) }, 'the agent was not told that this proxy serves; its next check finds out')
+    }
+  }
+
   close(): void {
+    this.#abort.abort()
     this.#client.close()
     this.#leaf.close()
   }

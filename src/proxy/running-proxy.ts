@@ -151,6 +151,7 @@ export abstract class ProxyBase implements RunningProxy {
     if (this.sockets.succeeds) await this.#openAdmin()
     this.sockets.settled()
     this.#readiness.done()
+    await this.control.serves()
   }
 
   async #openAdmin(): Promise<void> {

@@ -1,6 +1,6 @@
 /**
- * The two calls between a proxy and its agent that are not Consul's: the snapshot stream, and having a leaf signed. Both are served
- * to holders of a token that may write the proxy's service; while ACLs are off, on loopback or a unix socket only (DESIGN 3).
+ * The calls between a proxy and its agent that are not Consul's: the snapshot stream, having a leaf signed, and saying that it serves. All are
+ * served to holders of a token that may write the proxy's service; while ACLs are off, on loopback or a unix socket only (DESIGN 3).
  */
 import * as z from 'zod'
 
@@ -9,6 +9,8 @@ export const internalApi = {
   snapshot: (proxyId: string) => `/v1/internal/isthmus/snapshot/${encodeURIComponent(proxyId)}`,
   /** PUT SignRequest -> SignResponse. 400 for a CSR that is not for this proxy's own identity. */
   sign: (proxyId: string) => `/v1/internal/isthmus/sign/${encodeURIComponent(proxyId)}`,
+  /** PUT {} -> {}. The proxy listens: its checks are run now, not when their interval says so. */
+  serving: (proxyId: string) => `/v1/internal/isthmus/serving/${encodeURIComponent(proxyId)}`,
 } as const
 
 /** A `sync` line comes at least this often. */

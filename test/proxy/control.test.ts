@@ -93,6 +93,20 @@ t.test('a proxy that is restarted without its agent serves from its cache, key a
   t.strictSame(modes, [0o600, 0o600])
 })
 
+t.test('the agent is told once when the proxy serves, and need not be there for it', async t => {
+  const { agent, cacheDir, proxyId, open, greet } = await start(t)
+  const first = await open({ cacheDir })
+  await first.ready()
+  await until(() => agent.serving.length > 0)
+  t.equal((await greet(first.port('public')!)).heard, 'hello', 'it serves when it says so')
+  t.same(agent.serving, [proxyId])
+  await first.close()
+  await agent.stop()
+  const again = await open({ cacheDir })
+  await again.ready()
+  t.equal((await greet(again.port('public')!)).heard, 'hello')
+})
+
 t.test('without a cache directory no key is written anywhere', async t => {
   const { cacheDir, open } = await start(t)
   const sidecar = await open()

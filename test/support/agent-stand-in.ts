@@ -1,5 +1,5 @@
 /**
- * The least an agent does for its proxies: the snapshot stream and the signing of leaves, over real HTTP, with whatever resources a
+ * The least an agent does for its proxies: the snapshot stream, the signing of leaves and hearing that they serve, over real HTTP, with whatever resources a
  * test sets. It does not check what it signs or sends: that is what the tests of the proxy's own distrust need.
  */
 import { createServer, type Server, type ServerResponse } from 'node:http'
@@ -23,6 +23,8 @@ export class AgentStandIn {
   url = ''
   /** Leaves signed so far. */
   signed = 0
+  /** Proxies that said that they serve. */
+  readonly serving: string[] = []
   /** Signs this id instead of the one that the proxy should have. */
   signAs: string | undefined
 
@@ -39,6 +41,10 @@ export class AgentStandIn {
         request.on('data', (chunk: Buffer) => chunks.push(chunk))
         request.on('end', () => void this.#sign(proxyId, Buffer.concat(chunks).toString(), response))
         return
+      }
+      if (what === 'serving') {
+        this.serving.push(proxyId)
+        return void response.end('{}')
       }
       response.writeHead(200, { 'content-type': 'application/x-ndjson' })
       told.streams.add(response)

@@ -81,6 +81,12 @@ export class Mesh {
     await this.api('PUT', '/v1/agent/service/register', { Name: service, Port: port, Connect: { SidecarService: { Port } } })
   }
 
+  /** Until callers find an instance whose sidecar is up, as the agent's checks see it. */
+  async passes(service: string): Promise<void> {
+    const find = async () => ((await this.api('GET', `/v1/health/connect/${service}?passing`)) as unknown[]).length > 0
+    await until(`${service} passes its checks`, find)
+  }
+
   /** The caller `web`, who listens for each upstream. */
   async calls(upstreams: { DestinationName: string; DestinationPeer?: string; LocalBindPort: number }[]): Promise<void> {
     const [Port] = await freePorts(1)
@@ -124,6 +130,7 @@ export async function startIsthmusPair(build: Build, ground: Ground, further = 0
   const others = more.map((LocalBindPort, i) => ({ DestinationName: `service-${i}`, LocalBindPort }))
   await mesh.calls([{ DestinationName: 'api', LocalBindPort: port }, ...others])
   const inbound = await mesh.proxy('measured', 'sidecar', '--for', 'api')
+  await mesh.passes('api')
   const outbound = await mesh.proxy('measured', 'sidecar', '--for', 'web')
   const beside = [{ role: 'agent', pid: mesh.agent.child.pid! }]
   return { ...pairOf(port, outbound, inbound), beside, stop: () => mesh.stop() }

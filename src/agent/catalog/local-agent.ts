@@ -129,7 +129,7 @@ export class LocalAgent {
     await this.#inTurn(check.serviceId, () => this.#displaceCheck(id))
   }
 
-  /** A service that its agent heard of by other means may be gone: its checks say so, or not, without waiting for their interval. */
+  /** A service that its agent heard of by other means came, or may be gone: its checks say so, or not, without waiting for their interval. */
   lookSoon(id: string): void {
     this.#checks.lookSoon(id)
   }

@@ -1,6 +1,6 @@
 /**
- * The two calls of a proxy to its agent (wire/internal-api): its snapshot as a stream, and its leaf signed. ACLs are not there yet,
- * so both are for loopback and unix sockets only, and never through a proxy (DESIGN 3).
+ * The calls of a proxy to its agent (wire/internal-api): its snapshot as a stream, its leaf signed, and that it serves. ACLs are not there yet,
+ * so all are for loopback and unix sockets only, and never through a proxy (DESIGN 3).
  */
 import type { ServerResponse } from 'node:http'
 import { MeshError } from '../../lib/errors.ts'
@@ -64,6 +64,15 @@ async function sign(call: Call): Promise<Reply> {
   )
 }
 
+/** Whoever finds its service healthy finds it as soon as it can be reached. */
+function serving(call: Call): Reply {
+  const proxyId = call.params['proxy'] ?? ''
+  const { snapshots, localAgent } = call.agent
+  if (snapshots.snapshot(proxyId) === undefined) throw unknownProxy(call)
+  localAgent.lookSoon(proxyId)
+  return json({})
+}
+
 export const internalRoutes: Route[] = [
   {
     method: 'GET',
@@ -80,6 +89,14 @@ export const internalRoutes: Route[] = [
     body: SignRequest,
     what: "signs a proxy's certificate request (loopback only)",
     handler: sign,
+    agentLocal: true,
+    localOnly,
+  },
+  {
+    method: 'PUT',
+    path: '/v1/internal/isthmus/serving/:proxy',
+    what: 'a proxy listens: its checks are run at once (loopback only)',
+    handler: serving,
     agentLocal: true,
     localOnly,
   },

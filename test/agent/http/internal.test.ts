@@ -78,6 +78,7 @@ t.test('a proxy that is not registered has no snapshot and no leaf', async t => 
   t.same([stream.status, /no proxy "nope" is registered on this agent/.test(stream.body.toString())], [404, true])
   const signed = await ask(agent.url, 'PUT', internalApi.sign('nope'), {}, '{"CSR":"x"}')
   t.equal(signed.status, 404)
+  t.equal((await ask(agent.url, 'PUT', internalApi.serving('nope'), {}, '{}')).status, 404)
 })
 
 t.test('a certificate request for the own identity is signed; one for another is refused', async t => {
@@ -92,9 +93,10 @@ t.test('a certificate request for the own identity is signed; one for another is
   t.ok(stolen.status >= 400 && stolen.status < 500, String(stolen.status))
 })
 
-t.test('a proxy whose stream ends is looked at at once, not when its check is due', async t => {
+t.test('a proxy whose stream ends, or that says that it serves, is looked at at once, not when its check is due', async t => {
   const door = createServer(socket => socket.destroy())
-  await new Promise<void>(resolve => door.listen(0, '127.0.0.1', resolve))
+  const listen = (port: number) => new Promise<void>(resolve => door.listen(port, '127.0.0.1', resolve))
+  await listen(0)
   t.teardown(() => door.close())
   const { port } = door.address() as AddressInfo
   const Check = { TCP: `127.0.0.1:${port}`, Interval: '10m' }
@@ -118,6 +120,11 @@ t.test('a proxy whose stream ends is looked at at once, not when its check is du
   await killed
   await becomes('critical')
   t.pass('it is critical long before the ten minutes are over')
+  await listen(port)
+  const told = await ask(agent.url, 'PUT', internalApi.serving('gate'), {}, '{}')
+  t.same([told.status, told.body.toString()], [200, '{}'])
+  await becomes('passing')
+  t.pass('and passing again')
 })
 
 t.test('closing the door ends the streams', async t => {

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-export const cli = fileURLToPath(new URL('../dist/src/cli/main.js', import.meta.url))
+export const cli = fileURLToPath(new URL('../dist/bin/isthmus.js', import.meta.url))
 
 const started = []
 

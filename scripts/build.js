@@ -1,11 +1,15 @@
-// Builds src, test, bench, certs and examples into dist/ with tsc, and drops what has no source any more, so that a deleted test never runs again.
+// Builds src, test, bench, certs and examples into dist/ with tsc, drops what has no source any more, so that a deleted test never runs
+// again, and makes the program dist/bin/isthmus.js of it: a command reads few files and none of the text that it does not use, so that it
+// starts sooner, and a proxy holds less memory and needs less CPU.
 import { spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, readdirSync, rmSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { build } from 'esbuild'
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
 const dist = join(root, 'dist')
+const bin = join(dist, 'bin')
 
 function prune(folder) {
   for (const entry of readdirSync(folder, { withFileTypes: true })) {
@@ -21,4 +25,25 @@ function prune(folder) {
 const tsc = spawnSync(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc')], { cwd: root, stdio: 'inherit' })
 if (tsc.status !== 0) process.exit(tsc.status ?? 1)
 prune(dist)
-chmodSync(join(dist, 'src', 'cli', 'main.js'), 0o755)
+await build({
+  entryPoints: { isthmus: join(dist, 'src', 'cli', 'main.js') },
+  outdir: bin,
+  bundle: true,
+  // A command loads its own chunks only.
+  splitting: true,
+  chunkNames: 'chunks/[name]-[hash]',
+  platform: 'node',
+  target: 'node20',
+  format: 'esm',
+  // What is native stays where it is.
+  external: ['lmdb'],
+  // Packages of CommonJS ask for Node's own modules.
+  banner: { js: "import { createRequire as requireOf } from 'node:module'\nconst require = requireOf(import.meta.url)" },
+  // Names stay, for the stack in a report.
+  minifySyntax: true,
+  minifyWhitespace: true,
+  sourcemap: 'linked',
+  legalComments: 'linked',
+  logLevel: 'warning',
+})
+chmodSync(join(bin, 'isthmus.js'), 0o755)

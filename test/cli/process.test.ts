@@ -1,16 +1,12 @@
 // The command line as a process of its own: exit codes, streams, and that nothing keeps it alive.
 import { spawn } from 'node:child_process'
 import { createServer } from 'node:http'
-import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { dig } from '../agent/dns/client.ts'
 import { freePorts } from '../support/free-ports.ts'
-import { start, until } from '../support/processes.ts'
+import { cliPath, start, until } from '../support/processes.ts'
 
-const main = join(dirname(dirname(dirname(fileURLToPath(import.meta.url)))), 'src', 'cli', 'main.js')
-
-const isthmus = (args: string[], env: Record<string, string>, stdin = '') => run(process.execPath, [main, ...args], env, stdin)
+const isthmus = (args: string[], env: Record<string, string>, stdin = '') => run(process.execPath, [cliPath, ...args], env, stdin)
 
 function run(
   program: string,
@@ -78,7 +74,7 @@ void t.test("an agent starts with Consul's own command line, and says what of it
   const ports = `ports { http = ${http}, grpc_tls = ${grpcTls}, grpc = -1 }`
   const files = ['-config-format=hcl', `-config-file=${directory}/agent.conf`, '-hcl', ports, `-dns-port=${dns}`]
   const flags = ['-dev', '-server', '-bootstrap-expect=1', '-ui', '-datacenter', 'east', '-node-meta', 'rack:r1', '-recursor=127.0.0.1:1']
-  const agent = start(process.execPath, [main, 'agent', ...flags, ...files])
+  const agent = start(process.execPath, [cliPath, 'agent', ...flags, ...files])
   t.teardown(() => agent.stop())
   const env = { CONSUL_HTTP_ADDR: `127.0.0.1:${http}` }
   await until('the agent runs', async () => agent.log().includes('isthmus agent is running'))
@@ -93,7 +89,7 @@ void t.test("an agent starts with Consul's own command line, and says what of it
   t.equal(made.status, 200)
   t.same((await dig(dns!, 'q.query.consul', 'A')).answer, ['q.query.consul. 7 A 127.0.0.1'], 'its prepared queries are answered over DNS')
   t.match(agent.log(), /performance has no meaning here: there is no raft/)
-  t.same(await run('sh', ['-c', job], { ...env, NODE: process.execPath, MAIN: main }), {
+  t.same(await run('sh', ['-c', job], { ...env, NODE: process.execPath, MAIN: cliPath }), {
     code: 0,
     stdout: [
       'Success! Data written to: app/mode',

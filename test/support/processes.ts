@@ -12,8 +12,8 @@ import { until, within } from './until.ts'
 
 export { until, within } from './until.ts'
 
-/** dist/src/cli/main.js beside this compiled file. */
-export const cliPath = join(dirname(dirname(dirname(fileURLToPath(import.meta.url)))), 'src', 'cli', 'main.js')
+/** dist/bin/isthmus.js beside this compiled file: the program as it is published. */
+export const cliPath = join(dirname(dirname(dirname(fileURLToPath(import.meta.url)))), 'bin', 'isthmus.js')
 
 export interface Running {
   child: ChildProcess

@@ -117,7 +117,7 @@ export class Mesh {
 }
 
 function mainOf(build: Build): string {
-  return join(build.dist, 'src', 'cli', 'main.js')
+  return join(build.dist, 'bin', 'isthmus.js')
 }
 
 /** `further` are upstreams that the caller has besides. */

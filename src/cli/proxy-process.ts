@@ -4,6 +4,7 @@
  */
 import { InvalidArgumentError, type Command } from 'commander'
 import { availableParallelism } from 'node:os'
+import { setFlagsFromString } from 'node:v8'
 import { messageOf } from '../lib/errors.ts'
 import { createLogger, type Logger } from '../lib/log.ts'
 import { endings } from '../proxy/endings.ts'
@@ -54,7 +55,14 @@ export function withProxyFlags(command: Command): Command {
     .option('--log-level <level>', 'trace, debug, info, warn or err', 'info')
 }
 
+/**
+ * The space for new objects stays as large as loading the program has made it, 2 MiB with Node 20. A request leaves next to nothing that lives on, so
+ * a larger one, up to 16 MiB, saves no CPU and is only memory: 10 MiB of a process with 1,000 connections. A smaller one does cost CPU (bench/path).
+ */
+const newSpaceStays = '--semi-space-growth-factor=1'
+
 export async function runProxy(context: CliContext, flags: ProxyFlags, job: ProxyJob): Promise<void> {
+  setFlagsFromString(newSpaceStays)
   const role = takeRole(process.env, process.connected)
   if (role === 'orphan') throw new CliError('this is a worker, and its supervisor is gone')
   const logger = createLogger({ level: flags.logLevel })

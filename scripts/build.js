@@ -1,6 +1,6 @@
 // Builds src, test, bench, certs and examples into dist/ with tsc, drops what has no source any more, so that a deleted test never runs
 // again, and makes the program dist/bin/isthmus.js of it: a command reads few files and none of the text that it does not use, so that it
-// starts sooner, and a proxy holds less memory and needs less CPU.
+// starts sooner and a proxy holds less memory.
 import { spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, readdirSync, rmSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'

@@ -4,6 +4,7 @@
  */
 import { Command, CommanderError, InvalidArgumentError } from 'commander'
 import { isUtf8 } from 'node:buffer'
+import { parseDuration } from '../lib/duration.ts'
 import { messageOf } from '../lib/errors.ts'
 import { compareText } from '../lib/order.ts'
 import { normaliseArguments } from './arguments.ts'
@@ -33,7 +34,8 @@ export async function run(args: readonly string[], commands: readonly CommandGro
     await program.parseAsync(normaliseArguments(args, program), { from: 'user' })
     return 0
   } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode
+    // As from `consul`, and from a shell.
+    if (error instanceof CommanderError) return error.code === 'commander.unknownCommand' && asked === undefined ? 127 : error.exitCode
     const message = messageOf(error)
     if (message !== '') context.stderr.write(`${message}\n`)
     return error instanceof CliError ? error.exitCode : 1
@@ -90,6 +92,13 @@ export function commaSeparated(text: string, before: string[] = []): string[] {
       .map(each => each.trim())
       .filter(each => each !== ''),
   ]
+}
+
+/** Go's way of writing it; as it was written. */
+export function duration(text: string): string {
+  const ms = parseDuration(text)
+  if (ms === undefined || ms < 0) throw new InvalidArgumentError('write a duration, such as 500ms or 1m.')
+  return text
 }
 
 export function wholeNumber(text: string): number {

@@ -31,9 +31,12 @@ export function registerConnect(program: Command, context: CliContext): void {
 }
 
 function parsed(text: string): object {
+  let settings: unknown
   try {
-    return JSON.parse(text) as object
+    settings = JSON.parse(text)
   } catch (error) {
     throw new CliError(`Error parsing config file: ${messageOf(error)}`, 1, { cause: error })
   }
+  if (typeof settings === 'object' && settings !== null && !Array.isArray(settings)) return settings
+  throw new CliError('Error parsing config file: it is not a JSON object; write it as get-config shows it')
 }

@@ -1,7 +1,6 @@
 /** `isthmus operator`: the servers of the cluster, of which there is one, and how much it holds. */
-import { type Command, InvalidArgumentError } from 'commander'
-import { parseDuration } from '../lib/duration.ts'
-import { agentCommand, doing, entriesByName, say, table, wholeNumber } from './command.ts'
+import type { Command } from 'commander'
+import { agentCommand, doing, duration, entriesByName, say, table, wholeNumber } from './command.ts'
 import { CliError, type CliContext } from './context.ts'
 import { registerUsage } from './usage.ts'
 
@@ -84,10 +83,10 @@ function registerAutopilot(operator: Command, context: CliContext): void {
       say(context, `${name} = ${name.endsWith('Tag') ? JSON.stringify(value) : String(value)}`)
   })
   const changes: [flag: string, key: keyof Settings, what: string, read?: (text: string) => unknown][] = [
-    ['last-contact-threshold <duration>', 'LastContactThreshold', 'how long a server may be silent', durationText],
+    ['last-contact-threshold <duration>', 'LastContactThreshold', 'how long a server may be silent', duration],
     ['max-trailing-logs <number>', 'MaxTrailingLogs', 'how far a server may lag', wholeNumber],
     ['min-quorum <number>', 'MinQuorum', 'how many servers stay at least', wholeNumber],
-    ['server-stabilization-time <duration>', 'ServerStabilizationTime', 'how long a new server is watched first', durationText],
+    ['server-stabilization-time <duration>', 'ServerStabilizationTime', 'how long a new server is watched first', duration],
     ['redundancy-zone-tag <tag>', 'RedundancyZoneTag', 'metadata that names the zone of a server'],
     ['upgrade-version-tag <tag>', 'UpgradeVersionTag', 'metadata that names the version of a server'],
   ]
@@ -119,11 +118,6 @@ function registerAutopilot(operator: Command, context: CliContext): void {
     set.option(`--${flag}`, `whether to ${flag.replaceAll('-', ' ')}`).option(`--no-${flag}`, 'the other way round')
   }
   registerState(autopilot, context)
-}
-
-function durationText(text: string): string {
-  if (parseDuration(text) === undefined) throw new InvalidArgumentError('write a duration, such as 200ms.')
-  return text
 }
 
 interface StateView {

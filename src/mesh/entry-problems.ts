@@ -1,8 +1,8 @@
 /**
  * What is wrong with parts that several kinds of config entries have, in Consul's words and without the text that stands before them.
  */
+import { RE2JS } from 're2js'
 import { messageOf, multiError } from '../lib/errors.ts'
-import { re2 } from '../lib/regex.ts'
 import type { HeaderMatch } from './entry-members.ts'
 
 export const metaLimits = { pairs: 64, keyLength: 128, valueLength: 512 } as const
@@ -60,7 +60,7 @@ export function methodsProblem(methods: readonly string[]): string | undefined {
 /** Patterns run on the linear-time engine, so what it does not take is refused here and not on the first request. */
 export function regexProblem(pattern: string): string | undefined {
   try {
-    re2(pattern)
+    RE2JS.compile(pattern)
     return undefined
   } catch (error) {
     return messageOf(error)

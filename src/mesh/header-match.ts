@@ -2,7 +2,7 @@
  * Tests of header fields, compiled (spec/data-plane.md 7.6): those of intentions and of routes are the same. Regexes run on a linear-time
  * engine and match whole values. What cannot be compiled is said to be so; its owner decides what that means.
  */
-import { re2, type Regex } from '../lib/regex.ts'
+import { RE2JS } from 're2js'
 import type { HeaderMatch } from './entry-members.ts'
 import { byteString } from './path.ts'
 
@@ -13,10 +13,10 @@ export type HeadersMatch = (headers: readonly string[]) => boolean
 
 export const never: unique symbol = Symbol('cannot be compiled')
 
-export function compileRegex(pattern: string): Regex | undefined {
+export function compileRegex(pattern: string): RE2JS | undefined {
   if (pattern.length > matchLimits.maxRegexLength) return undefined
   try {
-    return re2(pattern)
+    return RE2JS.compile(pattern)
   } catch {
     return undefined
   }

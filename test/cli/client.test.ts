@@ -116,7 +116,7 @@ void t.test('datacenter, stale and names with odd characters reach the agent as 
 
 void t.test('what commander refuses ends with 1, help with 0', async t => {
   for (const [args, code, text] of [
-    [['nope'], 1, "unknown command 'nope'"],
+    [['nope'], 127, "unknown command 'nope'"],
     [['peering', 'exported-services'], 1, "unknown command 'exported-services'"],
     [['peering', 'list', '-bogus'], 1, "unknown option '--bogus'"],
     [['peering', 'list', '-format=xml'], 1, 'Invalid format, valid formats are {json|pretty}'],

@@ -485,6 +485,10 @@ void t.test('connect, event, join, force-leave: what they say', async t => {
   const after = JSON.stringify({ ...before, Config: { ...before.Config, LeafCertTTL: '48h' } })
   t.same(await run(['connect', 'ca', 'set-config', '-config-file', '-'], after), ok('Configuration updated!\n'))
   t.match(JSON.parse((await run(['connect', 'ca', 'get-config'])).stdout), { Config: { LeafCertTTL: '48h' } })
+  t.same(
+    await run(['connect', 'ca', 'set-config', '-config-file', '-'], 'null'),
+    failed('Error parsing config file: it is not a JSON object; write it as get-config shows it\n'),
+  )
   t.same(await run(['connect', 'ca', 'set-config']), failed('The -config-file flag is required\n'))
   t.match(await run(['event', '-name', 'deploy', 'v1']), { code: 0, stdout: /^Event ID: [0-9a-f-]{36}\n$/ })
   t.same(await run(['event']), failed('Event name must be specified\n'))

@@ -2,12 +2,12 @@
  * `isthmus lock`: runs a program while a lock, or one of several places, is held. The program is ended when the lock is lost or this
  * process is asked to end, and the lock is given back only after the program's end.
  */
-import { InvalidArgumentError, type Command } from 'commander'
+import type { Command } from 'commander'
 import { parseDuration } from '../../lib/duration.ts'
 import { messageOf } from '../../lib/errors.ts'
 import { Child } from '../child.ts'
 import type { AgentClient } from '../client.ts'
-import { agentCommand, doing, say, wholeNumber } from '../command.ts'
+import { agentCommand, doing, duration, say, wholeNumber } from '../command.ts'
 import { CliError, type CliContext } from '../context.ts'
 import { interruption } from '../running.ts'
 import type { Locking } from './locking.ts'
@@ -53,11 +53,7 @@ export function registerLock(program: Command, context: CliContext): void {
     .option('--verbose', 'say what is done')
 }
 
-function durationMs(text: string): number {
-  const ms = parseDuration(text)
-  if (ms === undefined || ms < 0) throw new InvalidArgumentError('write a duration, such as 500ms or 1m.')
-  return ms
-}
+const durationMs = (text: string): number => parseDuration(duration(text))!
 
 async function run(client: AgentClient, prefix: string, args: string[], flags: Flags, context: CliContext): Promise<void> {
   const tell = (text: string) => flags.verbose && say(context, text)

@@ -3,7 +3,7 @@
  * filters, so that a selector that does not exist is an error even where nothing would be compared. Values are the program's own (camelCase); selectors are Consul's
  * names, which the schema gives. Operators' regexes run on re2js: linear time, Go's syntax.
  */
-import { re2, type Regex } from '../../lib/regex.ts'
+import { RE2JS } from 're2js'
 import * as z from 'zod'
 import { messageOf } from '../../lib/errors.ts'
 import { wireName } from '../../lib/shape.ts'
@@ -179,9 +179,9 @@ function coerce(kind: Field['kind'], value: string, name: string): unknown {
 }
 
 /** An operator's regex in Go's syntax, or what is wrong with it in Go's words. */
-export function compileRegex(pattern: string): { ok: true; regex: Regex } | { ok: false; problem: string } {
+export function compileRegex(pattern: string): { ok: true; regex: RE2JS } | { ok: false; problem: string } {
   try {
-    return { ok: true, regex: re2(pattern) }
+    return { ok: true, regex: RE2JS.compile(pattern) }
   } catch (error) {
     return { ok: false, problem: messageOf(error).replace(/: `?([^`]*)`?$/, ': `$1`') }
   }

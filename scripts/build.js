@@ -2,7 +2,7 @@
 // again, and makes the program dist/bin/isthmus.js of it: a command reads few files and none of the text that it does not use, so that it
 // starts sooner and a proxy holds less memory.
 import { spawnSync } from 'node:child_process'
-import { chmodSync, existsSync, readdirSync, rmSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
@@ -15,7 +15,7 @@ function prune(folder) {
   for (const entry of readdirSync(folder, { withFileTypes: true })) {
     const path = join(folder, entry.name)
     if (entry.isDirectory()) prune(path)
-    else if (/\.(?:d\.ts|js|js\.map)$/.test(entry.name)) {
+    else if (/\.(?:d\.ts|js|js\.map|LEGAL\.txt)$/.test(entry.name)) {
       const source = join(root, relative(dist, path)).replace(/\.(?:d\.ts|js|js\.map)$/, '.ts')
       if (!existsSync(source)) rmSync(path)
     }
@@ -24,8 +24,8 @@ function prune(folder) {
 
 const tsc = spawnSync(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc')], { cwd: root, stdio: 'inherit' })
 if (tsc.status !== 0) process.exit(tsc.status ?? 1)
-prune(dist)
-await build({
+const { outputFiles } = await build({
+  write: false,
   entryPoints: { isthmus: join(dist, 'src', 'cli', 'main.js') },
   outdir: bin,
   bundle: true,
@@ -39,11 +39,16 @@ await build({
   external: ['lmdb'],
   // Packages of CommonJS ask for Node's own modules.
   banner: { js: "import { createRequire as requireOf } from 'node:module'\nconst require = requireOf(import.meta.url)" },
-  // Names stay, for the stack in a report.
+  // Names and lines stay, for the stack in a report.
   minifySyntax: true,
   minifyWhitespace: true,
+  lineLimit: 160,
   sourcemap: 'linked',
+  sourcesContent: false,
   legalComments: 'linked',
   logLevel: 'warning',
 })
+prune(dist)
+mkdirSync(join(bin, 'chunks'), { recursive: true })
+for (const { path, contents } of outputFiles) writeFileSync(path, contents)
 chmodSync(join(bin, 'isthmus.js'), 0o755)

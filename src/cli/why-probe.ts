@@ -6,7 +6,7 @@ import { request as requestHttp, type ClientRequest } from 'node:http'
 import { connect as connectHttp2 } from 'node:http2'
 import { connect as connectTcp } from 'node:net'
 import { connect as connectTls } from 'node:tls'
-import { isHttp2, isHttpLike } from '../mesh/config-entry.ts'
+import { isHttp2, isHttpLike } from '../mesh/protocol.ts'
 import type { Verdict, WhyCode, WhyProbe, WhyReport } from '../mesh/why-report.ts'
 import { permitOf, presentedChain, readBundle, uriOf } from '../proxy/permit.ts'
 

@@ -4,7 +4,7 @@
  * is denied even where local callers are allowed by default; an identity that no intention can name (a gateway, a server, another
  * partition, an unknown trust domain) has no rights of its own.
  */
-import type { JwtRequirement } from './config-entry.ts'
+import type { JwtRequirement } from './intention-entry.ts'
 import type { Intentions } from './snapshot.ts'
 import { precedenceOf } from './intention.ts'
 import { requirementHolds, unmetRequirement, type TokenExplainer, type TokenReader } from './jwt.ts'

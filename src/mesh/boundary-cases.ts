@@ -3,7 +3,7 @@
  * that just does not. What two sets of entries decide about them tells how the sets differ, as far as their own rules go; a regex of which
  * no example can be made is named, so that nobody takes silence for sameness.
  */
-import type { JwtRequirement, Permission } from './config-entry.ts'
+import type { JwtRequirement, Permission } from './intention-entry.ts'
 import type { HeaderMatch } from './entry-members.ts'
 import type { EntrySet } from './entry-set.ts'
 import { compileRegex } from './header-match.ts'

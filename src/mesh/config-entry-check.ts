@@ -3,7 +3,8 @@
  * which it is stored. What depends on other entries is checked where they are known (agent/catalog/config-entries.ts).
  */
 import { multiError } from '../lib/errors.ts'
-import type { ConfigEntry, ExportedServices, Mesh, Permission, ProxyDefaults, ServiceDefaults, ServiceIntentions } from './config-entry.ts'
+import type { ConfigEntry, ExportedServices, Mesh, ProxyDefaults, ServiceDefaults } from './config-entry.ts'
+import type { Permission, ServiceIntentions } from './intention-entry.ts'
 import { headerProblem, metaLimits, metaProblems, methodsProblem, pathProblem, several } from './entry-problems.ts'
 import { checkGatewayEntry } from './gateway-entry.ts'
 import { precedenceOf } from './intention.ts'

@@ -5,11 +5,12 @@
 import * as z from 'zod'
 import { multiError, type ErrorCode } from '../lib/errors.ts'
 import { decode, duration, type DecodeIssue } from '../lib/shape.ts'
-import { HeaderMatch, indexes, opaque } from './entry-members.ts'
+import { indexes, opaque } from './entry-members.ts'
 import { ApiGateway, HttpRoute, IngressGateway, InlineCertificate, TcpRoute, TerminatingGateway } from './gateway-entry.ts'
+import { ServiceIntentions } from './intention-entry.ts'
 import { JwtProvider } from './jwt-provider.ts'
 import { ServiceResolver, ServiceRouter, ServiceSplitter } from './routing-entry.ts'
-import { AccessLogs, Expose, MeshGatewayMode, TransparentProxy } from './service.ts'
+import { AccessLogs, Expose, MeshGatewayMode, TransparentProxy } from './proxy-settings.ts'
 
 export const UpstreamLimits = z.object({
   maxConnections: z.number().int().optional(),
@@ -123,60 +124,6 @@ export const ExportedServices = z.object({
 })
 export type ExportedServices = z.infer<typeof ExportedServices>
 
-export const JwtRequirement = z.object({
-  providers: z
-    .array(
-      z.object({
-        name: z.string().default(''),
-        verifyClaims: z.array(z.object({ path: z.array(z.string()), value: z.string() })).optional(),
-      }),
-    )
-    .default([]),
-})
-export type JwtRequirement = z.infer<typeof JwtRequirement>
-
-export const Permission = z.object({
-  action: z.string().default(''),
-  http: z
-    .object({
-      pathExact: z.string().optional(),
-      pathPrefix: z.string().optional(),
-      pathRegex: z.string().optional(),
-      header: z.array(HeaderMatch).optional(),
-      methods: z.array(z.string()).optional(),
-    })
-    .optional(),
-  jwt: JwtRequirement.optional(),
-})
-export type Permission = z.infer<typeof Permission>
-
-export const IntentionSource = z.object({
-  name: z.string().default(''),
-  /** Local name of the peer whose service this is; absent for our own cluster. */
-  peer: z.string().optional(),
-  action: z.string().optional(),
-  permissions: z.array(Permission).optional(),
-  precedence: z.number().int().default(0),
-  type: z.string().default('consul'),
-  description: z.string().optional(),
-  /** Set by the API's POST, which gives intentions ids. */
-  legacyId: z.string().optional(),
-  legacyCreateTime: z.string().optional(),
-  legacyUpdateTime: z.string().optional(),
-  /** Read only so that it can be refused by name. */
-  samenessGroup: z.string().optional(),
-})
-export type IntentionSource = z.infer<typeof IntentionSource>
-
-export const ServiceIntentions = z.object({
-  kind: z.literal('service-intentions'),
-  name: z.string().default(''),
-  sources: z.array(IntentionSource).default([]),
-  jwt: JwtRequirement.optional(),
-  ...indexes,
-})
-export type ServiceIntentions = z.infer<typeof ServiceIntentions>
-
 /** Every kind that may be stored, each with its schema. */
 export const configEntryKinds = {
   'service-defaults': ServiceDefaults,
@@ -198,22 +145,6 @@ export const configEntryKinds = {
 export type ConfigEntryKind = keyof typeof configEntryKinds
 export type EntryOf<K extends ConfigEntryKind> = z.infer<(typeof configEntryKinds)[K]>
 export type ConfigEntry = { [K in ConfigEntryKind]: EntryOf<K> }[ConfigEntryKind]
-
-/** `http`, `http2` and `grpc` carry requests; every other protocol is bytes. */
-export function isHttpLike(protocol: string): boolean {
-  return protocol === 'http' || protocol === 'http2' || protocol === 'grpc'
-}
-
-/** Its requests come in HTTP/2. */
-export function isHttp2(protocol: string): boolean {
-  return protocol === 'http2' || protocol === 'grpc'
-}
-
-/** service-defaults, else proxy-defaults, else tcp (spec/data-plane.md 9.1). */
-export function protocolOf(own: ServiceDefaults | undefined, global: ProxyDefaults | undefined): string {
-  const fallback = global?.config?.['protocol']
-  return own?.protocol || (typeof fallback === 'string' && fallback !== '' ? fallback.toLowerCase() : 'tcp')
-}
 
 /** Kinds of Consul's of which there is never an entry here: one is its enterprise edition's, one is written by its controller only. */
 export const absentKinds: ReadonlySet<string> = new Set(['sameness-group', 'bound-api-gateway'])

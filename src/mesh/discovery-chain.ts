@@ -7,7 +7,7 @@ import * as z from 'zod'
 import { duration } from '../lib/shape.ts'
 import { LoadBalancer } from './entry-members.ts'
 import { ResolverSubset, Route, Split } from './routing-entry.ts'
-import { MeshGatewayMode, TransparentProxy } from './service.ts'
+import { MeshGatewayMode, TransparentProxy } from './proxy-settings.ts'
 
 export const defaultConnectTimeoutMs = 5000
 

@@ -2,7 +2,7 @@
  * The sources that decide about calls of one service, made of its service-intentions entry and that of `*` (spec/data-plane.md 7): what a
  * sidecar is told, and what a test of intentions judges by. They come in descending precedence.
  */
-import type { ServiceIntentions } from './config-entry.ts'
+import type { ServiceIntentions } from './intention-entry.ts'
 import { precedenceOf } from './intention.ts'
 import type { Intentions } from './snapshot.ts'
 

@@ -3,7 +3,7 @@
  * The entry is what is stored; nothing here decides about a request, which is mesh/authorize's.
  */
 import * as z from 'zod'
-import { Permission, type ServiceIntentions } from './config-entry.ts'
+import { Permission, type ServiceIntentions } from './intention-entry.ts'
 import { compareText } from '../lib/order.ts'
 
 export const Intention = z.object({

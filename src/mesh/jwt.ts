@@ -4,7 +4,7 @@
  * proxy's to check.
  */
 import { isObject } from '../lib/shape.ts'
-import type { JwtRequirement } from './config-entry.ts'
+import type { JwtRequirement } from './intention-entry.ts'
 import { queryParameter } from './query-match.ts'
 import type { JwtProviderResource } from './snapshot.ts'
 

@@ -4,7 +4,7 @@
  * intentions are compiled by the functions that a proxy runs, and each but once.
  */
 import { compileIntentions, type Authorizer, type Decision } from './authorize.ts'
-import { isHttpLike, protocolOf } from './config-entry.ts'
+import { isHttpLike, protocolOf } from './protocol.ts'
 import { compileChain } from './discovery-chain-compiler.ts'
 import type { DiscoveryChain } from './discovery-chain.ts'
 import type { EntrySet } from './entry-set.ts'

@@ -3,7 +3,7 @@
  * that matches decides. Regexes run on a linear-time engine and match whole values. It fails closed: a permission that cannot be
  * compiled denies what it would have matched, and a request that lacks the token of the permission it matches is none of the later ones'.
  */
-import type { JwtRequirement, Permission } from './config-entry.ts'
+import type { JwtRequirement, Permission } from './intention-entry.ts'
 import { compileHeader, compileRegex, never, type HeadersMatch } from './header-match.ts'
 import { requirementHolds, unmetRequirement, type TokenExplainer, type TokenReader } from './jwt.ts'
 import { byteString, decodeEscapes, decodeUnreserved, type JudgedPath } from './path.ts'

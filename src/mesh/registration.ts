@@ -4,7 +4,8 @@
  */
 import { multiError } from '../lib/errors.ts'
 import type { CheckDefinition } from './check.ts'
-import type { ExposePath, NodeService, ServiceDefinition, Upstream } from './service.ts'
+import type { ExposePath } from './proxy-settings.ts'
+import type { NodeService, ServiceDefinition, Upstream } from './service.ts'
 
 const gatewayKinds = new Set(['mesh-gateway', 'terminating-gateway', 'ingress-gateway', 'api-gateway'])
 

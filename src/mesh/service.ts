@@ -5,36 +5,12 @@
 import * as z from 'zod'
 import { CheckDefinition, HealthCheck } from './check.ts'
 import { Locality, Node } from './node.ts'
+import { AccessLogs, Expose, MeshGatewayMode, TransparentProxy } from './proxy-settings.ts'
 
 export const ServiceAddress = z.object({ address: z.string().default(''), port: z.number().int().default(0) })
 export type ServiceAddress = z.infer<typeof ServiceAddress>
 
 export const Weights = z.object({ passing: z.number().int().default(1), warning: z.number().int().default(1) })
-
-export const MeshGatewayMode = z.object({ mode: z.string().optional() })
-
-export const TransparentProxy = z.object({ outboundListenerPort: z.number().int().optional(), dialedDirectly: z.boolean().optional() })
-
-export const AccessLogs = z.object({
-  enabled: z.boolean().optional(),
-  disableListenerLogs: z.boolean().optional(),
-  type: z.string().optional(),
-  path: z.string().optional(),
-  jsonFormat: z.string().optional(),
-  textFormat: z.string().optional(),
-})
-
-export const ExposePath = z.object({
-  listenerPort: z.number().int().default(0),
-  path: z.string().default(''),
-  localPathPort: z.number().int().default(0),
-  /** http unless told. */
-  protocol: z.string().optional(),
-  /** Only printed by Consul, but its clients send it back. */
-  parsedFromCheck: z.boolean().optional(),
-})
-export type ExposePath = z.infer<typeof ExposePath>
-export const Expose = z.object({ checks: z.boolean().optional(), paths: z.array(ExposePath).optional() })
 
 const opaque = z.record(z.string(), z.unknown())
 

@@ -6,8 +6,8 @@
 import * as z from 'zod'
 import { Balance, CircuitLimits, OutlierLimits, RetryLimits } from './balance/config.ts'
 import { tokenLocation } from './jwt-provider.ts'
-import { ExposePath } from './service.ts'
-import { IntentionSource, JwtRequirement } from './config-entry.ts'
+import { ExposePath } from './proxy-settings.ts'
+import { IntentionSource, JwtRequirement } from './intention-entry.ts'
 import { DiscoveryChain } from './discovery-chain.ts'
 import { Locality } from './node.ts'
 

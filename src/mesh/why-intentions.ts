@@ -3,7 +3,7 @@
  * authorizer's, asked exactly as the sidecar asks it.
  */
 import { ruleOf, type Decision, type RuleView } from './authorize.ts'
-import { isHttpLike } from './config-entry.ts'
+import { isHttpLike } from './protocol.ts'
 import type { TokenExplainer } from './jwt.ts'
 import type { PermissionMatch } from './permission.ts'
 import type { SidecarPlan } from './plan.ts'

@@ -2,7 +2,7 @@
  * The part of `why` about one target of a call: its endpoints with their health and age, the gateways of a peer, protocol, server name and
  * identities, and the certificates that the server is verified by. It reads the plan that the caller's proxy runs.
  */
-import { isHttp2, isHttpLike } from './config-entry.ts'
+import { isHttp2, isHttpLike } from './protocol.ts'
 import { describeFreshness, type Freshness } from './freshness.ts'
 import type { UpstreamPlan } from './plan.ts'
 import type { Endpoint } from './snapshot.ts'

@@ -6,7 +6,7 @@
 import type { Socket } from 'node:net'
 import type { Logger } from '../lib/log.ts'
 import type { Affinity, Hashable } from '../mesh/balance/request-hash.ts'
-import { isHttp2 } from '../mesh/config-entry.ts'
+import { isHttp2 } from '../mesh/protocol.ts'
 import type { SidecarPlan } from '../mesh/plan.ts'
 import type { RouteFacts } from '../mesh/route-table.ts'
 import type { ChainResource } from '../mesh/snapshot.ts'

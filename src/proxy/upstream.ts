@@ -6,7 +6,7 @@
  */
 import { TLSSocket } from 'node:tls'
 import type { ByteStream } from '../lib/byte-stream.ts'
-import { isHttp2 } from '../mesh/config-entry.ts'
+import { isHttp2 } from '../mesh/protocol.ts'
 import { addressOf, type Endpoint } from '../mesh/snapshot.ts'
 import type { UpstreamPlan } from '../mesh/plan.ts'
 import { dialTls, serverPermit, type Dialed, type DialFailure, type TlsTarget } from './dial.ts'

@@ -4,7 +4,7 @@
  * a while, where its name goes another way now.
  */
 import { RoundRobin } from '../mesh/balance/round-robin.ts'
-import { isHttp2 } from '../mesh/config-entry.ts'
+import { isHttp2 } from '../mesh/protocol.ts'
 import type { ChainPlan, UpstreamPlan } from '../mesh/plan.ts'
 import { Chain, Direct, type Way } from './chain.ts'
 import type { Channels } from './http2/channels.ts'

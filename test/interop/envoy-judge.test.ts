@@ -4,7 +4,7 @@
  */
 import t from 'tap'
 import { findEnvoy } from '../../bench/machine/programs.ts'
-import type { ServiceIntentions } from '../../src/mesh/config-entry.ts'
+import type { ServiceIntentions } from '../../src/mesh/intention-entry.ts'
 import { judgePath } from '../../src/mesh/path.ts'
 import { Maker, peers, tlsPeers, xfccNaming, written, type Question } from './judge-cases.ts'
 import { EnvoyJudge, Identities, OwnJudge, type Judged } from './judges.ts'

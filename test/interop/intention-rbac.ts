@@ -3,7 +3,7 @@
  * (golden/envoy). Envoy knows no precedence and only one action in a filter, so every source and every permission excludes what comes before
  * it, and those that say what the default says are left out.
  */
-import type { JwtRequirement, Permission, ServiceIntentions } from '../../src/mesh/config-entry.ts'
+import type { JwtRequirement, Permission, ServiceIntentions } from '../../src/mesh/intention-entry.ts'
 import type { HeaderMatch } from '../../src/mesh/entry-members.ts'
 
 type Source = ServiceIntentions['sources'][number]

@@ -2,7 +2,8 @@
  * Intentions and requests made up from a seed: small pools of names, paths and values, so that rules and requests meet, and the odd spellings
  * by which a request may try to get past a rule.
  */
-import { parseConfigEntry, type ServiceIntentions } from '../../src/mesh/config-entry.ts'
+import { parseConfigEntry } from '../../src/mesh/config-entry.ts'
+import type { ServiceIntentions } from '../../src/mesh/intention-entry.ts'
 import { checkConfigEntry, normaliseConfigEntry } from '../../src/mesh/config-entry-check.ts'
 import { seeded } from '../mesh/balance/endpoints.ts'
 import type { Action } from './intention-rbac.ts'

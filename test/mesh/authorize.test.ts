@@ -8,7 +8,7 @@ import {
   type AuthorizeContext,
   type HttpFacts,
 } from '../../src/mesh/authorize.ts'
-import type { JwtRequirement, Permission } from '../../src/mesh/config-entry.ts'
+import type { JwtRequirement, Permission } from '../../src/mesh/intention-entry.ts'
 
 const own = 'aaaaaaaa-0000-0000-0000-000000000001.consul'
 const east = 'bbbbbbbb-0000-0000-0000-000000000002.consul'

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { encode } from '../../src/lib/shape.ts'
-import type { ServiceIntentions } from '../../src/mesh/config-entry.ts'
+import type { ServiceIntentions } from '../../src/mesh/intention-entry.ts'
 import { Intention, isConnectionAllowed, listIntentions, matchIntentions, precedenceOf } from '../../src/mesh/intention.ts'
 
 const golden = JSON.parse(readFileSync('test/golden/intention/answers.json', 'utf8')) as Record<string, never>

@@ -1,6 +1,6 @@
 // L7 permissions as a real sidecar reads them (spec/data-plane.md 7.6), and stricter where a path has two readings.
 import t from 'tap'
-import type { Permission } from '../../src/mesh/config-entry.ts'
+import type { Permission } from '../../src/mesh/intention-entry.ts'
 import { judgePath } from '../../src/mesh/path.ts'
 import { matchLimits } from '../../src/mesh/header-match.ts'
 import { Permissions, unmatched, unproven } from '../../src/mesh/permission.ts'

@@ -4,7 +4,9 @@
  */
 import { MeshError, multiError } from '../../lib/errors.ts'
 import { Turns } from '../../lib/turns.ts'
-import { isHttpLike, protocolOf, type ConfigEntry, type ConfigEntryKind, type ServiceIntentions } from '../../mesh/config-entry.ts'
+import type { ConfigEntry, ConfigEntryKind } from '../../mesh/config-entry.ts'
+import type { ServiceIntentions } from '../../mesh/intention-entry.ts'
+import { isHttpLike, protocolOf } from '../../mesh/protocol.ts'
 import { checkConfigEntry, configEntryName, normaliseConfigEntry } from '../../mesh/config-entry-check.ts'
 import type { Compare, Store } from '../store/store.ts'
 import { beginsChain, chainProblem, concernsChains } from './chains.ts'

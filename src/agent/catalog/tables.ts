@@ -3,7 +3,8 @@
  * disk. Every read says which topics it looked at and the last revision that touched them, so that a blocking query wakes only
  * for its own (spec/http-api.md 1.8). Indexes never fall: after a restart every topic starts at the store's revision.
  */
-import { protocolOf, type ConfigEntry, type ConfigEntryKind, type EntryOf } from '../../mesh/config-entry.ts'
+import type { ConfigEntry, ConfigEntryKind, EntryOf } from '../../mesh/config-entry.ts'
+import { protocolOf } from '../../mesh/protocol.ts'
 import type { HealthCheck } from '../../mesh/check.ts'
 import type { Node } from '../../mesh/node.ts'
 import type { StoredPeering, TrustBundle } from '../../mesh/peering.ts'

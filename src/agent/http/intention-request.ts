@@ -1,7 +1,7 @@
 /** What clients of /v1/connect/intentions send: an intention, and the names of its two ends (spec/http-api.md 9). */
 import * as z from 'zod'
 import { MeshError } from '../../lib/errors.ts'
-import { type IntentionSource, Permission } from '../../mesh/config-entry.ts'
+import { type IntentionSource, Permission } from '../../mesh/intention-entry.ts'
 
 /** What a client may send; what Consul computes itself is taken and dropped. */
 export const IntentionRequest = z.object({

@@ -5,7 +5,7 @@
 import { randomUUID } from 'node:crypto'
 import { MeshError } from '../../lib/errors.ts'
 import { encode } from '../../lib/shape.ts'
-import type { ServiceIntentions } from '../../mesh/config-entry.ts'
+import type { ServiceIntentions } from '../../mesh/intention-entry.ts'
 import { Intention, isConnectionAllowed, listIntentions, matchIntentions } from '../../mesh/intention.ts'
 import { readHeaders } from './answers.ts'
 import { blockingRead } from './blocking.ts'

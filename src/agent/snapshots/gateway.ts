@@ -5,7 +5,7 @@
  */
 import { hostPort, splitHostPort } from '../../lib/address.ts'
 import { aggregateStatus } from '../../mesh/check.ts'
-import { isHttpLike } from '../../mesh/config-entry.ts'
+import { isHttpLike } from '../../mesh/protocol.ts'
 import type { DiscoveryChain } from '../../mesh/discovery-chain.ts'
 import { neverExported, withinCluster } from '../../mesh/exported.ts'
 import { dialledServers } from '../../mesh/peering.ts'

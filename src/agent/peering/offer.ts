@@ -15,7 +15,7 @@ import {
 } from '../../wire/peer-stream.ts'
 import type { ReplicationMessage } from '../../wire/gen/peerstream.ts'
 import { serviceSlots, slots } from '../../wire/freshness.ts'
-import { applyList, idsIn, keptBy, newLedger, note, type Ledger } from './ledger.ts'
+import { applyList, idsIn, keptBy, newLedger, note, slotOf, type Ledger } from './ledger.ts'
 
 /** One resource, encoded. */
 export interface Offered {
@@ -158,20 +158,24 @@ export function flush(outbox: Outbox): { messages: ReplicationMessage[]; listSen
   return { messages, listSent, complete: complete && others }
 }
 
-/** The other side holds something else in these slots than it was told: what is in them is sent again, deletions too. */
+/**
+ * The other side holds something else in these slots than it was told: what is in them is sent again, deletions too. What it holds there that it
+ * was never told goes by the list, which names what there is, or, where it is the virtual proxy of a name on the list, by being emptied.
+ */
 export function sendAgain(outbox: Outbox, wanted: readonly number[]): void {
   outbox.due = undefined
-  for (const slot of wanted) {
-    if (slot === slots.list) outbox.sent[typeUrls.list].delete(resourceIds.list)
-    else if (slot === slots.bundle) outbox.sent[typeUrls.bundle].delete(resourceIds.bundle)
-    else if (slot === slots.addresses) outbox.sent[typeUrls.addresses].delete(resourceIds.addresses)
-    else if (slot < serviceSlots) {
-      for (const id of idsIn(outbox.ledger, slot)) {
-        // Still known as sent, so that what is no longer offered is emptied once more.
-        outbox.sent[typeUrls.service].set(id, undefined)
-      }
-    }
+  const { sent } = outbox
+  const services = new Set(wanted.filter(slot => slot < serviceSlots))
+  // Still known as sent, so that what is no longer offered is emptied once more.
+  const forgetSent = (id: string) => void sent[typeUrls.service].set(id, undefined)
+  for (const slot of services) for (const id of idsIn(outbox.ledger, slot)) forgetSent(id)
+  for (const name of outbox.offer?.names ?? []) {
+    const proxy = name + sidecarSuffix
+    if (services.has(slotOf(typeUrls.service, proxy))) forgetSent(proxy)
   }
+  if (services.size > 0 || wanted.includes(slots.list)) sent[typeUrls.list].delete(resourceIds.list)
+  if (wanted.includes(slots.bundle)) sent[typeUrls.bundle].delete(resourceIds.bundle)
+  if (wanted.includes(slots.addresses)) sent[typeUrls.addresses].delete(resourceIds.addresses)
 }
 
 /** False when there is no room for it now. */

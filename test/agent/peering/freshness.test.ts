@@ -307,7 +307,7 @@ void t.test('a peer that lies in its digests, or asks for everything all the tim
     pair.acceptor.hear(resendHeartbeat(all), pair.nowMs + i)
     pair.settle()
   }
-  t.equal(sent, 4, 'everything once')
+  t.equal(sent, 5, 'everything once, and that api has no proxy')
   let asked = 0
   pair.passes = message => {
     if (readHeartbeat(message)?.resend.length) asked += 1
@@ -334,6 +334,37 @@ void t.test('a service and its proxies are as old as the older of the two', asyn
     { service: 'api', state: 'FRESH' },
     { service: 'web', state: 'FROZEN' },
   ])
+})
+
+void t.test(
+  'a service that stays although the list that named it, and the one that did so no more, were lost, goes with the next digest',
+  async t => {
+    const { pair, whole } = scene({})
+    const lists: string[] = []
+    pair.passes = message => {
+      if (message.Payload?.$case !== 'response' || message.Payload.value.ResourceURL !== typeUrls.list) return true
+      lists.push(message.Payload.value.ResourceID)
+      return lists.length > 2
+    }
+    pair.export(pair.acceptor, { api: 'a1' })
+    pair.export(pair.acceptor, {})
+    t.same([lists.length, heldBy(pair.dialer)], [2, { api: 'a1' }])
+    pair.advance(20_000)
+    t.same(heldBy(pair.dialer), {})
+    t.match(whole(), { state: 'FRESH', evidence: 'digest', disagreements: 1 })
+  },
+)
+
+void t.test('a virtual proxy whose deletion was lost, and whose service came back without one, goes with the next digest', async t => {
+  const { pair, whole } = scene({ web: 'w1', 'web-sidecar-proxy': 'p1' })
+  let lost = 0
+  pair.passes = message => resourceOf(message) === undefined || ++lost > 2
+  pair.export(pair.acceptor, {})
+  pair.export(pair.acceptor, { web: '' })
+  t.same(heldBy(pair.dialer), { 'web-sidecar-proxy': 'p1' })
+  pair.advance(20_000)
+  t.same(heldBy(pair.dialer), {})
+  t.match(whole(), { state: 'FRESH', evidence: 'digest', disagreements: 1 })
 })
 
 void t.test('whatever is lost, changed or torn, the digests bring both ends together, and nothing false is ever confirmed', async () => {

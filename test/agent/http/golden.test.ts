@@ -16,13 +16,15 @@ function standOf({ url, door, grpcTlsPort }: HttpTestAgent): Stand {
   return { url, ports: [door.port, ...(grpcTlsPort === undefined ? [] : [grpcTlsPort])] }
 }
 
-/** Takes what is at `a.b.c` out, and gives it. */
+/** Takes what is at `a.b.c` out, and gives it; an answer of another shape stays as it is, and is told so in full. */
 function take(answer: unknown, path: string): unknown {
   const names = path.split('.')
   const last = names.pop()!
-  const holder = names.reduce((at, name) => (at as Record<string, unknown>)[name], answer) as Record<string, unknown>
-  const value = holder[last]
-  delete holder[last]
+  const holder = names.reduce((at, name) => (at as Record<string, unknown> | undefined)?.[name], answer) as
+    | Record<string, unknown>
+    | undefined
+  const value = holder?.[last]
+  delete holder?.[last]
   return value
 }
 

@@ -1,12 +1,16 @@
 /**
  * The sending half of a session. Frames of one turn of the event loop gather in a batch and leave as one write, hence one TLS record
- * where they fit. Invariant: one write is under way at a time; what comes meanwhile gathers in the next one, because the stream below
- * would copy what it has to queue.
+ * where they fit. Where several left together of late, a batch waits for the next turn as long as each turn brings more, because a record costs
+ * both sides more than all that is in it. Invariant: one write is under way at a time; what comes meanwhile gathers in the next one, because the
+ * stream below would copy what it has to queue.
  */
 import type { Duplex } from 'node:stream'
 import { Batch } from './batch.ts'
 import { frame, headerBytes, writeHeader } from './frames.ts'
 import type { MuxLimits } from './limits.ts'
+
+/** When a batch waits: from so many frames a batch on, as a mean in which the last one counts an eighth; for no more than so many turns. */
+const gathering = { fromFrames: 1.3, weight: 1 / 8, maxTurns: 4 } as const
 
 export class Sender {
   /** More waits than should: writers wait for `onRoom`. */
@@ -21,6 +25,12 @@ export class Sender {
   private pending = 0
   private writing = false
   private scheduled = false
+  /** Of the batch at hand: its frames, how many there were a turn ago, and the turns that it has waited. */
+  private frames = 0
+  private framesBefore = 0
+  private turns = 0
+  /** Frames in a batch, on average. */
+  private usualFrames = 1
   private ending = false
 
   constructor(socket: Duplex, limits: MuxLimits, onRoom: () => void) {
@@ -75,6 +85,7 @@ export class Sender {
   private filled(batch: Batch, bytes: number): void {
     batch.length += bytes
     this.pending += bytes
+    this.frames += 1
     if (this.pending > this.limits.maxUnsentBytes) this.congested = true
     if (batch.length >= this.limits.flushBytes) this.flush()
     else if (!this.scheduled) {
@@ -84,7 +95,16 @@ export class Sender {
   }
 
   private readonly flushScheduled = (): void => {
+    const { frames } = this
+    if (this.usualFrames >= gathering.fromFrames && this.turns < gathering.maxTurns && frames > this.framesBefore) {
+      this.turns += 1
+      this.framesBefore = frames
+      setImmediate(this.flushScheduled)
+      return
+    }
     this.scheduled = false
+    this.usualFrames += (frames - this.usualFrames) * gathering.weight
+    this.frames = this.framesBefore = this.turns = 0
     this.flush()
   }
 

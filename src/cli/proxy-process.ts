@@ -4,7 +4,6 @@
  */
 import { InvalidArgumentError, type Command } from 'commander'
 import { availableParallelism } from 'node:os'
-import { setFlagsFromString } from 'node:v8'
 import { messageOf } from '../lib/errors.ts'
 import { createLogger, type Logger } from '../lib/log.ts'
 import { endings } from '../proxy/endings.ts'
@@ -55,18 +54,7 @@ export function withProxyFlags(command: Command): Command {
     .option('--log-level <level>', 'trace, debug, info, warn or err', 'info')
 }
 
-/**
- * The space for new objects stays as large as loading the program has made it, with Node 20 two halves of 2 MiB. A request leaves next to nothing that
- * lives on, so larger ones, up to 16 MiB, save no CPU and are only memory: 10 MiB of a process with 1,000 connections. Smaller ones do cost CPU
- * (bench/path). Whoever has set it himself keeps what he has set.
- */
-function keepNewSpaceSmall(): void {
-  if ([...process.execArgv, process.env['NODE_OPTIONS']].some(each => each?.includes('semi-space'))) return
-  setFlagsFromString('--semi-space-growth-factor=1')
-}
-
 export async function runProxy(context: CliContext, flags: ProxyFlags, job: ProxyJob): Promise<void> {
-  keepNewSpaceSmall()
   const role = takeRole(process.env, process.connected)
   if (role === 'orphan') throw new CliError('this is a worker, and its supervisor is gone')
   const logger = createLogger({ level: flags.logLevel })

@@ -23,7 +23,7 @@ function unknownProxy(call: Call): MeshError {
 function snapshot(call: Call): Reply {
   const proxyId = call.params['proxy'] ?? ''
   const { snapshots, localAgent } = call.agent
-  if (snapshots.snapshot(proxyId) === undefined) throw unknownProxy(call)
+  if (!snapshots.knows(proxyId)) throw unknownProxy(call)
   return {
     kind: 'stream',
     status: 200,
@@ -68,7 +68,7 @@ async function sign(call: Call): Promise<Reply> {
 function serving(call: Call): Reply {
   const proxyId = call.params['proxy'] ?? ''
   const { snapshots, localAgent } = call.agent
-  if (snapshots.snapshot(proxyId) === undefined) throw unknownProxy(call)
+  if (!snapshots.knows(proxyId)) throw unknownProxy(call)
   localAgent.lookSoon(proxyId)
   return json({})
 }

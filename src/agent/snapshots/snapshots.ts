@@ -53,6 +53,11 @@ export class Snapshots {
     this.#clock = clock ?? systemClock
   }
 
+  /** Such a proxy is registered on this node. */
+  knows(proxyId: string): boolean {
+    return proxyInstance(proxyId, new Gathering(), this.#context) !== undefined
+  }
+
   /** The whole set now; undefined when no such proxy is registered on this node. */
   snapshot(proxyId: string): Reading<Resource[]> | undefined {
     const { found, reading } = resourcesFor(proxyId, this.#context)

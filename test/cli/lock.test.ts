@@ -1,11 +1,11 @@
 // `isthmus lock`, `watch` and `monitor` as processes of their own: the program that they run, what it is given, and how it is ended.
 import { spawn } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
-import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import { join } from 'node:path'
 import t from 'tap'
 import { agentWithHttp, type HttpTestAgent } from '../support/agent-parts.ts'
 import { call, cliPath, until } from '../support/processes.ts'
+import { startWay } from '../support/way.ts'
 import { against } from './harness.ts'
 
 interface Run {
@@ -93,29 +93,10 @@ t.test(
   'who hears nothing from the agent for as long as a session lives has lost the lock',
   { skip: process.env['ISTHMUS_DEEP'] === '1' ? false : 'waits for the end of a session: npm test -- --deep' },
   async t => {
-    let silent = false
-    const sockets = new Set<Socket>()
-    const between = createServer(client => {
-      const server = connect(port, '127.0.0.1')
-      for (const [from, to] of [
-        [client, server],
-        [server, client],
-      ] as const) {
-        sockets.add(from)
-        from.on('data', chunk => silent || to.write(chunk))
-        from.on('close', () => silent || to.destroy())
-        from.on('error', () => undefined)
-      }
-    })
-    await new Promise<void>(resolve => between.listen(0, '127.0.0.1', resolve))
-    t.teardown(() => {
-      between.close()
-      for (const socket of sockets) socket.destroy()
-    })
-    const url = `http://127.0.0.1:${(between.address() as AddressInfo).port}`
-    const run = start({ url }, 'lock', 'silence', 'echo runs; exec sleep 100')
+    const way = await startWay(t, port)
+    const run = start({ url: `http://127.0.0.1:${way.port}` }, 'lock', 'silence', 'echo runs; exec sleep 100')
     await until('it runs', async () => run.out.stdout !== '')
-    silent = true
+    way.silence()
     const beganMs = performance.now()
     await until('it is lost', async () => run.out.stderr !== '', 30_000)
     const tookMs = performance.now() - beganMs

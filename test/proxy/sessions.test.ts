@@ -1,7 +1,7 @@
 /** Sessions between real sidecars: how many there are, what ends them, and that no request notices. */
 import { Agent, createServer as createHttpServer, request as requestHttp } from 'node:http'
 import { createServer as createHttpsServer } from 'node:https'
-import { connect, createServer as createTcpServer, type AddressInfo, type Server, type Socket } from 'node:net'
+import { connect, type AddressInfo } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import t, { type Test } from 'tap'
 import { silentLogger } from '../../src/lib/log.ts'
@@ -33,6 +33,7 @@ import {
   westResources,
   type Scene,
 } from '../support/proxy-scene.ts'
+import { startWay } from '../support/way.ts'
 
 t.setTimeout(180_000)
 
@@ -380,34 +381,6 @@ t.test('streams count as connections where those are limited', async t => {
   t.equal(outcomes.filter(outcome => outcome === 'begun app').length, most)
   t.ok((await metricOf(scene.api, 'isthmus_proxy_refused_total\\{door="inbound",reason="limit"[^}]*\\}')) >= 20 - most)
 })
-
-/** A way to the gateway that can go silent: what is open stays open, and so is what comes, but nothing passes. */
-async function startWay(t: Test, to: number): Promise<{ server: Server; port: number; silence(): void }> {
-  const sockets = new Set<Socket>()
-  let silent = false
-  const server = createTcpServer({ allowHalfOpen: true }, near => {
-    sockets.add(near)
-    near.on('error', () => {})
-    if (silent) return void near.pause()
-    const far = connect({ port: to, host: '127.0.0.1', allowHalfOpen: true })
-    sockets.add(far)
-    far.on('error', () => near.destroy())
-    for (const [from, onto] of [
-      [near, far],
-      [far, near],
-    ] as const) {
-      from.on('data', (chunk: Buffer) => void (silent || onto.write(chunk)))
-      from.on('end', () => silent || onto.end())
-      from.on('close', () => silent || onto.destroy())
-    }
-  })
-  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
-  t.teardown(() => {
-    server.close()
-    for (const socket of sockets) socket.destroy()
-  })
-  return { server, port: (server.address() as AddressInfo).port, silence: () => (silent = true) }
-}
 
 t.test('a gateway that goes silent in the middle is noticed, and its requests go elsewhere', async t => {
   set(t, defaultMuxLimits, { pingAfterMs: 500, pongWithinMs: 500 })

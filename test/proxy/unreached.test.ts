@@ -4,14 +4,15 @@
  * a stranger says of the kind means nothing.
  */
 import { createServer, type RequestListener, type Server } from 'node:http'
-import { connect, createServer as createTcpServer, type AddressInfo } from 'node:net'
+import type { AddressInfo } from 'node:net'
 import { connect as connectTls } from 'node:tls'
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { MuxSession } from '../../src/proxy/mux/session.ts'
 import { sessionLimits } from '../../src/proxy/sessions.ts'
 import { muxProtocol } from '../../src/proxy/tls.ts'
 import { listening, startWorld, subsets, type World } from '../support/chain-world.ts'
 import { call, endAtGateway, endpointAt, Load, metricOf, startInstance, startScene, until, webId } from '../support/proxy-scene.ts'
+import { startWay } from '../support/way.ts'
 
 const mark = 'x-isthmus-app-unreached'
 const large = 'x'.repeat(70_000)
@@ -130,24 +131,6 @@ t.test('of two instances behind a gateway one has lost its app: the gateway stay
   t.equal(await metricOf(scene.web, 'isthmus_proxy_ejected_endpoints\\{upstream="api\\?peer=west"[^}]*\\}'), 0)
 })
 
-/** A port at which another one is reached, some way off. */
-async function far(t: Test, port: number): Promise<number> {
-  const relay = createTcpServer(near => {
-    const there = connect({ port, host: '127.0.0.1' })
-    for (const [from, to] of [
-      [near, there],
-      [there, near],
-    ] as const) {
-      from.on('data', chunk => setTimeout(() => to.write(chunk), 15))
-      from.on('error', () => {})
-      from.on('close', () => to.destroy())
-    }
-  })
-  await new Promise<void>(resolve => relay.listen(0, '127.0.0.1', resolve))
-  t.teardown(() => relay.close())
-  return (relay.address() as AddressInfo).port
-}
-
 t.test('nor is a gateway left out for one of two where nothing is open yet, or where the other one is slow', async t => {
   const { shunMs } = sessionLimits
   Object.assign(sessionLimits, { shunMs: 400 })
@@ -164,7 +147,7 @@ t.test('nor is a gateway left out for one of two where nothing is open yet, or w
   const ports = [scene.api, second].map(each => endpointAt(each.port('public')!))
   scene.west.tell('gateway', [['endpoints', 'api', { endpoints: ports }]])
   scene.east.tell('web-sidecar-proxy', [
-    ['endpoints', 'api-endpoints', { endpoints: [endpointAt(await far(t, scene.gateway.port('wan')!))], instances: 2 }],
+    ['endpoints', 'api-endpoints', { endpoints: [endpointAt((await startWay(t, scene.gateway.port('wan')!, 15)).port)], instances: 2 }],
   ])
   const port = scene.web.port('api?peer=west')!
   t.equal((await call(port, '/', post('a'))).body, 'second', 'the first request of all')

@@ -15,7 +15,7 @@ function prune(folder) {
   for (const entry of readdirSync(folder, { withFileTypes: true })) {
     const path = join(folder, entry.name)
     if (entry.isDirectory()) prune(path)
-    else if (/\.(?:d\.ts|js|js\.map|LEGAL\.txt)$/.test(entry.name)) {
+    else if (/\.(?:d\.ts|js|js\.map)$/.test(entry.name)) {
       const source = join(root, relative(dist, path)).replace(/\.(?:d\.ts|js|js\.map)$/, '.ts')
       if (!existsSync(source)) rmSync(path)
     }
@@ -49,6 +49,7 @@ const { outputFiles } = await build({
   logLevel: 'warning',
 })
 prune(dist)
+rmSync(bin, { recursive: true, force: true })
 mkdirSync(join(bin, 'chunks'), { recursive: true })
 for (const { path, contents } of outputFiles) writeFileSync(path, contents)
 chmodSync(join(bin, 'isthmus.js'), 0o755)

@@ -94,10 +94,16 @@ export function commaSeparated(text: string, before: string[] = []): string[] {
   ]
 }
 
-/** Go's way of writing it; as it was written. */
-export function duration(text: string): string {
+/** As Go writes it. */
+export function durationMs(text: string): number {
   const ms = parseDuration(text)
   if (ms === undefined || ms < 0) throw new InvalidArgumentError('write a duration, such as 500ms or 1m.')
+  return ms
+}
+
+/** The same, as it was written. */
+export function durationText(text: string): string {
+  durationMs(text)
   return text
 }
 

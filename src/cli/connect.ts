@@ -1,6 +1,7 @@
 /** `isthmus connect`: the settings of the cluster's CA. */
 import type { Command } from 'commander'
 import { messageOf } from '../lib/errors.ts'
+import { isObject } from '../lib/shape.ts'
 import { agentCommand, doing, readText, say } from './command.ts'
 import { CliError, type CliContext } from './context.ts'
 
@@ -37,6 +38,6 @@ function parsed(text: string): object {
   } catch (error) {
     throw new CliError(`Error parsing config file: ${messageOf(error)}`, 1, { cause: error })
   }
-  if (typeof settings === 'object' && settings !== null && !Array.isArray(settings)) return settings
+  if (isObject(settings)) return settings
   throw new CliError('Error parsing config file: it is not a JSON object; write it as get-config shows it')
 }

@@ -1,6 +1,6 @@
 /** `isthmus operator`: the servers of the cluster, of which there is one, and how much it holds. */
 import type { Command } from 'commander'
-import { agentCommand, doing, duration, entriesByName, say, table, wholeNumber } from './command.ts'
+import { agentCommand, doing, durationText, entriesByName, say, table, wholeNumber } from './command.ts'
 import { CliError, type CliContext } from './context.ts'
 import { registerUsage } from './usage.ts'
 
@@ -83,10 +83,10 @@ function registerAutopilot(operator: Command, context: CliContext): void {
       say(context, `${name} = ${name.endsWith('Tag') ? JSON.stringify(value) : String(value)}`)
   })
   const changes: [flag: string, key: keyof Settings, what: string, read?: (text: string) => unknown][] = [
-    ['last-contact-threshold <duration>', 'LastContactThreshold', 'how long a server may be silent', duration],
+    ['last-contact-threshold <duration>', 'LastContactThreshold', 'how long a server may be silent', durationText],
     ['max-trailing-logs <number>', 'MaxTrailingLogs', 'how far a server may lag', wholeNumber],
     ['min-quorum <number>', 'MinQuorum', 'how many servers stay at least', wholeNumber],
-    ['server-stabilization-time <duration>', 'ServerStabilizationTime', 'how long a new server is watched first', duration],
+    ['server-stabilization-time <duration>', 'ServerStabilizationTime', 'how long a new server is watched first', durationText],
     ['redundancy-zone-tag <tag>', 'RedundancyZoneTag', 'metadata that names the zone of a server'],
     ['upgrade-version-tag <tag>', 'UpgradeVersionTag', 'metadata that names the version of a server'],
   ]

@@ -3,7 +3,7 @@ import type { ProxyDefaults, ServiceDefaults } from './config-entry.ts'
 
 /** `http`, `http2` and `grpc` carry requests; every other protocol is bytes. */
 export function isHttpLike(protocol: string): boolean {
-  return protocol === 'http' || protocol === 'http2' || protocol === 'grpc'
+  return protocol === 'http' || isHttp2(protocol)
 }
 
 /** Its requests come in HTTP/2. */

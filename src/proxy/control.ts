@@ -47,8 +47,7 @@ export class Control {
   constructor(options: ControlOptions) {
     const { proxyId, logger, metrics } = options
     this.#options = options
-    const agent = new AgentClient(options.agent)
-    this.#agent = agent
+    const agent = (this.#agent = new AgentClient(options.agent))
     this.#cache = options.cacheDir === undefined ? undefined : new ProxyCache(options.cacheDir, proxyId, logger)
     this.#client = new SnapshotClient({ agent, proxyId, logger, onSet: (resources, revision) => this.#take(resources, revision, true) })
     this.#leaf = new Leaf({ agent, proxyId, logger, onLeaf: identity => this.#renewed(identity) })

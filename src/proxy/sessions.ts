@@ -226,16 +226,20 @@ export class Sessions implements Watched {
     }
     const enough = count >= this.#wanted || (count > 0 && count + leaving >= this.#wanted)
     if (count >= maxSessions || (enough && busy < count * busyStreams)) return
-    if (place.retryAtMs > 0 && this.#deadlines.clock.monotonicMs() < place.retryAtMs) return
+    if (this.#dialFailed(place)) return
     place.dialling = true
     place.retryAtMs = 0
     this.#options.dial(endpoint)
   }
 
+  /** So lately that it is not tried again yet. */
+  #dialFailed({ retryAtMs }: Place): boolean {
+    return retryAtMs > 0 && this.#deadlines.clock.monotonicMs() < retryAtMs
+  }
+
   /** As far as only the number of those that lead somewhere counts. */
-  #mayGrow({ sessions, retryAtMs }: Place): boolean {
-    if (retryAtMs > 0 && this.#deadlines.clock.monotonicMs() < retryAtMs) return false
-    return sessions.reduce((count, { retired }) => (retired ? count : count + 1), 0) < this.#wanted
+  #mayGrow(place: Place): boolean {
+    return !this.#dialFailed(place) && place.sessions.reduce((count, { retired }) => (retired ? count : count + 1), 0) < this.#wanted
   }
 
   #closed(place: Place, session: Session): void {

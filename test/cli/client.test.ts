@@ -114,7 +114,7 @@ void t.test('datacenter, stale and names with odd characters reach the agent as 
   t.equal(seen[1]?.url, '/v1/kv/a%20b/%C3%BC%3F%23/../c')
 })
 
-void t.test('what commander refuses ends with 1, help with 0', async t => {
+void t.test('what commander refuses ends with 1, a command that is none with 127, help with 0', async t => {
   for (const [args, code, text] of [
     [['nope'], 127, "unknown command 'nope'"],
     [['peering', 'exported-services'], 1, "unknown command 'exported-services'"],

@@ -3,11 +3,10 @@
  * process is asked to end, and the lock is given back only after the program's end.
  */
 import type { Command } from 'commander'
-import { parseDuration } from '../../lib/duration.ts'
 import { messageOf } from '../../lib/errors.ts'
 import { Child } from '../child.ts'
 import type { AgentClient } from '../client.ts'
-import { agentCommand, doing, duration, say, wholeNumber } from '../command.ts'
+import { agentCommand, doing, durationMs, say, wholeNumber } from '../command.ts'
 import { CliError, type CliContext } from '../context.ts'
 import { interruption } from '../running.ts'
 import type { Locking } from './locking.ts'
@@ -52,8 +51,6 @@ export function registerLock(program: Command, context: CliContext): void {
     .option('--try <duration>', 'the same, as it was once called', durationMs)
     .option('--verbose', 'say what is done')
 }
-
-const durationMs = (text: string): number => parseDuration(duration(text))!
 
 async function run(client: AgentClient, prefix: string, args: string[], flags: Flags, context: CliContext): Promise<void> {
   const tell = (text: string) => flags.verbose && say(context, text)

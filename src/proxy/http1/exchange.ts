@@ -324,7 +324,7 @@ export class Exchange implements UpstreamOwner, Awaiting {
     return this.request.version === 1 ? '' : 'connection: keep-alive\r\n'
   }
 
-  /** No app has it, or only a try that may be made again: one of us is told so. */
+  /** No app has it: one of us is told so. */
   private unreached(status: number, body: string, reason: string): void {
     const told = this.opened!.tellUnreached === true && saysUnreached(status, reason)
     this.fail(status, body, 'upstream', reason, told ? unreachedFields : undefined)

@@ -1,9 +1,8 @@
 /** The key-value store: values, compare-and-set, and which reader wakes for what. */
 import * as fc from 'fast-check'
 import t from 'tap'
-import { KvTable } from '../../../src/agent/catalog/kv-table.ts'
+import { compareUtf8, KvTable } from '../../../src/agent/catalog/kv-table.ts'
 import { Topics } from '../../../src/agent/catalog/topics.ts'
-import { compareUtf8 } from '../../../src/agent/catalog/kv-table.ts'
 import { catalogScene, type CatalogScene } from '../../support/catalog-scene.ts'
 
 async function scene(t: import('tap').Test): Promise<CatalogScene> {

@@ -4,7 +4,7 @@
  */
 import { EventEmitter } from 'node:events'
 import type { ByteStream } from '../../lib/byte-stream.ts'
-import { isBorrowed, kept } from '../../lib/read-buffer.ts'
+import { isBorrowed, kept, readBuffer } from '../../lib/read-buffer.ts'
 import { initialWindow } from './frames.ts'
 import type { MuxSession } from './session.ts'
 
@@ -55,6 +55,11 @@ export class MuxStream extends EventEmitter implements ByteStream {
     return length
   }
 
+  /** What a socket reads next fits the window. What does not is copied and kept, and that garbage costs as much as the encryption. */
+  private get roomy(): boolean {
+    return this.sendWindow >= readBuffer.length
+  }
+
   isPaused(): boolean {
     return this.paused
   }
@@ -83,7 +88,7 @@ export class MuxStream extends EventEmitter implements ByteStream {
       this.sendWindow -= sent
       if (sent < data.length) this.unsent.push(bytesOf(data).subarray(sent))
     }
-    if (this.unsent.length === 0 && !this.session.congested) return true
+    if (this.roomy && !this.session.congested) return true
     this.session.awaitDrain(this)
     this.writableNeedDrain = true
     return false
@@ -154,7 +159,7 @@ export class MuxStream extends EventEmitter implements ByteStream {
 
   /** The connection below has room again. */
   drained(): void {
-    if (!this.writableNeedDrain || this.unsent.length > 0 || this.destroyed) return
+    if (!this.writableNeedDrain || !this.roomy || this.destroyed) return
     this.writableNeedDrain = false
     this.emit('drain')
   }

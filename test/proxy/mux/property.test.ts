@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import * as fc from 'fast-check'
 import t from 'tap'
+import { readBuffer } from '../../../src/lib/read-buffer.ts'
 import { headerBytes, initialWindow, readNumber, writeHeader } from '../../../src/proxy/mux/frames.ts'
 import { settle } from '../../support/fake-clock.ts'
 import { cut } from '../http1/harness.ts'
@@ -131,7 +132,7 @@ t.test('a sender never passes its window, sends all that it may, and hears a dra
       await settle()
       await count()
       assert.equal(sent, Math.min(written, granted))
-      assert.equal(refused, written > granted, `${drains} drains, written ${written} of ${granted}`)
+      assert.equal(refused, written > granted - readBuffer.length, `${drains} drains, written ${written} of ${granted}`)
       at.session.destroy()
     }),
     { numRuns: deep ? 3000 : 100 },

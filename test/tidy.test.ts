@@ -73,10 +73,16 @@ const table: Row[] = [
   { at: 'src/proxy/http1', src: everyMesh, packages: ['node:*'], why: 'the codec and one connection: the hot path' },
   { at: 'src/proxy/mux', src: ['src/lib'], packages: ['node:*'], why: 'streams over one connection: knows no HTTP and no plan' },
   {
+    at: 'src/proxy/http2/wire',
+    src: ['src/lib'],
+    packages: ['node:*'],
+    why: 'frames, header compression, flow control: knows no message and no plan',
+  },
+  {
     at: 'src/proxy/http2',
     src: [...everyMesh, 'src/proxy/http1'],
     packages: ['node:*'],
-    why: 'the same over node:http2; refusals, outcomes and deadlines are those of http1',
+    why: 'the same for HTTP/2; refusals, outcomes and deadlines are those of http1',
   },
   {
     at: 'src/proxy',

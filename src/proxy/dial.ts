@@ -64,8 +64,7 @@ export function dialTls(
   socket.setNoDelay(true)
   return settle(socket, 'secureConnect', timeoutMs, () => {
     if (serverPermit(socket, target) === undefined) return wrongIdentity
-    // node:http2 reads by itself.
-    return { ok: true, stream: alpn.includes('h2') ? socket : readShared(socket) }
+    return { ok: true, stream: readShared(socket) }
   })
 }
 

@@ -99,6 +99,8 @@ export function appChannels(binding: () => SidecarBinding | undefined, limits: H
     },
     lost() {},
     key: () => JSON.stringify(appOf()),
+    // An app may be several processes that share its port.
+    spread: () => 2,
   }
   return new Channels(dialer, appChannelLimits, limits)
 }

@@ -17,7 +17,7 @@ import { defaultHttp1Limits, type Http1Limits } from './http1/limits.ts'
 import type { Channels } from './http2/channels.ts'
 import { serveHttp2 } from './http2/connection.ts'
 import { defaultHttp2Limits, type Http2Limits } from './http2/limits.ts'
-import { ownHttp2 } from './http2/session.ts'
+import { ownHttp2 } from './http2/own-alpn.ts'
 import { InboundHttp } from './inbound-http.ts'
 import { appChannels, InboundHttp2 } from './inbound-http2.ts'
 import { InboundJudge, nobody } from './inbound-judge.ts'
@@ -154,8 +154,7 @@ export class Inbound {
   #admit(socket: TLSSocket, permit: Permit): InboundCaller {
     this.#accepted.count += 1
     const { protocol } = this.#options.binding()!.plan.self
-    // node:http2 reads by itself.
-    if (!isHttp2(protocol)) readShared(socket)
+    readShared(socket)
     const served = isHttpLike(protocol) ? this.#serveRequests(socket, permit, protocol) : this.#serveBytes(socket, permit)
     return { socket, permit, protocol, served }
   }

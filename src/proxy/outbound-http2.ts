@@ -18,7 +18,7 @@ import { serveHttp2 } from './http2/connection.ts'
 import type { DoorRequest, Http2Door } from './http2/door.ts'
 import type { RequestFields } from './http2/fields.ts'
 import { upstreamChannelLimits, type Http2Limits } from './http2/limits.ts'
-import { ownHttp2 } from './http2/session.ts'
+import { ownHttp2 } from './http2/own-alpn.ts'
 import { recordRequest, type RequestTallies } from './metrics.ts'
 import { unrouted } from './outbound-http.ts'
 import { tooMany } from './traffic.ts'
@@ -32,11 +32,13 @@ export class UpstreamChannels {
   /** What the channels were last held against. */
   #plan: UpstreamPlan
   #key: string
+  #connections: number
 
   constructor(upstream: Upstream, limits: Http2Limits) {
     this.#upstream = upstream
     this.#plan = upstream.plan
     this.#key = upstream.key
+    this.#connections = upstream.connections
     this.channels = new Channels(
       {
         pick: () => upstream.pick(),
@@ -44,6 +46,7 @@ export class UpstreamChannels {
         dial: first => upstream.dial(first),
         lost: endpoint => upstream.lost(endpoint),
         key: () => upstream.key,
+        spread: () => this.#connections,
       },
       upstreamChannelLimits,
       limits,
@@ -57,6 +60,7 @@ export class UpstreamChannels {
     this.#key = upstream.key
     if (upstream.plan === this.#plan) return
     this.#plan = upstream.plan
+    this.#connections = upstream.connections
     this.channels.retire((stream, endpoint: Endpoint) => {
       if (!upstream.accepts(stream)) return 'close'
       return upstream.hasEndpoint(endpoint) ? 'keep' : 'drain'
@@ -91,6 +95,7 @@ export class OutboundHttp2 implements Http2Door {
       dial: () => Promise.resolve({ ok: false as const, failure }),
       lost: () => {},
       key: () => '',
+      spread: () => 1,
     }
     this.channels = new Channels(nowhere, upstreamChannelLimits, options.limits)
   }

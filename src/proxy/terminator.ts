@@ -139,8 +139,8 @@ export class Terminator {
   }
 
   #serve(socket: TLSSocket, { name, http2, requests }: Target, { uri }: Permit, caller: string): Served {
-    if (http2 !== undefined) return http2.serve(socket, caller)
     readShared(socket)
+    if (http2 !== undefined) return http2.serve(socket, caller)
     const { logger } = this.#options
     const source = socket.remoteAddress ?? ''
     const own = socket.alpnProtocol === muxProtocol

@@ -6,7 +6,7 @@ import { constants, createHash } from 'node:crypto'
 import { createSecureContext, DEFAULT_CIPHERS, type SecureContext, type SecureContextOptions } from 'node:tls'
 import { LRUCache } from 'lru-cache'
 import { isHttp2 } from '../mesh/protocol.ts'
-import { ownHttp2 } from './http2/session.ts'
+import { ownHttp2 } from './http2/own-alpn.ts'
 import { readBundle } from './permit.ts'
 
 /** A leaf, its key and what it says. Never logged, never shown. */

@@ -17,7 +17,7 @@ import { readBundle } from './permit.ts'
 import { Probes } from './probes.ts'
 import { StreamPool } from './pool.ts'
 import { Sessions } from './sessions.ts'
-import { ownHttp2 } from './http2/session.ts'
+import { ownHttp2 } from './http2/own-alpn.ts'
 import { muxProtocol, type ClientContexts, type ProxyIdentity } from './tls.ts'
 import { gatewaySessions, overflow, Traffic, type Call } from './traffic.ts'
 
@@ -59,7 +59,7 @@ export class Upstream {
     this.#target = target
     this.#pool.rekey(key)
     this.#sessions.rekey(key)
-    this.#sessions.want(sessionsFor(plan))
+    this.#sessions.want(this.connections)
     const { name } = plan
     this.traffic = new Traffic(plan, metrics)
     const { outlier } = this.traffic
@@ -91,6 +91,14 @@ export class Upstream {
   }
 
   /** What sessions opened now are tied to: the own leaf, the roots and the name asked for. */
+  /** How many connections that carry many requests each endpoint should have. A peer's endpoints are gateways, ours are the instances themselves. */
+  get connections(): number {
+    const { resource, endpoints, instances } = this.#plan
+    if (resource.peer === '') return 1
+    const healthy = endpoints.filter(endpoint => endpoint.healthy).length
+    return Math.max(gatewaySessions, Math.ceil((instances ?? 0) / Math.max(1, healthy)))
+  }
+
   get key(): string {
     return this.#key
   }
@@ -111,7 +119,7 @@ export class Upstream {
     this.traffic.update(plan)
     this.#showTier()
     for (const address of this.#plain) if (!addresses.has(address)) this.#plain.delete(address)
-    this.#sessions.want(sessionsFor(plan))
+    this.#sessions.want(this.connections)
     const verdict = (stream: ByteStream | TLSSocket, endpoint: Endpoint) => {
       if (!this.accepts(stream)) return 'close'
       return addresses.has(addressOf(endpoint)) ? 'keep' : 'drain'
@@ -396,10 +404,3 @@ export class Upstream {
 }
 
 type Dialled = { ok: true; stream: TLSSocket; endpoint: Endpoint } | { ok: false; failure: ConnectFailure }
-
-/** Sessions to each endpoint. A peer's endpoints are gateways, ours are the instances themselves. */
-function sessionsFor({ resource, endpoints, instances }: UpstreamPlan): number {
-  if (resource.peer === '') return 1
-  const healthy = endpoints.filter(endpoint => endpoint.healthy).length
-  return Math.max(gatewaySessions, Math.ceil((instances ?? 0) / Math.max(1, healthy)))
-}

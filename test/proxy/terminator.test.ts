@@ -10,7 +10,7 @@ import type { Minted } from '../support/mint.ts'
 import { silentLogger } from '../../src/lib/log.ts'
 import { names } from '../../src/mesh/snapshot.ts'
 import { meshGatewayId, serviceId } from '../../src/mesh/spiffe.ts'
-import { ownHttp2 } from '../../src/proxy/http2/session.ts'
+import { ownHttp2 } from '../../src/proxy/http2/own-alpn.ts'
 import { startGateway, type RunningGateway } from '../../src/proxy/mesh-gateway.ts'
 import {
   apiId,

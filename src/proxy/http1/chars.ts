@@ -92,8 +92,3 @@ export function valueEnd(buffer: Buffer, start: number, stop: number): number {
   }
   return stop
 }
-
-/** The bytes [from, to) as latin1. What `toString('latin1', …)` ends in, without its way there: this is called for every head. */
-export function latin1(buffer: Buffer, from: number, to: number): string {
-  return (buffer as Buffer & { latin1Slice(from: number, to: number): string }).latin1Slice(from, to)
-}

@@ -4,7 +4,8 @@
  * goes on where it stopped, and its answer does not depend on how the bytes were cut.
  */
 import { isIPv6 } from 'node:net'
-import { CR, hexByte, hostByte, latin1, LF, methodByte, SP, targetByte, valueEnd } from './chars.ts'
+import { readLatin1 } from '../../lib/latin1.ts'
+import { CR, hexByte, hostByte, LF, methodByte, SP, targetByte, valueEnd } from './chars.ts'
 import { Fields } from './fields.ts'
 import { bad } from './refusals.ts'
 
@@ -55,7 +56,7 @@ export class RequestHead extends Fields {
     const at = this.scan(buffer, base, stop)
     if (at === 0) return end > longest ? bad.headLong : 0
     if (at < 0) return at
-    this.text = latin1(buffer, base, at)
+    this.text = readLatin1(buffer, base, at)
     const code = this.settle(buffer, base)
     return code < 0 ? code : at
   }
@@ -208,7 +209,7 @@ export class ResponseHead extends Fields {
     const at = this.scan(buffer, base, stop)
     if (at === 0) return end > longest ? bad.headLong : 0
     if (at < 0) return at
-    this.text = latin1(buffer, base, at)
+    this.text = readLatin1(buffer, base, at)
     const code = this.settle(method)
     return code < 0 ? code : at
   }

@@ -55,4 +55,6 @@ export const bad = {
   chunkEnd: refusal(400, 'chunk data without its line end'),
   chunkExtension: refusal(400, 'invalid or oversized chunk extension'),
   trailers: refusal(400, 'invalid or oversized trailers'),
+  /** Of HTTP/2, where it is told by a reset. */
+  malformed: refusal(400, 'malformed message'),
 } as const

@@ -1,5 +1,5 @@
 /** The trailer section of a chunked body (RFC 9112 7.1.2): parsed as strictly as a head; fields that decide on anything are dropped. */
-import { latin1 } from './chars.ts'
+import { readLatin1 } from '../../lib/latin1.ts'
 import { Fields } from './fields.ts'
 import { Pending } from './pending.ts'
 import { bad } from './refusals.ts'
@@ -31,7 +31,7 @@ export class Trailers extends Fields {
     const after = this.scan(bytes, 0, bytes.length)
     if (after === 0) return end - at > room ? bad.trailers : end
     if (after < 0) return after
-    this.text = latin1(bytes, 0, after)
+    this.text = readLatin1(bytes, 0, after)
     for (const name of forbidden) this.remove(name)
     const listed = this.dropListed()
     return listed < 0 ? listed : at + after - before

@@ -1,7 +1,7 @@
 /** What this program itself writes: whole replies, heads with the first bytes of their body, chunks. One write wherever the bytes are at hand. */
 import type { ByteStream } from '../../lib/byte-stream.ts'
 import { kept } from '../../lib/read-buffer.ts'
-import { latin1 } from './chars.ts'
+import { readLatin1 } from '../../lib/latin1.ts'
 
 const phrases: Record<number, string> = {
   400: 'Bad Request',
@@ -37,7 +37,7 @@ export function resetText(reset: string): string {
 /** Writes a head and the body bytes [from, to). Up to `coalesce` bytes are copied behind the head, which is cheaper than a second buffer in a write. */
 export function writeHead(stream: ByteStream, head: string, buffer: Buffer, from: number, to: number, coalesce: number): boolean {
   if (to === from) return stream.write(head, 'latin1')
-  if (to - from <= coalesce) return stream.write(head + latin1(buffer, from, to), 'latin1')
+  if (to - from <= coalesce) return stream.write(head + readLatin1(buffer, from, to), 'latin1')
   stream.cork()
   stream.write(head, 'latin1')
   const more = stream.write(part(stream, buffer, from, to))

@@ -4,12 +4,13 @@
  * more streams and ends with its last one. Invariant: a stream is opened only on a channel that was reserved for it, so the server's
  * limit on streams is kept; whoever finds no room waits in one line, first come first served.
  */
-import { constants, type ClientHttp2Session } from 'node:http2'
 import type { Duplex } from 'node:stream'
 import { addressOf, type Endpoint } from '../../mesh/snapshot.ts'
 import type { ConnectFailure } from '../http1/door.ts'
-import { Allowance, type ChannelLimits, type Http2Limits } from './limits.ts'
-import { clientSession, endSession, ownHttp2 } from './session.ts'
+import type { ChannelLimits, Http2Limits } from './limits.ts'
+import { ownHttp2 } from './own-alpn.ts'
+import { errorCode } from './wire/frames.ts'
+import { Http2Session } from './wire/session.ts'
 
 /** How a channel comes to be. */
 export interface ChannelDialer {
@@ -23,6 +24,8 @@ export interface ChannelDialer {
   lost(endpoint: Endpoint): void
   /** What a connection made now is tied to. */
   key(): string
+  /** Connections to one endpoint that are opened before one of them is full: behind a gateway each is pinned to one instance (DESIGN 6). */
+  spread(): number
 }
 
 interface Waiter {
@@ -66,7 +69,7 @@ export class Channels {
       const channel = list && roomiest(list)
       if (channel !== undefined) {
         const dialing = this.dialing.get(address) ?? 0
-        const mayDial = list!.length + dialing < this.limits.spread
+        const mayDial = list!.length + dialing < Math.min(this.dialer.spread(), this.limits.maxConnections)
         // Where all that there are lead to no app, the next one may lead elsewhere.
         if (channel.isShunned && (mayDial || dialing > 0)) return this.wait(endpoint, wanted)
         if (channel.active > 0 && mayDial) this.dial(endpoint)
@@ -205,7 +208,7 @@ export class Channel {
   readonly stream: Duplex
   readonly endpoint: Endpoint
   readonly key: string
-  readonly session: ClientHttp2Session
+  readonly session: Http2Session
   /** The server is one of us, whose word counts. */
   readonly own: boolean
   /** Streams that are reserved or open. */
@@ -213,7 +216,6 @@ export class Channel {
   private readonly limits: ChannelLimits
   private readonly owner: ChannelOwner
   private readonly endsMs: number
-  private readonly control: Allowance
   private maxStreams: number
   private idleSinceMs = performance.now()
   private bytesSeen = -1
@@ -229,22 +231,18 @@ export class Channel {
     this.limits = limits
     this.owner = owner
     this.endsMs = performance.now() + limits.maxAgeMs * (1 - Math.random() * 0.2)
-    this.control = new Allowance(http2.controlBurst, http2.controlPerSecond)
     this.maxStreams = limits.maxStreams
-    const session = clientSession(stream, limits.maxStreams, http2)
-    this.session = session
-    session.on('error', () => {})
-    session.on('goaway', () => this.retire())
-    session.on('close', () => {
-      this.retire()
-      owner.closed(this)
+    this.session = new Http2Session(stream, 'client', http2, {
+      allowed: maxStreams => {
+        this.maxStreams = Math.min(limits.maxStreams, maxStreams)
+        if (this.hasRoom) owner.freed()
+      },
+      leaving: () => this.retire(),
+      closed: () => {
+        this.retire()
+        owner.closed(this)
+      },
     })
-    session.on('remoteSettings', ({ maxConcurrentStreams = Infinity }) => {
-      this.maxStreams = Math.min(limits.maxStreams, maxConcurrentStreams)
-      this.controlled()
-      if (this.hasRoom) owner.freed()
-    })
-    session.on('ping', () => this.controlled())
     // From here on the session reads; a server that ends has nothing more to say.
     if ('allowHalfOpen' in stream) stream.allowHalfOpen = false
   }
@@ -281,7 +279,7 @@ export class Channel {
 
   destroy(): void {
     this.retire()
-    endSession(this.session, constants.NGHTTP2_CANCEL)
+    this.session.destroy(errorCode.cancel)
     this.stream.destroy()
   }
 
@@ -297,6 +295,8 @@ export class Channel {
       this.destroy()
       return
     }
+    // Its server was told, and does not end its side.
+    if (this.retired && this.active === 0 && nowMs - this.idleSinceMs >= this.limits.sweepMs) return this.destroy()
     if (nowMs >= this.endsMs || (this.active === 0 && nowMs - this.idleSinceMs >= this.limits.idleMs)) this.retire()
     const bytes = (this.stream as Duplex & { bytesRead?: number }).bytesRead ?? 0
     const quiet = bytes === this.bytesSeen
@@ -305,15 +305,11 @@ export class Channel {
   }
 
   private probe(nowMs: number): void {
-    if (this.session.destroyed) return
+    if (this.session.isClosed) return
     this.probedMs = nowMs
     this.session.ping(() => {
       this.probedMs = 0
     })
-  }
-
-  private controlled(): void {
-    if (!this.control.take(performance.now())) endSession(this.session, constants.NGHTTP2_ENHANCE_YOUR_CALM)
   }
 }
 

@@ -1,43 +1,41 @@
 /**
- * One downstream connection of HTTP/2, over a socket that was accepted and is through its handshake. Frames, header compression and
- * flow control are `node:http2`'s; judging when a client asks for too much, and how a connection ends, is here. Invariant: every stream has one
- * exchange and is in `exchanges` until it is gone, so that whoever resets streams cannot have more of them at work than others.
+ * One downstream connection of HTTP/2, over a socket that was accepted and is through its handshake: when a client asks for too much, and how a
+ * connection ends. Invariant: every stream has one exchange and is in `exchanges` until it is gone, so that whoever resets streams cannot have
+ * more of them at work than others.
  */
-import { constants, type IncomingHttpHeaders, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2'
 import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
+import { Allowance } from '../../lib/allowance.ts'
 import type { ServedConnection } from '../http1/connection.ts'
 import { sharedDeadlines, type Deadlines, type Watched } from '../../lib/deadlines.ts'
-import { refusalOf } from '../http1/refusals.ts'
+import { bad, refusalOf } from '../http1/refusals.ts'
 import { reply as http1Reply } from '../http1/writer.ts'
 import type { Http2Door } from './door.ts'
 import { Exchange, type Host } from './exchange.ts'
 import { RequestFields } from './fields.ts'
-import { Allowance, type Http2Limits } from './limits.ts'
+import type { Http2Limits } from './limits.ts'
+import { ownHttp2 } from './own-alpn.ts'
 import { reply } from './replies.ts'
-import { endEarly, endSession, onStream, ownHttp2, serverSession } from './session.ts'
+import { errorCode, preface } from './wire/frames.ts'
+import { Http2Session, type Head, type SessionOwner } from './wire/session.ts'
+import type { Http2Stream } from './wire/stream.ts'
 
-const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1')
 /** Of what is no preface, as much is read to see whether it is a request. */
 const requestLineBytes = 2048
-/** RFC 9113 6.8: a first GOAWAY that still takes every stream that is under way. */
-const lastStreamId = 2 ** 31 - 1
-const { NGHTTP2_ENHANCE_YOUR_CALM, NGHTTP2_NO_ERROR, NGHTTP2_REFUSED_STREAM, NGHTTP2_FLAG_END_STREAM } = constants
 
 /** Serves `socket` until it ends. Its errors are handled by whoever accepted it. */
 export function serveHttp2(socket: Socket, door: Http2Door, limits: Http2Limits, deadlines: Deadlines = sharedDeadlines): ServedConnection {
   return new Connection(socket, door, limits, deadlines)
 }
 
-class Connection implements ServedConnection, Host, Watched {
+class Connection implements ServedConnection, SessionOwner, Host, Watched {
   private readonly socket: Socket
   private readonly door: Http2Door
   private readonly limits: Http2Limits
   private readonly deadlines: Deadlines
   private readonly exchanges = new Set<Exchange>()
   private readonly resets: Allowance
-  private readonly control: Allowance
-  private session: ServerHttp2Session | undefined
+  private session: Http2Session | undefined
   private head: Buffer | undefined
   /** Since when there is no stream. */
   private idleSinceMs: number
@@ -52,12 +50,11 @@ class Connection implements ServedConnection, Host, Watched {
     this.limits = limits
     this.deadlines = deadlines
     this.resets = new Allowance(limits.resetBurst, limits.resetsPerSecond)
-    this.control = new Allowance(limits.controlBurst, limits.controlPerSecond)
     this.idleSinceMs = this.nowMs()
     if (socket.destroyed) return
     // A client that ends its side has nothing more to ask; half-open connections are for tunnels.
     socket.allowHalfOpen = false
-    socket.once('close', () => deadlines.delete(this))
+    socket.once('close', () => this.closed())
     deadlines.add(this)
     const { alpnProtocol } = socket as TLSSocket
     if (alpnProtocol === 'h2' || alpnProtocol === ownHttp2) this.start()
@@ -76,7 +73,7 @@ class Connection implements ServedConnection, Host, Watched {
   }
 
   close(): void {
-    if (this.session) endSession(this.session, NGHTTP2_NO_ERROR)
+    this.session?.destroy(errorCode.noError)
     this.socket.destroy()
   }
 
@@ -95,10 +92,8 @@ class Connection implements ServedConnection, Host, Watched {
     this.head = head
     if (length < preface.length) return
     this.socket.off('data', this.peek)
-    this.socket.pause()
     this.head = undefined
-    this.socket.unshift(head)
-    this.start()
+    this.start().read(head)
   }
 
   /** HTTP/1.1 is not translated: its client is told so. Anything else is told nothing. */
@@ -113,48 +108,59 @@ class Connection implements ServedConnection, Host, Watched {
     socket.destroySoon()
   }
 
-  private start(): void {
-    const session = serverSession(this.socket, this.limits)
-    this.session = session
-    session.on('error', () => {})
-    onStream(session, (stream, headers, flags, raw) => this.stream(stream, headers, flags, raw))
-    session.on('ping', () => this.controlled())
-    session.on('remoteSettings', () => this.controlled())
+  private start(): Http2Session {
+    return (this.session = new Http2Session(this.socket, 'server', this.limits, this))
   }
 
-  private stream(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, flags: number, raw: readonly string[]): void {
-    // Before anything else: one that was reset meanwhile says so after this.
-    stream.on('error', () => {})
-    if (stream.destroyed || stream.closed) {
-      this.wasReset()
-      return
-    }
+  // What the session says.
+
+  request(stream: Http2Stream, head: Head, end: boolean): void {
     this.served = true
-    if (this.exchanges.size >= this.limits.maxConcurrentStreams) {
-      stream.close(NGHTTP2_REFUSED_STREAM)
+    const { session, limits } = this
+    // Streams whose refusal waits to be read count too.
+    if (session!.streams.size > limits.maxConcurrentStreams || session!.backlog > limits.heldBytes) {
+      stream.reset(errorCode.refusedStream)
       this.wasReset()
       return
     }
-    const hasBody = (flags & NGHTTP2_FLAG_END_STREAM) === 0
     const fields = new RequestFields()
-    const code = fields.read(raw, headers, this.limits)
+    const code = fields.read(head, end, limits)
     if (code < 0) {
-      this.refuse(stream, code, fields, hasBody)
+      this.refuse(stream, code, fields, end)
       return
     }
-    const exchange = new Exchange(this, this.door, this.limits, stream, fields, hasBody)
+    if (fields.length >= 0) stream.expect(fields.length)
+    const exchange = new Exchange(this, this.door, limits, stream, fields, !end)
+    stream.owner = exchange
     this.exchanges.add(exchange)
     if (this.draining) this.notice()
     exchange.begin()
   }
 
-  /** Not a request that anybody could judge. */
-  private refuse(stream: ServerHttp2Stream, code: number, fields: RequestFields, hasBody: boolean): void {
-    const { status, reason } = refusalOf(code)
-    reply(stream, status, reason, fields.grpc)
-    if (hasBody) endEarly(stream)
+  faulted(): void {
     this.wasReset()
   }
+
+  flooded(): void {
+    this.door.flooded?.()
+  }
+
+  closed(): void {
+    this.deadlines.delete(this)
+  }
+
+  /** Not a request that anybody could judge. */
+  private refuse(stream: Http2Stream, code: number, fields: RequestFields, end: boolean): void {
+    if (code === bad.malformed) stream.fault(errorCode.protocolError)
+    else {
+      const { status, reason } = refusalOf(code)
+      reply(stream, fields, status, reason)
+      if (!end) stream.stop()
+    }
+    this.wasReset()
+  }
+
+  // What exchanges say.
 
   ended(exchange: Exchange, reset: boolean): void {
     this.exchanges.delete(exchange)
@@ -167,26 +173,22 @@ class Connection implements ServedConnection, Host, Watched {
     if (!this.resets.take(this.nowMs())) this.calm()
   }
 
-  private controlled(): void {
-    if (!this.control.take(this.nowMs())) this.calm()
-  }
-
   private calm(): void {
-    if (this.session === undefined || this.session.destroyed) return
-    this.door.flooded?.()
-    endSession(this.session, NGHTTP2_ENHANCE_YOUR_CALM)
+    if (this.session === undefined || this.session.isClosed) return
+    this.flooded()
+    this.session.destroy(errorCode.enhanceYourCalm)
   }
 
   /** Tells the client to open no more streams here; those that are under way to us are still taken. */
   private notice(): void {
-    if (this.closesMs > 0 || this.session === undefined || this.session.destroyed) return
+    if (this.closesMs > 0 || this.session === undefined || this.session.isClosed) return
     this.closesMs = this.nowMs() + this.limits.goawayGraceMs
-    this.session.goaway(NGHTTP2_NO_ERROR, lastStreamId)
+    this.session.goaway()
   }
 
   check(nowMs: number): void {
     const { session, limits } = this
-    if (session === undefined) {
+    if (session?.started !== true) {
       if (nowMs - this.idleSinceMs >= limits.prefaceTimeoutMs) this.socket.destroy()
       return
     }
@@ -195,8 +197,9 @@ class Connection implements ServedConnection, Host, Watched {
     if (this.closesMs > 0 && nowMs >= this.closesMs) session.close()
     if (this.exchanges.size > 0) return
     const idleMs = nowMs - this.idleSinceMs
-    if (session.closed || session.destroyed) {
-      if (idleMs >= limits.lingerMs) this.socket.destroy()
+    if (session.closing) {
+      // What was answered and not taken yet is still read, as long as a stream may stand still.
+      if (idleMs >= (session.backlog > 0 ? limits.bodyIdleTimeoutMs : limits.lingerMs)) this.socket.destroy()
     } else if (idleMs >= limits.idleTimeoutMs) session.close()
   }
 }

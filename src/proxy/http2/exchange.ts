@@ -1,53 +1,39 @@
 /**
  * One request and its response, from the judged header list to the last frame of both directions. Invariants: nothing goes to an upstream
  * before the door allowed it; a reserved stream is given back exactly once; the client gets exactly one final response, or its stream is
- * reset so that it cannot mistake a part for the whole; a side that does not read stops the other from being read.
+ * reset so that it cannot mistake a part for the whole; a side that does not read stops the other from being read, because each is granted
+ * only what the other took.
  */
-import {
-  constants,
-  type ClientHttp2Stream,
-  type IncomingHttpHeaders,
-  type IncomingHttpStatusHeader,
-  type OutgoingHttpHeaders,
-  type ServerHttp2Stream,
-} from 'node:http2'
-import type { EditableHead } from '../../mesh/header-edit.ts'
+import { ByteQueue } from '../../lib/byte-queue.ts'
 import type { ConnectFailure, Outcome, Refused } from '../http1/door.ts'
-import { saysUnreached, unreachedFields, unreachedHeader } from '../http1/unreached.ts'
+import { saysUnreached, unreachedFields } from '../http1/unreached.ts'
 import { resetText } from '../http1/writer.ts'
+import { Attempt, type AttemptOwner } from './attempt.ts'
 import { Channel, type Channels } from './channels.ts'
 import type { DoorRequest, Http2Door } from './door.ts'
-import { responseHeaders, trailersOf, type RequestFields } from './fields.ts'
+import { outgoingResponse, readResponse, trailersOf, type RequestFields, type ResponseHead } from './fields.ts'
 import type { Http2Limits } from './limits.ts'
 import { reply } from './replies.ts'
-import { endEarly, onHeaders } from './session.ts'
-
-const {
-  NGHTTP2_CANCEL,
-  NGHTTP2_HTTP_1_1_REQUIRED,
-  NGHTTP2_INADEQUATE_SECURITY,
-  NGHTTP2_INTERNAL_ERROR,
-  NGHTTP2_NO_ERROR,
-  NGHTTP2_REFUSED_STREAM,
-} = constants
-const endStreamFlag = constants.NGHTTP2_FLAG_END_STREAM
+import { errorCode } from './wire/frames.ts'
+import type { Head } from './wire/session.ts'
+import type { EndedBy, Http2Stream, StreamOwner } from './wire/stream.ts'
 
 /** What the exchange needs of the connection that it belongs to. */
 export interface Host {
   nowMs(): number
-  /** Its stream is gone. `reset`: it ended by a reset that was not the answer to a failure of ours. */
+  /** Its stream is gone. `reset`: the client reset it, or broke the protocol on it. */
   ended(exchange: Exchange, reset: boolean): void
 }
 
 const broken: Refused = { ok: false, status: 500, body: 'internal error', reason: 'internal-error' }
 const brokenRequest: DoorRequest = { refused: broken, timeoutMs: undefined, stillAllowed: () => true, finished: () => {} }
 
-export class Exchange {
+export class Exchange implements StreamOwner, AttemptOwner {
   private readonly host: Host
   private readonly door: Http2Door
   private readonly limits: Http2Limits
+  private readonly client: Http2Stream
   private readonly fields: RequestFields
-  private readonly client: ServerHttp2Stream
   private readonly hasBody: boolean
   private readonly startedAt: number
   private readonly outcome: Outcome = {
@@ -61,26 +47,27 @@ export class Exchange {
   }
   private request: DoorRequest = brokenRequest
   private channels: Channels
-  private channel: Channel | undefined
-  /** There was none that leads to an app, as far as is known. */
-  private isLastResort = false
-  private upstream: ClientHttp2Stream | undefined
+  /** Where it is under way. */
+  private attempt: Attempt | undefined
   /** Since when it waits for a stream. */
   private connectingAt = 0
   /** The outcome is settled; what is left is to write what was said. */
   private settled = false
   private requestEnded: boolean
-  private requestTrailers: OutgoingHttpHeaders | undefined
+  private requestTrailers: string[] | undefined
+  private requestSensitive: ReadonlySet<string> | undefined
+  /** The final header list of the response was sent, ours or the app's. */
+  private answered = false
+  /** The upstream ended the body of its response before the request ended: whether that was an end is not yet known. */
   private responseEnded = false
-  private responseTrailers: OutgoingHttpHeaders | undefined
   /** What came of the body: not sent yet, or kept to be sent again until the response begins or there is too much of it. */
-  private kept: Buffer[] = []
+  private readonly kept = new ByteQueue()
   private replayable = true
+  /** How much of the body the client was granted anew. */
+  private credited = 0
   private retries = 0
   private moves = 0
   private interims = 0
-  /** Our own doing: the reset that follows says nothing about the client. */
-  private resetByUs = false
   /** When the response must be there; 0 is never. */
   private deadline = 0
   /** When it is to be judged again (wall clock). */
@@ -88,7 +75,7 @@ export class Exchange {
   private moved = true
   private movedAt = 0
 
-  constructor(host: Host, door: Http2Door, limits: Http2Limits, client: ServerHttp2Stream, fields: RequestFields, hasBody: boolean) {
+  constructor(host: Host, door: Http2Door, limits: Http2Limits, client: Http2Stream, fields: RequestFields, hasBody: boolean) {
     this.host = host
     this.door = door
     this.channels = door.channels
@@ -98,8 +85,6 @@ export class Exchange {
     this.hasBody = hasBody
     this.requestEnded = !hasBody
     this.startedAt = this.connectingAt = this.movedAt = host.nowMs()
-    client.on('aborted', () => this.clientGone())
-    client.on('close', () => this.clientClosed())
   }
 
   /** Judges it and sends it on its way. */
@@ -116,19 +101,9 @@ export class Exchange {
       this.respond(refused.status, refused.body, 'internal', refused.reason, refused.headers)
       return
     }
-    if (!this.hasBody) {
-      this.requestComplete()
-      this.connect()
-      return
-    }
-    this.readBody()
-    // What was read together with the head is there by then: most bodies as a whole, which then need not wait for trailers.
-    setImmediate(() => {
-      if (!this.settled) this.connect()
-    })
+    if (!this.hasBody) this.requestComplete()
+    this.connect()
   }
-
-  private readonly editing = (head: EditableHead): void => this.request.responding?.(head)
 
   /** The plan changed, or what it was allowed by has ended: what is no longer allowed ends. */
   reauthorize(): void {
@@ -143,7 +118,7 @@ export class Exchange {
     }
     if (allowed) return
     // To gRPC INADEQUATE_SECURITY means PERMISSION_DENIED.
-    this.fail(403, 'RBAC: access denied', 'internal', 'denied', this.fields.grpc ? NGHTTP2_INADEQUATE_SECURITY : NGHTTP2_CANCEL)
+    this.fail(403, 'RBAC: access denied', 'internal', 'denied', this.fields.grpc ? errorCode.inadequateSecurity : errorCode.cancel)
   }
 
   /** Regularly; by both clocks. */
@@ -154,14 +129,104 @@ export class Exchange {
     }
     if (!this.settled && wallMs >= this.allowedUntilMs) this.reauthorize()
     if (this.settled) {
-      if (nowMs - this.movedAt >= this.limits.bodyIdleTimeoutMs) this.client.close(NGHTTP2_CANCEL)
-    } else if (this.upstream === undefined && nowMs - this.connectingAt >= this.channels.waitMs) {
-      this.fail(503, resetText('overflow'), 'upstream', 'overflow', NGHTTP2_CANCEL)
+      if (nowMs - this.movedAt >= this.limits.bodyIdleTimeoutMs) this.client.reset(errorCode.cancel)
+    } else if (this.attempt === undefined && nowMs - this.connectingAt >= this.channels.waitMs) {
+      this.fail(503, resetText('overflow'), 'upstream', 'overflow', errorCode.cancel)
     } else if ((this.deadline > 0 && nowMs >= this.deadline) || nowMs - this.movedAt >= this.limits.bodyIdleTimeoutMs) {
-      this.channel?.suspect()
-      if (!this.requestEnded && !this.client.headersSent) this.fail(408, 'request timeout', 'downstream', 'request-timeout', NGHTTP2_CANCEL)
-      else this.fail(504, 'upstream request timeout', 'upstream', 'timeout', NGHTTP2_CANCEL)
+      this.attempt?.channel.suspect()
+      if (!this.requestEnded && !this.answered) this.fail(408, 'request timeout', 'downstream', 'request-timeout', errorCode.cancel)
+      else this.fail(504, 'upstream request timeout', 'upstream', 'timeout', errorCode.cancel)
     }
+  }
+
+  // What the client's stream says.
+
+  data(bytes: Buffer, end: boolean): void {
+    this.moved = true
+    if (this.settled) {
+      this.client.consumed(bytes.length)
+      return
+    }
+    this.outcome.requestBytes += bytes.length
+    if (this.replayable && this.outcome.requestBytes > this.limits.replayBytes && this.attempt !== undefined) this.forget()
+    if (this.replayable || this.attempt === undefined) this.kept.push(bytes)
+    this.attempt?.send(bytes, end)
+    if (end) this.requestEnd()
+  }
+
+  /** Trailers of the request. */
+  headers(head: Head): void {
+    this.moved = true
+    if (this.settled) return
+    this.requestTrailers = trailersOf(head)
+    this.requestSensitive = head.sensitive
+    if (this.requestTrailers === undefined) {
+      this.client.fault(errorCode.protocolError)
+      return
+    }
+    this.attempt?.stream!.sendTrailers(this.requestTrailers, this.requestSensitive)
+    this.requestEnd()
+  }
+
+  /** Bytes of the response left. */
+  sent(length: number): void {
+    this.moved = true
+    this.attempt?.stream!.consumed(length)
+  }
+
+  closed(code: number, by: EndedBy): void {
+    if (!this.settled && by !== 'both') {
+      this.outcome.source = 'downstream'
+      this.outcome.reason = 'client-abort'
+      this.settle()
+    }
+    // Where the response was written but not read, its stream is of no use any more.
+    this.dropUpstream(passable(code) ? code : errorCode.cancel)
+    this.host.ended(this, by === 'peer' || by === 'fault')
+  }
+
+  // What the upstream's stream says.
+
+  answerHeaders(attempt: Attempt, head: Head, end: boolean): void {
+    if (this.attempt !== attempt || this.settled) return
+    this.moved = true
+    try {
+      if (this.answered) this.trailers(head, end)
+      else this.head(attempt, head, end)
+    } catch (error) {
+      this.mistake(error)
+    }
+  }
+
+  answerData(attempt: Attempt, bytes: Buffer, end: boolean): void {
+    const { length } = bytes
+    if (this.attempt !== attempt || this.settled) return attempt.stream!.consumed(length)
+    if (!this.answered) return this.misread('body before its response')
+    this.moved = true
+    this.outcome.responseBytes += length
+    // A server that gives up (node's own, for one) may end its stream right before it resets it: then this is no end.
+    const isEnd = end && this.requestEnded
+    if (isEnd) this.settle()
+    attempt.stream!.consumed(this.client.sendData(bytes, isEnd))
+    if (!end || isEnd) return
+    this.responseEnded = true
+    setImmediate(() => this.attempt === attempt && this.endResponse())
+  }
+
+  passedOn(attempt: Attempt): void {
+    if (this.attempt !== attempt) return
+    this.moved = true
+    this.credit(attempt.passed)
+  }
+
+  attemptClosed(attempt: Attempt, code: number): void {
+    if (this.attempt !== attempt) return
+    this.attempt = undefined
+    if (this.settled) return
+    if (this.responseEnded && code === errorCode.noError) this.endResponse()
+    else if (!this.answered) this.lost(code === errorCode.refusedStream, attempt.channel.session.closing)
+    else
+      this.fail(502, '', 'upstream', 'upstream-reset', passable(code) && code !== errorCode.refusedStream ? code : errorCode.internalError)
   }
 
   private requestComplete(): void {
@@ -175,8 +240,6 @@ export class Exchange {
       this.start(got)
       return
     }
-    // Until there is somewhere to write to, the rest of the body waits in the stream's window.
-    if (this.hasBody) this.client.pause()
     this.connectingAt = this.host.nowMs()
     void got.then(channel => this.start(channel))
   }
@@ -196,190 +259,93 @@ export class Exchange {
       got.release()
       return
     }
-    const { session } = got
-    let upstream: ClientHttp2Stream
-    try {
-      const waitForTrailers = this.hasBody && (!this.requestEnded || this.requestTrailers !== undefined)
-      upstream = session.request(this.fields.outgoing(), { endStream: !this.hasBody, waitForTrailers })
-    } catch (error) {
-      got.release()
-      // It went away between being chosen and being used: nothing was sent.
-      if (session.closed || session.destroyed) this.lost(true, true)
-      else {
-        this.door.threw(error)
-        this.fail(broken.status, broken.body, 'internal', broken.reason, NGHTTP2_INTERNAL_ERROR)
-      }
-      return
-    }
-    this.channel = got
-    this.isLastResort = got.isShunned
-    this.upstream = upstream
-    this.listen(upstream, got)
-    if (this.hasBody) this.sendBody(upstream)
+    const attempt = new Attempt(this, got, this.fields, !this.hasBody)
+    // It went away between being chosen and being used: nothing was sent.
+    if (attempt.stream === undefined) return this.lost(true, true)
+    this.attempt = attempt
+    if (this.hasBody) this.sendKept(attempt)
   }
 
-  private listen(upstream: ClientHttp2Stream, channel: Channel): void {
-    upstream.on('error', () => {})
-    onHeaders(upstream, 'headers', (headers, _flags, raw) => this.guard(() => this.interim(headers, raw)))
-    onHeaders(upstream, 'response', (headers, flags, raw) => this.guard(() => this.response(upstream, headers, flags, raw)))
-    upstream.on('close', () => {
-      channel.release()
-      if (this.upstream === upstream) this.upstreamClosed(upstream.rstCode)
-    })
-  }
-
-  /** A mistake of ours costs this request, never the process. */
-  private guard(step: () => void): void {
-    try {
-      step()
-    } catch (error) {
-      this.door.threw(error)
-      this.fail(broken.status, broken.body, 'internal', broken.reason, NGHTTP2_INTERNAL_ERROR)
-    }
-  }
-
-  private readBody(): void {
-    const { client } = this
-    client.on('data', (chunk: Buffer) => this.requestData(chunk))
-    client.on('end', () => this.requestEnd())
-    onHeaders(client, 'trailers', (_headers, _flags, raw) => {
-      this.requestTrailers = trailersOf(raw)
-    })
-  }
-
-  private sendBody(upstream: ClientHttp2Stream): void {
-    const { client, kept } = this
-    let room = true
-    for (const chunk of kept) room = upstream.write(chunk)
-    this.boundReplay()
-    // One that was given up must not let in what there is nowhere to write to.
-    upstream.on('drain', () => this.upstream === upstream && client.resume())
-    if (this.requestEnded) this.endUpstream(upstream)
-    else if (room) client.resume()
-    else client.pause()
-  }
-
-  private requestData(chunk: Buffer): void {
-    this.moved = true
-    this.outcome.requestBytes += chunk.length
-    const { upstream } = this
-    if (this.replayable || (upstream === undefined && !this.settled)) this.kept.push(chunk)
-    if (upstream === undefined) return
-    this.boundReplay()
-    if (!upstream.write(chunk)) this.client.pause()
-  }
-
-  private boundReplay(): void {
-    if (!this.replayable || this.outcome.requestBytes <= this.limits.replayBytes) return
-    this.replayable = false
-    this.kept = []
+  private sendKept(attempt: Attempt): void {
+    for (const piece of this.kept.pieces()) attempt.send(piece, false)
+    if (this.outcome.requestBytes > this.limits.replayBytes) this.forget()
+    if (!this.requestEnded) return
+    if (this.requestTrailers !== undefined) attempt.stream!.sendTrailers(this.requestTrailers, this.requestSensitive)
+    else attempt.stream!.end()
   }
 
   private requestEnd(): void {
     this.requestEnded = true
-    if (this.settled) return
     this.requestComplete()
-    if (this.upstream) this.endUpstream(this.upstream)
   }
 
-  private endUpstream(upstream: ClientHttp2Stream): void {
-    const { requestTrailers } = this
-    if (requestTrailers !== undefined) upstream.on('wantTrailers', () => upstream.sendTrailers(requestTrailers))
-    upstream.end()
+  /** The upstream has taken so much of the body: as much may come again. */
+  private credit(passed: number): void {
+    if (passed <= this.credited) return
+    this.client.consumed(passed - this.credited)
+    this.credited = passed
   }
 
-  private interim(headers: IncomingHttpHeaders & IncomingHttpStatusHeader, raw: readonly string[]): void {
-    this.moved = true
-    const { client } = this
-    if (client.headersSent || client.destroyed || client.closed) return
+  private head(attempt: Attempt, head: Head, end: boolean): void {
+    const response = readResponse(head)
+    if (response === undefined || (response.status < 200 && end)) return this.misread('malformed response')
+    if (response.status < 200) this.interim(response)
+    else this.response(attempt, response, end)
+  }
+
+  private interim(head: ResponseHead): void {
     if (++this.interims > this.limits.interimResponses) this.misread('too many interim responses')
     // There is no protocol to switch to (RFC 9113 8.6).
-    else if (headers[':status'] === 101) this.misread('unasked-for upgrade')
-    else client.additionalHeaders(responseHeaders(raw, headers))
+    else if (head.status === 101) this.misread('unasked-for upgrade')
+    else this.client.sendHeaders(outgoingResponse(head), head.sensitive, false)
   }
 
-  private response(
-    upstream: ClientHttp2Stream,
-    headers: IncomingHttpHeaders & IncomingHttpStatusHeader,
-    flags: number,
-    raw: readonly string[],
-  ): void {
-    this.moved = true
-    const { client } = this
-    if (this.upstream !== upstream || client.destroyed || client.closed) return
-    const status = headers[':status'] ?? 0
-    if (status < 200 || status > 599) return this.misread('invalid status')
-    const unreached = this.channel!.own && headers[unreachedHeader] !== undefined
-    if (unreached && this.goesOn(this.channel!)) return
+  private response(attempt: Attempt, head: ResponseHead, end: boolean): void {
+    const { status } = head
+    const unreached = attempt.channel.own && head.unreached
+    if (unreached && this.goesOn(attempt)) return
+    const bodiless = this.fields.method === 'HEAD' || status === 204 || status === 304
+    if (!bodiless && head.length >= 0) {
+      if (end && head.length > 0) return this.misread('malformed response')
+      attempt.stream!.expect(head.length)
+    }
     this.forget()
     this.outcome.status = status
-    const bodiless = this.fields.method === 'HEAD' || status === 204 || status === 304
-    const complete = bodiless || (flags & endStreamFlag) !== 0
-    const answer = responseHeaders(raw, headers, this.editing)
-    if (unreached && this.door.tellUnreached === true) answer[unreachedHeader] = '1'
-    client.respond(answer, {
-      endStream: complete,
-      waitForTrailers: !complete,
-      sendDate: false,
-    } as object)
-    if (complete) {
-      upstream.resume()
-      this.responded()
-      if (!this.requestEnded) this.stopRequest()
-      return
-    }
-    client.on('drain', () => upstream.resume())
-    onHeaders(upstream, 'trailers', (_headers, _flags, more) => {
-      this.responseTrailers = trailersOf(more)
-    })
-    upstream.on('data', (chunk: Buffer) => {
-      this.moved = true
-      this.outcome.responseBytes += chunk.length
-      if (!client.write(chunk)) upstream.pause()
-    })
-    upstream.on('end', () => {
-      if (this.settled || this.upstream !== upstream) return
-      this.responseEnded = true
-      if (this.responseTrailers !== undefined) this.endResponse()
-      // A server that gives up (node's own, for one) may end its stream right before it resets it: then this is no end.
-      else setImmediate(() => this.upstream === upstream && upstream.rstCode === NGHTTP2_NO_ERROR && this.endResponse())
-    })
+    const fields = outgoingResponse(head, edited => this.request.responding?.(edited))
+    if (unreached && this.door.tellUnreached === true) fields.push(...unreachedFields)
+    this.answered = true
+    const complete = bodiless || end
+    if (complete) this.settle()
+    this.client.sendHeaders(fields, head.sensitive, complete)
+    if (complete) this.stopRequest()
+  }
+
+  private trailers(head: Head, end: boolean): void {
+    const fields = end ? trailersOf(head) : undefined
+    if (fields === undefined) return this.misread('malformed trailers')
+    this.settle()
+    this.client.sendTrailers(fields, head.sensitive)
+    this.stopRequest()
   }
 
   private endResponse(): void {
     if (this.settled) return
-    const { client, responseTrailers, requestEnded } = this
-    if (responseTrailers !== undefined || !requestEnded) {
-      client.on('wantTrailers', () => {
-        client.sendTrailers(responseTrailers ?? {})
-        // They are on their way only after that.
-        if (!requestEnded) setImmediate(() => this.stopRequest())
-      })
-    }
-    client.end()
-    this.responded()
-    if (!requestEnded) client.resume()
+    this.settle()
+    this.client.end()
+    this.stopRequest()
   }
 
   /** The response was written whole; what the client still sends is unwanted (RFC 9113 8.1). */
-  private responded(): void {
-    this.settle()
-    if (!this.requestEnded) this.dropUpstream(NGHTTP2_CANCEL)
-  }
-
   private stopRequest(): void {
-    this.resetByUs = true
-    endEarly(this.client)
+    if (this.requestEnded) return
+    this.dropUpstream(errorCode.cancel)
+    this.client.stop()
   }
 
-  private upstreamClosed(code: number): void {
-    const ending = this.channel!.session.closed
-    this.upstream = undefined
-    this.channel = undefined
-    if (this.settled) return
-    if (this.responseEnded && code === NGHTTP2_NO_ERROR) this.endResponse()
-    else if (!this.client.headersSent) this.lost(code === NGHTTP2_REFUSED_STREAM, ending)
-    else this.fail(502, '', 'upstream', 'upstream-reset', passable(code) && code !== NGHTTP2_REFUSED_STREAM ? code : NGHTTP2_INTERNAL_ERROR)
+  /** A mistake of ours costs this request, never the process. */
+  private mistake(error: unknown): void {
+    this.door.threw(error)
+    this.fail(broken.status, broken.body, 'internal', broken.reason, errorCode.internalError)
   }
 
   /**
@@ -392,95 +358,73 @@ export class Exchange {
     else if (ending) again = this.replayable && this.moves++ < this.limits.maxMoves
     else again = this.replayable && this.retries < this.limits.maxRetries
     if (!again) {
-      this.fail(503, resetText('connection termination'), 'upstream', 'upstream-reset', NGHTTP2_INTERNAL_ERROR)
+      this.fail(503, resetText('connection termination'), 'upstream', 'upstream-reset', errorCode.internalError)
       return
     }
     if (!refused || !ending) this.retries += 1
     this.outcome.retried = true
-    if (this.hasBody) this.client.pause()
     this.connect()
   }
 
   /** No app has it, or only a try that may be made again: one of us is told so. */
   private unreached({ status = 503, reset, body = resetText(reset) }: ConnectFailure): void {
     const told = this.door.tellUnreached === true && saysUnreached(status, reset)
-    this.fail(status, body, 'upstream', reset, NGHTTP2_CANCEL, told ? unreachedFields : undefined)
+    this.fail(status, body, 'upstream', reset, errorCode.cancel, told ? unreachedFields : undefined)
   }
 
   /** The server is one of us and could not reach the app: elsewhere, if the request can still be sent whole. */
-  private goesOn(channel: Channel): boolean {
-    const news = channel.appUnreached() || this.isLastResort
+  private goesOn(attempt: Attempt): boolean {
+    const news = attempt.channel.appUnreached() || attempt.isLastResort
     const again = this.replayable && this.moves < this.limits.maxMoves
-    const other = this.request.unreached?.(channel.endpoint, again, news)
+    const other = this.request.unreached?.(attempt.channel.endpoint, again, news)
     if (other === undefined) return false
     this.moves += 1
     this.outcome.retried = true
-    const { upstream } = this
-    this.upstream = this.channel = undefined
-    letGoLater(upstream!, NGHTTP2_CANCEL)
-    if (this.hasBody) this.client.pause()
+    this.dropUpstream(errorCode.cancel)
     this.channels = other
     this.connect()
     return true
   }
 
   private misread(reason: string): void {
-    this.fail(502, resetText('protocol error'), 'upstream', reason, NGHTTP2_INTERNAL_ERROR)
+    this.fail(502, resetText('protocol error'), 'upstream', reason, errorCode.internalError)
   }
 
   /** Told to the client where nothing was sent yet; otherwise its stream is reset with `code`. */
   private fail(status: number, body: string, source: Outcome['source'], reason: string, code: number, headers?: readonly string[]): void {
-    if (!this.client.headersSent) {
+    if (!this.answered) {
       this.respond(status, body, source, reason, headers)
       return
     }
     this.outcome.source = source
     this.outcome.reason = reason
     this.settle()
-    this.dropUpstream(NGHTTP2_CANCEL)
-    this.resetByUs = true
-    this.client.close(code)
+    this.dropUpstream(errorCode.cancel)
+    this.client.reset(code)
   }
 
   private respond(status: number, body: string, source: Outcome['source'], reason: string, headers?: readonly string[]): void {
-    const { outcome, client } = this
+    const { outcome } = this
     outcome.source = source
     outcome.reason = reason
     outcome.responseBytes = body.length
-    if (!client.destroyed && !client.closed) outcome.status = reply(client, status, body, this.fields.grpc, headers)
+    this.answered = true
+    outcome.status = reply(this.client, this.fields, status, body, headers)
     this.settle()
-    this.dropUpstream(NGHTTP2_CANCEL)
-    if (!this.requestEnded) this.stopRequest()
+    this.dropUpstream(errorCode.cancel)
+    if (!this.requestEnded) this.client.stop()
   }
 
-  private clientGone(): void {
-    if (this.settled) return
-    this.outcome.source = 'downstream'
-    this.outcome.reason = 'client-abort'
-    this.settle()
-    const { rstCode } = this.client
-    this.dropUpstream(passable(rstCode) ? rstCode : NGHTTP2_CANCEL, letGo)
-  }
-
-  private clientClosed(): void {
-    this.clientGone()
-    // Where the response was written but not read, its stream is of no use any more.
-    this.dropUpstream(NGHTTP2_CANCEL, letGo)
-    this.host.ended(this, this.client.rstCode !== NGHTTP2_NO_ERROR && !this.resetByUs)
-  }
-
-  /** At once only where it is the client that ends it: its own session may be reading. */
-  private dropUpstream(code: number, how = letGoLater): void {
-    const { upstream } = this
-    this.upstream = undefined
-    this.channel = undefined
-    if (upstream !== undefined) how(upstream, code)
+  private dropUpstream(code: number): void {
+    const { attempt } = this
+    this.attempt = undefined
+    attempt?.drop(code)
   }
 
   /** It will not be sent again. */
   private forget(): void {
     this.replayable = false
-    this.kept = []
+    this.kept.clear()
   }
 
   private settle(): void {
@@ -488,22 +432,13 @@ export class Exchange {
     this.settled = true
     this.forget()
     this.outcome.durationMs = this.host.nowMs() - this.startedAt
-    this.request.finished(this.outcome, this.channel?.endpoint)
+    this.request.finished(this.outcome, this.attempt?.channel.endpoint)
+    // What nobody took is of no use any more.
+    this.credit(this.outcome.requestBytes)
   }
 }
 
 /** A code that may be told to the other side as it came. */
 function passable(code: number): boolean {
-  return code > NGHTTP2_NO_ERROR && code <= NGHTTP2_HTTP_1_1_REQUIRED
-}
-
-function letGo(upstream: ClientHttp2Stream, code: number): void {
-  // One that has ended but was not read to its end is closed already, and stays.
-  if (upstream.closed) upstream.destroy()
-  else upstream.close(code)
-}
-
-/** Not while its session reads: node then puts a CANCEL off, and nghttp2 may write empty frames for a lost stream until memory is gone. */
-function letGoLater(upstream: ClientHttp2Stream, code: number): void {
-  setImmediate(letGo, upstream, code)
+  return code > errorCode.noError && code <= errorCode.http11Required
 }

@@ -1,13 +1,10 @@
 /**
- * Every limit of the HTTP/2 code, named and with its default. Nothing in this folder waits, buffers or counts without one. Names that
- * the HTTP/1.1 limits have too mean the same there.
+ * Every limit of the HTTP/2 code beyond those of its frames, named and with its default. Nothing in this folder waits, buffers or counts
+ * without one. Names that the HTTP/1.1 limits have too mean the same there.
  */
+import { defaultWireLimits, type WireLimits } from './wire/limits.ts'
 
-export interface Http2Limits {
-  /** Bytes of one header list as RFC 9113 6.5.2 counts them (32 more for each field); more resets the stream. XFCC alone is about 5 KiB. */
-  headerListBytes: number
-  /** Fields of one header list, pseudo-header fields included; more resets the stream. */
-  headerCount: number
+export interface Http2Limits extends WireLimits {
   /** Bytes of a `:path`; more is 414. */
   targetBytes: number
   /** Bytes of a method. */
@@ -22,25 +19,9 @@ export interface Http2Limits {
   requestTimeoutMs: number
   /** No byte of a body in either direction (Envoy's stream idle timeout). */
   bodyIdleTimeoutMs: number
-  /** Streams that a client may have open on one connection; one more is refused. */
-  maxConcurrentStreams: number
-  /** What a sender may have under way on one stream before it was read, and on a whole connection. */
-  streamWindowBytes: number
-  connectionWindowBytes: number
-  /** What node may hold for one connection: header tables and what waits to be written; then new streams are refused. */
-  sessionMemoryMb: number
-  /** Parameters of one SETTINGS frame. */
-  settingsParameters: number
-  /** Frames that break the protocol without ending it, empty DATA frames included, on one connection. */
-  invalidFrames: number
-  /** Streams that node refused for a limit, on one connection. */
-  rejectedStreams: number
   /** Streams that ended by a reset (CVE-2023-44487, CVE-2025-8671): at once, and a second after that. Then the connection ends. */
   resetBurst: number
   resetsPerSecond: number
-  /** PING and SETTINGS frames, likewise. */
-  controlBurst: number
-  controlPerSecond: number
   /** Bytes of a request that are kept until its response begins, so that a stream that was refused can be sent again. */
   replayBytes: number
   /** Times that one request is sent again. */
@@ -49,13 +30,10 @@ export interface Http2Limits {
   maxMoves: number
   /** From the notice that a connection ends to its end for new streams: the time in which the client hears of it. */
   goawayGraceMs: number
-  /** For what is left to be written on a connection whose last stream has ended. */
-  lingerMs: number
 }
 
 export const defaultHttp2Limits: Readonly<Http2Limits> = {
-  headerListBytes: 64 * 1024,
-  headerCount: 128,
+  ...defaultWireLimits,
   targetBytes: 16 * 1024,
   methodBytes: 32,
   interimResponses: 16,
@@ -63,30 +41,18 @@ export const defaultHttp2Limits: Readonly<Http2Limits> = {
   idleTimeoutMs: 300_000,
   requestTimeoutMs: 15_000,
   bodyIdleTimeoutMs: 300_000,
-  maxConcurrentStreams: 256,
-  streamWindowBytes: 256 * 1024,
-  connectionWindowBytes: 1024 * 1024,
-  sessionMemoryMb: 32,
-  settingsParameters: 32,
-  invalidFrames: 100,
-  rejectedStreams: 100,
   resetBurst: 400,
   resetsPerSecond: 30,
-  controlBurst: 100,
-  controlPerSecond: 10,
   replayBytes: 64 * 1024,
   maxRetries: 2,
   maxMoves: 8,
   goawayGraceMs: 1000,
-  lingerMs: 2000,
 }
 
 /** What a side of ours opens towards one endpoint. */
 export interface ChannelLimits {
   /** Streams on one connection, where the server allows as many. */
   maxStreams: number
-  /** Connections that are opened before one of them is full: a connection is pinned to one instance behind its gateway (DESIGN 6). */
-  spread: number
   /** Connections to one endpoint, those that are being opened included. */
   maxConnections: number
   /** Requests that wait for a stream; one more is answered 503. */
@@ -107,7 +73,6 @@ export interface ChannelLimits {
 
 export const upstreamChannelLimits: Readonly<ChannelLimits> = {
   maxStreams: 128,
-  spread: 4,
   maxConnections: 32,
   maxWaiting: 1024,
   waitMs: 15_000,
@@ -119,27 +84,4 @@ export const upstreamChannelLimits: Readonly<ChannelLimits> = {
 }
 
 /** The app is on this machine: it does not vanish silently, and a gRPC server may take offence at pings (`too_many_pings`). */
-export const appChannelLimits: Readonly<ChannelLimits> = { ...upstreamChannelLimits, spread: 2, probe: false }
-
-/** Events that are fine now and then: `burst` of them at once, `perSecond` for ever. */
-export class Allowance {
-  private readonly burst: number
-  private readonly perSecond: number
-  private left: number
-  private atMs = 0
-
-  constructor(burst: number, perSecond: number) {
-    this.burst = burst
-    this.perSecond = perSecond
-    this.left = burst
-  }
-
-  /** Takes one; false when there are none left. */
-  take(nowMs: number): boolean {
-    if (this.left < this.burst) this.left = Math.min(this.burst, this.left + ((nowMs - this.atMs) / 1000) * this.perSecond)
-    this.atMs = nowMs
-    if (this.left < 1) return false
-    this.left -= 1
-    return true
-  }
-}
+export const appChannelLimits: Readonly<ChannelLimits> = { ...upstreamChannelLimits, probe: false }

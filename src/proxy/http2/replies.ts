@@ -2,7 +2,8 @@
  * What this program itself answers on a stream: a text, or to a gRPC request the same as a gRPC status, trailers only (HTTP 200 with
  * grpc-status and grpc-message in its one header list), as Envoy does.
  */
-import type { ServerHttp2Stream } from 'node:http2'
+import type { RequestFields } from './fields.ts'
+import type { Http2Stream } from './wire/stream.ts'
 
 /** The HTTP status that a refusal would have, as a gRPC status (gRPC's http-grpc-status-mapping). */
 function grpcStatus(status: number): number {
@@ -25,20 +26,18 @@ function grpcStatus(status: number): number {
   }
 }
 
-/** Sends it, with more fields (flat), and answers the HTTP status that was sent. The stream is open and nothing was sent on it. */
-export function reply(stream: ServerHttp2Stream, status: number, body: string, grpc: boolean, headers: readonly string[] = []): number {
-  const more: Record<string, string> = {}
-  for (let i = 0; i + 1 < headers.length; i += 2) more[headers[i]!] = headers[i + 1]!
-  if (grpc) {
+/** Sends it, with more fields (flat), and answers the HTTP status that was sent. No header list but interim ones was sent on the stream. */
+export function reply(stream: Http2Stream, request: RequestFields, status: number, body: string, headers: readonly string[] = []): number {
+  if (request.grpc) {
     const message = encodeURI(body)
-    stream.respond(
-      { ...more, ':status': 200, 'content-type': 'application/grpc', 'grpc-status': String(grpcStatus(status)), 'grpc-message': message },
-      { endStream: true },
-    )
+    const fields = ['content-type', 'application/grpc', 'grpc-status', String(grpcStatus(status)), 'grpc-message', message]
+    stream.sendHeaders([':status', '200', ...fields, ...headers], undefined, true)
     return 200
   }
-  stream.respond({ ...more, ':status': status, 'content-type': 'text/plain', 'content-length': Buffer.byteLength(body) })
-  // After a HEAD, node has ended its side already.
-  if (!stream.writableEnded) stream.end(body)
+  const bytes = Buffer.from(body)
+  const fields = ['content-type', 'text/plain', 'content-length', String(bytes.length)]
+  const bodiless = request.method === 'HEAD'
+  stream.sendHeaders([':status', String(status), ...fields, ...headers], undefined, bodiless)
+  if (!bodiless) stream.sendData(bytes, true)
   return status
 }

@@ -1,13 +1,15 @@
 /** Connections of ours that carry many streams: how many there are, who waits, and when one ends. */
-import { type ClientHttp2Stream } from 'node:http2'
+import { EventEmitter, once } from 'node:events'
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import t from 'tap'
 import { Channel, Channels } from '../../../src/proxy/http2/channels.ts'
 import { defaultHttp2Limits, upstreamChannelLimits, type ChannelLimits } from '../../../src/proxy/http2/limits.ts'
+import { errorCode } from '../../../src/proxy/http2/wire/frames.ts'
+import type { Http2Stream, StreamOwner } from '../../../src/proxy/http2/wire/stream.ts'
 import { endpointAt, until } from '../../support/proxy-scene.ts'
 import { startApp } from './scene.ts'
 
-function open(ports: number[], limits: Partial<ChannelLimits> = {}) {
+function open(ports: number[], { spread = 4, ...limits }: Partial<ChannelLimits> & { spread?: number } = {}) {
   const state = { key: 'first', dials: 0, down: false, lost: [] as number[], sockets: [] as Socket[] }
   const endpoints = ports.map(port => endpointAt(port))
   let turn = 0
@@ -19,13 +21,14 @@ function open(ports: number[], limits: Partial<ChannelLimits> = {}) {
         new Promise(resolve => {
           state.dials += 1
           if (state.down) return resolve({ ok: false, failure: { reset: 'remote connection failure' } })
-          const socket = connect({ port: first!.port, host: '127.0.0.1' })
+          const socket = connect({ port: first!.port, host: '127.0.0.1', noDelay: true })
           state.sockets.push(socket)
           socket.once('error', () => resolve({ ok: false, failure: { reset: 'remote connection failure' } }))
           socket.once('connect', () => resolve({ ok: true, stream: socket, endpoint: first! }))
         }),
       lost: endpoint => state.lost.push(endpoint.port),
       key: () => state.key,
+      spread: () => spread,
     },
     { ...upstreamChannelLimits, ...limits },
     defaultHttp2Limits,
@@ -39,12 +42,34 @@ async function take(channels: Channels): Promise<Channel> {
   return got
 }
 
-function request(channel: Channel): ClientHttp2Stream {
-  const stream = channel.session.request({ ':path': '/' })
-  stream.on('error', () => {})
-  stream.on('close', () => channel.release())
-  stream.resume()
-  return stream
+/** Says `response` and `close`. */
+class Request extends EventEmitter implements StreamOwner {
+  code: number | undefined
+  readonly stream: Http2Stream
+  readonly #channel: Channel
+
+  constructor(channel: Channel) {
+    super()
+    this.#channel = channel
+    const fields = [':method', 'GET', ':scheme', 'http', ':authority', 'api', ':path', '/']
+    this.stream = channel.session.request(fields, undefined, true, this)!
+  }
+
+  headers(): void {
+    this.emit('response')
+  }
+
+  data(bytes: Buffer): void {
+    this.stream.consumed(bytes.length)
+  }
+
+  sent(): void {}
+
+  closed(code: number): void {
+    this.code = code
+    this.#channel.release()
+    this.emit('close')
+  }
 }
 
 t.test('streams spread over a few connections, and no further', async t => {
@@ -96,9 +121,9 @@ t.test("the server's limit on streams is kept: whoever finds no room waits, firs
     app.close()
   })
   const first = await take(channels)
-  const stream = request(first)
-  await new Promise(resolve => stream.once('response', resolve))
-  request(await take(channels))
+  const request = new Request(first)
+  await once(request, 'response')
+  t.ok(new Request(await take(channels)).stream)
   let gone = false
   const order: string[] = []
   const given = channels.acquire(() => !gone)
@@ -112,7 +137,7 @@ t.test("the server's limit on streams is kept: whoever finds no room waits, firs
   )
   gone = true
   const later = Promise.resolve(channels.acquire(() => true)).then(() => order.push('third'))
-  stream.close()
+  request.stream.reset(errorCode.cancel)
   t.equal(await waiting, first)
   t.strictSame(order, ['second'], 'who went away is passed over')
   void given
@@ -131,14 +156,14 @@ t.test('a server that ends a connection gets no more streams on it', async t => 
     app.close()
   })
   const first = await take(channels)
-  const stream = request(first)
-  await until(() => first.session.closed)
+  const request = new Request(first)
+  await until(() => first.session.closing)
   const second = await take(channels)
   t.not(second, first)
   t.equal(state.dials, 2)
   second.release()
-  await new Promise(resolve => stream.once('close', resolve))
-  t.equal(stream.rstCode, 0, 'what was under way ended well')
+  await until(() => request.code !== undefined)
+  t.equal(request.code, 0, 'what was under way ended well')
 })
 
 t.test('another key, old age and idleness end a connection with its last stream', async t => {
@@ -150,25 +175,43 @@ t.test('another key, old age and idleness end a connection with its last stream'
   ] as const) {
     const { channels, state } = open([app.port], { spread: 1, ...limits })
     const first = await take(channels)
-    const stream = request(first)
-    await new Promise(resolve => stream.once('response', resolve))
+    const request = new Request(first)
+    await once(request, 'response')
     if (what === 'key') {
       state.key = 'second'
       channels.rekey()
     }
-    await until(() => first.session.closed)
-    t.notOk(stream.closed, `${what}: the stream goes on`)
+    await until(() => first.session.closing)
+    t.notOk(request.stream.isClosed, `${what}: the stream goes on`)
     t.not(await take(channels), first)
-    stream.close()
-    await until(() => first.session.destroyed)
+    request.stream.reset(errorCode.cancel)
+    await until(() => first.session.isClosed)
     channels.close()
   }
   const { channels, state } = open([app.port], { spread: 1, idleMs: 30, sweepMs: 10 })
   const first = await take(channels)
   first.release()
   await until(() => state.sockets[0]!.destroyed)
-  t.ok(first.session.destroyed)
+  t.ok(first.session.isClosed)
   channels.close()
+})
+
+t.test('all streams of a connection can be held up without holding up the connection', async t => {
+  t.ok(upstreamChannelLimits.maxStreams * defaultHttp2Limits.streamWindowBytes <= defaultHttp2Limits.heldBytes)
+})
+
+t.test('a connection that has ended here ends, also where its server does not end its side', async t => {
+  const server = createServer({ allowHalfOpen: true }, socket => socket.on('error', () => {}).resume())
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+  const { channels, state } = open([(server.address() as AddressInfo).port], { idleMs: 30, sweepMs: 10 })
+  t.teardown(() => {
+    channels.close()
+    server.close()
+  })
+  const channel = await take(channels)
+  channel.release()
+  await until(() => state.sockets[0]!.destroyed)
+  t.ok(channel.session.isClosed)
 })
 
 t.test('a server that is gone without a word is found out', async t => {
@@ -186,8 +229,8 @@ t.test('a server that is gone without a word is found out', async t => {
     for (const socket of sockets) socket.destroy()
   })
   const channel = await take(channels)
-  const stream = request(channel)
-  await until(() => stream.closed)
+  const request = new Request(channel)
+  await until(() => request.stream.isClosed)
   t.strictSame(state.lost, [port])
 })
 

@@ -1,5 +1,5 @@
-// Apps that answer in the middle of a request, and may end their stream at once: the proxy lives on. Node 20 can fill its memory when a
-// stream is cancelled while its session reads, so the proxy is a process of its own here, with a limit on what it may take.
+// Apps that answer in the middle of a request, and may end their stream at once: the proxy lives on. Here it is a process of its own, with a
+// limit on what it may take: over node:http2 it once filled all memory.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import * as http2 from 'node:http2'
@@ -9,6 +9,7 @@ import t from 'tap'
 import { Channels } from '../../../src/proxy/http2/channels.ts'
 import { serveHttp2 } from '../../../src/proxy/http2/connection.ts'
 import { defaultHttp2Limits, upstreamChannelLimits } from '../../../src/proxy/http2/limits.ts'
+import { endpointAt } from '../../support/proxy-scene.ts'
 import { seeded } from '../../support/seeded.ts'
 
 const limitKib = 4_000_000
@@ -46,14 +47,14 @@ function hasty(random: () => number): http2.Http2Server {
 async function load(): Promise<number> {
   const random = seeded(1)
   const appPort = await listening(hasty(random))
-  const endpoint = { address: '127.0.0.1', port: appPort, healthy: true, weight: 1 }
+  const endpoint = endpointAt(appPort)
   const dial = async () => {
     const stream = connect({ port: appPort, host: '127.0.0.1' })
     await once(stream, 'connect')
     return { ok: true as const, stream, endpoint }
   }
   const channels = new Channels(
-    { pick: () => endpoint, doubts: () => false, dial, lost: () => {}, key: () => '' } as never,
+    { pick: () => endpoint, doubts: () => false, dial, lost: () => {}, key: () => '', spread: () => 4 },
     upstreamChannelLimits,
     defaultHttp2Limits,
   )

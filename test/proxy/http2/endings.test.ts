@@ -1,5 +1,6 @@
 /** How requests and connections of HTTP/2 end: draining loses nothing, what was refused is sent again, and each side hears of the other's end. */
 import { constants, type ServerHttp2Stream } from 'node:http2'
+import type { Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { silentLogger } from '../../../src/lib/log.ts'
@@ -26,7 +27,7 @@ t.test('endings', async t => {
     if (path === '/echo') {
       // So that node does not end the stream before it resets it.
       stream.respond({ ':status': 200 }, { waitForTrailers: true })
-      stream.on('aborted', () => resets.push(stream.rstCode))
+      stream.on('close', () => resets.push(stream.rstCode))
       stream.pipe(stream)
       return
     }
@@ -43,6 +44,9 @@ t.test('endings', async t => {
       stream.end('ok')
     })
   })
+  /** By the port of the other side. */
+  const sockets = new Map<number, Socket>()
+  app.server.on('connection', (socket: Socket) => sockets.set(socket.remotePort!, socket))
   const scene = await startHttp2Scene(app.port, { protocol: 'http2', self: { localRequestTimeoutMs: 700 }, limits: { goawayGraceMs: 100 } })
   const session = openSession(scene.port)
   t.teardown(async () => {
@@ -91,6 +95,11 @@ t.test('endings', async t => {
     t.match(broken.body, 'reset reason: connection termination')
     once.set('/broken', stream => stream.close(constants.NGHTTP2_INTERNAL_ERROR))
     t.strictSame(told(await ask(session, { ':path': '/broken' })), [200, 'ok', 0], 'what does nothing twice is')
+  })
+
+  await t.test('what does nothing twice is sent again where its connection dies without a word', async t => {
+    once.set('/dies', stream => sockets.get(stream.session!.socket.remotePort!)!.destroy())
+    t.strictSame(told(await ask(session, { ':path': '/dies' })), [200, 'ok', 0])
   })
 
   await t.test('a code that one side resets with reaches the other', async t => {

@@ -3,7 +3,7 @@ import { connect as connectHttp2, type ClientHttp2Session, type IncomingHttpHead
 import { connect as connectTls, type TLSSocket } from 'node:tls'
 import t from 'tap'
 import { serviceId } from '../../../src/mesh/spiffe.ts'
-import { ownHttp2 } from '../../../src/proxy/http2/session.ts'
+import { ownHttp2 } from '../../../src/proxy/http2/own-alpn.ts'
 import type { Minted } from '../../support/mint.ts'
 import { apiId, source, until, webId, westDomain, westGatewayId } from '../../support/proxy-scene.ts'
 import { ask, startApp, startHttp2Scene } from './scene.ts'

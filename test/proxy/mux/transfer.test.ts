@@ -2,91 +2,18 @@
  * Many streams at once over a few sessions, cut at random on every layer: what is written, what the multiplexer reads, what TLS reads
  * and what TCP carries. Each byte says whose it is and where it belongs. ISTHMUS_SEED replays a seed, ISTHMUS_DEEP=1 runs 10,000 streams.
  */
-import { connect, createServer as createTcpServer, type AddressInfo, type Server } from 'node:net'
-import { Duplex } from 'node:stream'
+import type { AddressInfo } from 'node:net'
 import { connect as connectTls, createServer as createTlsServer, type TLSSocket } from 'node:tls'
 import t from 'tap'
 import { Deadlines } from '../../../src/lib/deadlines.ts'
 import { MuxSession } from '../../../src/proxy/mux/session.ts'
 import type { MuxStream } from '../../../src/proxy/mux/stream.ts'
+import { Cutter, expected, isExpected, sizeOf, startRelay, under, type Random } from '../../support/cutter.ts'
 import { Mint, type Minted } from '../../support/mint.ts'
 import { seeded } from '../../support/seeded.ts'
 
 const deep = process.env['ISTHMUS_DEEP'] === '1'
 const [streamCount, sessionCount] = deep ? [10_000, 8] : [600, 3]
-
-type Random = () => number
-
-const under = (random: Random, limit: number) => Math.floor(random() * limit)
-/** Mostly small, sometimes beyond a window. */
-const sizeOf = (random: Random) => (random() < 0.85 ? under(random, 6000) : random() < 0.8 ? under(random, 60_000) : under(random, 700_000))
-
-const poolBytes = 1 << 20
-const pool = Buffer.alloc(poolBytes * 2)
-for (let i = 0, random = seeded(1); i < poolBytes; i += 1) pool[i] = pool[i + poolBytes] = under(random, 256)
-
-/** What stream `id` sends from `offset` in one direction: every stream starts elsewhere in the pool. */
-function expected(id: number, answer: boolean, offset: number, size: number): Buffer {
-  const from = (id * 15_485_863 + (answer ? 524_287 : 0) + offset) % poolBytes
-  return pool.subarray(from, from + Math.min(size, poolBytes))
-}
-
-/** Hands on what comes in pieces of random size, some of them later. */
-class Cutter extends Duplex {
-  constructor(inner: Duplex, random: Random) {
-    super({ allowHalfOpen: true })
-    this.#inner = inner
-    this.#random = random
-    inner.on('data', (chunk: Buffer) => {
-      for (let at = 0; at < chunk.length;) {
-        const size = Math.min(chunk.length - at, pieceSize(random))
-        if (!this.push(chunk.subarray(at, at + size))) inner.pause()
-        at += size
-      }
-    })
-    inner.on('end', () => this.push(null))
-    inner.on('close', () => this.destroy())
-    inner.on('error', () => this.destroy())
-  }
-
-  readonly #inner: Duplex
-  readonly #random: Random
-
-  override _read(): void {
-    this.#inner.resume()
-  }
-
-  override _write(chunk: Buffer, _encoding: string, done: () => void): void {
-    const at = Math.min(chunk.length, pieceSize(this.#random))
-    const rest = Buffer.from(chunk.subarray(at))
-    this.#inner.write(Buffer.from(chunk.subarray(0, at)))
-    const write = () => void this.#inner.write(rest, () => done())
-    if (this.#random() < 0.1) setImmediate(write)
-    else write()
-  }
-
-  override _final(done: () => void): void {
-    this.#inner.end(done)
-  }
-
-  override _destroy(error: Error | null, done: (error: Error | null) => void): void {
-    this.#inner.destroy()
-    done(error)
-  }
-}
-
-const pieceSize = (random: Random) => 1 + (random() < 0.3 ? under(random, 30) : under(random, 30_000))
-
-/** Passes TCP on in pieces of random size. */
-async function startRelay(to: number, random: Random): Promise<Server> {
-  const relay = createTcpServer({ allowHalfOpen: true, noDelay: true }, near => {
-    const far = connect({ port: to, host: '127.0.0.1', allowHalfOpen: true, noDelay: true })
-    new Cutter(near, random).pipe(far)
-    new Cutter(far, random).pipe(near)
-  })
-  await new Promise<void>(resolve => relay.listen(0, '127.0.0.1', resolve))
-  return relay
-}
 
 const limits = { maxStreams: streamCount, maxIdleFramesPerSecond: Infinity, pongWithinMs: 60_000 }
 
@@ -141,12 +68,8 @@ async function transfer(seed: number, root: Minted, leaf: Minted): Promise<Tally
     let at = 0
     const { resetAt, resetByServer } = plans[id]!
     stream.on('data', (chunk: Buffer) => {
-      for (let from = 0; from < chunk.length;) {
-        const want = expected(id, answer, at, chunk.length - from)
-        if (!want.equals(chunk.subarray(from, from + want.length))) tally.wrong.push(`stream ${id}: a wrong byte after ${at}`)
-        at += want.length
-        from += want.length
-      }
+      if (!isExpected(id, answer, at, chunk)) tally.wrong.push(`stream ${id}: a wrong byte after ${at}`)
+      at += chunk.length
       tally.bytes += chunk.length
       if (at >= resetAt && resetByServer !== answer) stream.destroy()
     })

@@ -20,6 +20,9 @@ export interface PoolLimits {
 /** What becomes of something open when the plan changes. */
 export type Verdict = 'keep' | 'drain' | 'close'
 
+/** Twice a look at the pool, and half a second for what is on its way. */
+const keptMarginMs = 1500
+
 export const poolLimits: PoolLimits = { maxIdle: 1024, idleMs: 30_000, maxAgeMs: 300_000 }
 
 export class StreamPool implements Watched {
@@ -102,7 +105,7 @@ export class StreamPool implements Watched {
       if (nowMs > pooled.endsMs) pooled.worn = true
       if (pooled.busy) continue
       if (pooled.idleSinceMs === 0) pooled.idleSinceMs = nowMs
-      if (pooled.worn || nowMs - pooled.idleSinceMs > this.#limits.idleMs) this.#drop(pooled)
+      if (pooled.worn || nowMs - pooled.idleSinceMs > Math.min(this.#limits.idleMs, pooled.keptMs)) this.#drop(pooled)
     }
     if (this.#all.size > 0) return
     this.#watched = false
@@ -156,6 +159,8 @@ class Pooled implements UpstreamStream {
   worn = false
   /** Set by the first look at it after it was given back. */
   idleSinceMs = 0
+  /** How long the other side keeps it idle, as far as it says, and less: it must not close it under a request. */
+  keptMs = Infinity
   readonly #ended: (clean: boolean) => void
 
   constructor(stream: ByteStream, endpoint: Endpoint, list: Pooled[], key: string, endsMs: number, ended: (clean: boolean) => void) {
@@ -167,9 +172,10 @@ class Pooled implements UpstreamStream {
     this.#ended = ended
   }
 
-  release(): void {
+  release(keptSeconds = Infinity): void {
     if (!this.busy) return
     this.busy = false
+    this.keptMs = Math.max(0, keptSeconds * 1000 - keptMarginMs)
     this.#ended(true)
   }
 

@@ -76,6 +76,17 @@ t.test('no more idle streams than the limit are kept, and none longer than its t
   t.equal(pool.idleCount, 0)
 })
 
+t.test('none is kept for as long as its server says that it keeps it', async t => {
+  const clock = new FakeClock()
+  const pool = poolOf('k', clock)
+  const [short, long] = [open(pool), open(pool)]
+  short.release(1)
+  long.release(5)
+  await clock.advance(20)
+  t.strictSame([short.stream.destroyed, long.stream.destroyed], [true, false])
+  pool.close()
+})
+
 t.test('streams to an endpoint that is gone end with their message, and those to a server that is no longer accepted at once', t => {
   const pool = poolOf()
   const [kept, drained, closed, idle] = [open(pool), open(pool, two), open(pool), open(pool, two)]

@@ -92,3 +92,7 @@ export function valueEnd(buffer: Buffer, start: number, stop: number): number {
   }
   return stop
 }
+
+export function isDigit(byte: number): boolean {
+  return byte >= 48 && byte <= 57
+}

@@ -92,8 +92,8 @@ export interface UpstreamStream {
   reusable: boolean
   /** Only where the server is one of us, whose word counts: it could not reach the app. True when that is news (Retry). */
   appUnreached?(): boolean
-  /** Both messages ended cleanly and the upstream keeps the connection: it may carry another request. */
-  release(): void
+  /** Both messages ended cleanly and the upstream keeps the connection: it may carry another request. `keptSeconds`: how long, if that is said. */
+  release(keptSeconds?: number): void
   /** Anything else. Must destroy `stream`. */
   destroy(): void
 }

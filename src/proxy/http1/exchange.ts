@@ -453,7 +453,8 @@ export class Exchange implements UpstreamOwner, Awaiting {
       link!.owner = undefined
       this.upstream = this.link = undefined
       if (stream.isPaused()) stream.resume()
-      upstream!.release()
+      const { keptSeconds } = this.relay.head
+      upstream!.release(keptSeconds < 0 ? undefined : keptSeconds)
     } else this.dropUpstream()
     this.outcome.responseBytes = this.relay.bytes
     this.finish()

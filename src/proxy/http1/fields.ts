@@ -3,7 +3,7 @@
  * connection found on the way, and edits. Invariant: what is shown (`headers`, `get`) is what `tail` writes; a line that is
  * not dropped is written byte for byte as it came. Nothing is made a string of its own before somebody asks for it.
  */
-import { COLON, CR, folded, LF, nameIs, SP, TAB, token, valueEnd, valueIs } from './chars.ts'
+import { COLON, CR, folded, isDigit, LF, nameIs, SP, TAB, token, valueEnd, valueIs } from './chars.ts'
 import type { Http1Limits } from './limits.ts'
 import { bad } from './refusals.ts'
 import { unreachedHeader } from './unreached.ts'
@@ -13,6 +13,8 @@ const nameBytes = 256
 /** Largest accepted Content-Length has this many digits, below 2^53. */
 const lengthDigits = 15
 
+const timeoutIs = 'timeout='
+
 export class Fields {
   /** The whole head, start line included, as latin1. Set when the scan is complete. */
   text = ''
@@ -21,6 +23,8 @@ export class Fields {
   chunked = false
   /** It says that no app was reached; never forwarded. */
   unreached = false
+  /** Seconds for which the other side keeps the connection while it carries nothing, if it says so (Keep-Alive: timeout); else -1. */
+  keptSeconds = -1
   /** Connection: close, keep-alive, upgrade. */
   protected close = false
   protected persist = false
@@ -55,7 +59,7 @@ export class Fields {
   /** Forgets the message before. */
   protected reset(): void {
     this.text = this.added = ''
-    this.contentLength = -1
+    this.contentLength = this.keptSeconds = -1
     this.chunked = this.close = this.persist = this.switching = this.listed = this.unreached = false
     this.hostLine = this.upgradeLine = this.expectLine = this.lengthLine = this.chunkedLine = -1
     this.hosts = this.count = this.dropped = this.lineAt = this.plainTo = this.fieldsAt = 0
@@ -205,6 +209,16 @@ export class Fields {
     return code < 0 ? code : at + 2
   }
 
+  /** `timeout=5` or `timeout=5, max=100`, as servers write it; a hint, so anything else says nothing. */
+  private noteKept(buffer: Buffer, from: number, to: number): void {
+    const digits = from + timeoutIs.length
+    if (to <= digits || to > digits + 20) return
+    for (let i = 0; i < timeoutIs.length; i++) if ((buffer[from + i]! | 0x20) !== timeoutIs.charCodeAt(i)) return
+    let seconds = 0
+    for (let at = digits; at < to && isDigit(buffer[at]!); at++) seconds = seconds * 10 + buffer[at]! - 48
+    this.keptSeconds = seconds
+  }
+
   /** The facts that decide on framing and connection; every other name is left alone. Told apart by length first. */
   private note(buffer: Buffer, line: number, name: number, length: number, from: number, to: number): number {
     switch (length) {
@@ -231,7 +245,10 @@ export class Fields {
           this.drop(line)
           return this.noteConnection(buffer, from, to)
         }
-        if (nameIs(buffer, name, 'keep-alive')) this.drop(line)
+        if (nameIs(buffer, name, 'keep-alive')) {
+          this.drop(line)
+          this.noteKept(buffer, from, to)
+        }
         return 0
       case 14:
         return nameIs(buffer, name, 'content-length') ? this.noteLength(buffer, line, name, from, to) : 0

@@ -5,7 +5,7 @@
  */
 import { isIPv6 } from 'node:net'
 import { readLatin1 } from '../../lib/latin1.ts'
-import { CR, hexByte, hostByte, LF, methodByte, SP, targetByte, valueEnd } from './chars.ts'
+import { CR, hexByte, hostByte, isDigit, LF, methodByte, SP, targetByte, valueEnd } from './chars.ts'
 import { Fields } from './fields.ts'
 import { bad } from './refusals.ts'
 
@@ -298,10 +298,6 @@ function scanVersion(buffer: Buffer, at: number, stop: number): number {
   const minor = buffer[at + 7]! - 48
   if (minor === 0 || minor === 1) return minor
   return isDigit(minor + 48) ? bad.version : bad.requestLine
-}
-
-function isDigit(byte: number): boolean {
-  return byte >= 48 && byte <= 57
 }
 
 /** The method as a string that already exists, where it is a common one. */

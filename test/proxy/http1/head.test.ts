@@ -420,3 +420,22 @@ t.test('a field is removed however it is spelt, and whoever names it', async t =
     t.same(head.headers, ['host', 'api', 'x-two', '3'], name)
   }
 })
+
+t.test('for how long a server says that it keeps the connection', t => {
+  for (const [value, seconds] of [
+    ['timeout=5', 5],
+    ['Timeout=20, max=100', 20],
+    ['timeout=0', 0],
+    ['max=100', -1],
+    ['timeout=', -1],
+    [`timeout=${'9'.repeat(400)}`, -1],
+  ] as const) {
+    const head = new ResponseHead(limits)
+    head.begin()
+    const text = bytes(`HTTP/1.1 200 OK\r\nKeep-Alive: ${value}\r\nContent-Length: 0\r\n\r\n`)
+    t.equal(head.parse(text, 0, text.length, 'GET'), text.length)
+    t.equal(head.keptSeconds, seconds, value.slice(0, 30))
+    t.notMatch(head.forwarded(''), /keep-alive/i)
+  }
+  t.end()
+})

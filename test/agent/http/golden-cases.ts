@@ -396,8 +396,13 @@ const beforePeering: Record<string, Step[]> = {
     ['START', 'beta'],
     ['UNTIL', '/v1/peering/beta', '"ACTIVE"'],
     ['UNTIL', 'beta:/v1/peering/alpha', '"ACTIVE"'],
+    // What is read behind it is a deletion that goes on.
+    ['HOLD', 'alpha'],
   ],
-  '93-dialer-after-remote-delete': [['UNTIL', 'beta:/v1/peering/alpha', '"TERMINATED"']],
+  '93-dialer-after-remote-delete': [
+    ['RELEASE', 'alpha'],
+    ['UNTIL', 'beta:/v1/peering/alpha', '"TERMINATED"'],
+  ],
   '94-dialer-health-after-terminated': [['UNTIL', 'beta:/v1/health/service/web?peer=alpha', '[]']],
   '96-establish-over-terminated': [
     ['UNTIL', '/v1/peering/beta', 'not found'],

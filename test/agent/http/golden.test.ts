@@ -28,6 +28,21 @@ function take(answer: unknown, path: string): unknown {
   return value
 }
 
+/** From now on nothing that a peer gave is cleared away, until told so. */
+function held({ parts: { catalog } }: HttpTestAgent): () => void {
+  const purge = catalog.purgeImported.bind(catalog)
+  let open = () => {}
+  const gate = new Promise<void>(resolve => (open = resolve))
+  catalog.purgeImported = async peer => {
+    await gate
+    await purge(peer)
+  }
+  return () => {
+    catalog.purgeImported = purge
+    open()
+  }
+}
+
 t.test('the recorded answers, the same agents through all of them', async t => {
   const alpha = await agentWithHttp({ nodeMeta: { rack: 'r1', 'rfc1035-note': 'plain text' }, sidecarPorts: { min: 23_900, max: 23_949 } })
   t.teardown(() => alpha.close())
@@ -57,12 +72,15 @@ t.test('the recorded answers, the same agents through all of them', async t => {
   t.teardown(() => eps.close())
   const replay = new Replay({ alpha: standOf(alpha), beta: standOf(beta), eps: standOf(eps), delta: standOf(beta) })
   const played = new Set<string>()
+  let release = () => {}
   for (const area of areas) {
     await t.test(area, async t => {
       const order: readonly Step[] = orders[area] ?? replayed(area)
       for (const step of order) {
         if (typeof step !== 'string') {
           if (step[0] === 'STOP') await beta.close()
+          else if (step[0] === 'HOLD') release = held(alpha)
+          else if (step[0] === 'RELEASE') release()
           else if (step[0] === 'START') replay.set('beta', standOf((beta = await agentWithHttp({ ...betaOptions, dir }))))
           else await replay.aside(...step)
           continue

@@ -4,7 +4,7 @@
  * silent holds none.
  */
 
-/** More than `flushBytes` of limits.ts by what some frames of a turn need. */
+/** More than any `flushBytes` by what some frames of a turn need. */
 const size = 272 * 1024
 /** Free buffers that are kept for the next turn. */
 const maxFree = 32

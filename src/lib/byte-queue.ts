@@ -3,7 +3,6 @@
  * object of its own. Invariant: it holds at most twice the memory of its bytes, and two blocks.
  */
 
-const firstBlock = 256
 const largestBlock = 16 * 1024
 
 export class ByteQueue {
@@ -13,6 +12,12 @@ export class ByteQueue {
   /** How far the first block is taken, and the last one filled. */
   private taken = 0
   private filled = 0
+  private readonly firstBlock: number
+
+  /** Bytes of the first block; each is twice the one before it, up to 16 KiB. */
+  constructor(firstBlock = 256) {
+    this.firstBlock = firstBlock
+  }
 
   push(bytes: Buffer): void {
     let at = 0
@@ -21,7 +26,7 @@ export class ByteQueue {
     while (at < length) {
       let block = this.blocks.at(-1)
       if (block === undefined || this.filled === block.length) {
-        const next = block === undefined ? firstBlock : Math.min(2 * block.length, largestBlock)
+        const next = block === undefined ? this.firstBlock : Math.min(2 * block.length, largestBlock)
         block = Buffer.allocUnsafe(Math.max(next, Math.min(length - at, largestBlock)))
         this.blocks.push(block)
         this.filled = 0
@@ -33,7 +38,7 @@ export class ByteQueue {
     }
   }
 
-  /** The first bytes, as many as lie in one piece; empty when none wait. Valid until they are dropped. */
+  /** The first bytes, as many as lie in one piece; empty when none wait. Nobody writes over what was given out. */
   first(): Buffer {
     const block = this.blocks[0]
     return block === undefined ? none : block.subarray(this.taken, this.blocks.length === 1 ? this.filled : block.length)

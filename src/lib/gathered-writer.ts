@@ -54,7 +54,7 @@ export class GatheredWriter {
   end(): void {
     if (this.ending) return
     this.ending = true
-    if (!this.writing) this.writeNext()
+    this.flush()
   }
 
   /** A batch with room for so many bytes in one piece, if any batch has it. */

@@ -32,13 +32,11 @@ export class UpstreamChannels {
   /** What the channels were last held against. */
   #plan: UpstreamPlan
   #key: string
-  #connections: number
 
   constructor(upstream: Upstream, limits: Http2Limits) {
     this.#upstream = upstream
     this.#plan = upstream.plan
     this.#key = upstream.key
-    this.#connections = upstream.connections
     this.channels = new Channels(
       {
         pick: () => upstream.pick(),
@@ -46,7 +44,7 @@ export class UpstreamChannels {
         dial: first => upstream.dial(first),
         lost: endpoint => upstream.lost(endpoint),
         key: () => upstream.key,
-        spread: () => this.#connections,
+        spread: () => upstream.connections,
       },
       upstreamChannelLimits,
       limits,
@@ -60,7 +58,6 @@ export class UpstreamChannels {
     this.#key = upstream.key
     if (upstream.plan === this.#plan) return
     this.#plan = upstream.plan
-    this.#connections = upstream.connections
     this.channels.retire((stream, endpoint: Endpoint) => {
       if (!upstream.accepts(stream)) return 'close'
       return upstream.hasEndpoint(endpoint) ? 'keep' : 'drain'

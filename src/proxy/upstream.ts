@@ -33,6 +33,8 @@ export class Upstream {
   /** What is under way and what may be. */
   readonly traffic: Traffic
   readonly #contexts: ClientContexts
+  /** How many connections that carry many requests each endpoint should have. */
+  connections = 1
   readonly #pool = new StreamPool()
   readonly #sessions = new Sessions({
     dial: endpoint => void this.#openSession(endpoint),
@@ -59,7 +61,7 @@ export class Upstream {
     this.#target = target
     this.#pool.rekey(key)
     this.#sessions.rekey(key)
-    this.#sessions.want(this.connections)
+    this.#sessions.want((this.connections = connectionsFor(plan)))
     const { name } = plan
     this.traffic = new Traffic(plan, metrics)
     const { outlier } = this.traffic
@@ -91,14 +93,6 @@ export class Upstream {
   }
 
   /** What sessions opened now are tied to: the own leaf, the roots and the name asked for. */
-  /** How many connections that carry many requests each endpoint should have. A peer's endpoints are gateways, ours are the instances themselves. */
-  get connections(): number {
-    const { resource, endpoints, instances } = this.#plan
-    if (resource.peer === '') return 1
-    const healthy = endpoints.filter(endpoint => endpoint.healthy).length
-    return Math.max(gatewaySessions, Math.ceil((instances ?? 0) / Math.max(1, healthy)))
-  }
-
   get key(): string {
     return this.#key
   }
@@ -119,7 +113,7 @@ export class Upstream {
     this.traffic.update(plan)
     this.#showTier()
     for (const address of this.#plain) if (!addresses.has(address)) this.#plain.delete(address)
-    this.#sessions.want(this.connections)
+    this.#sessions.want((this.connections = connectionsFor(plan)))
     const verdict = (stream: ByteStream | TLSSocket, endpoint: Endpoint) => {
       if (!this.accepts(stream)) return 'close'
       return addresses.has(addressOf(endpoint)) ? 'keep' : 'drain'
@@ -404,3 +398,10 @@ export class Upstream {
 }
 
 type Dialled = { ok: true; stream: TLSSocket; endpoint: Endpoint } | { ok: false; failure: ConnectFailure }
+
+/** A peer's endpoints are gateways, ours are the instances themselves. */
+function connectionsFor({ resource, endpoints, instances }: UpstreamPlan): number {
+  if (resource.peer === '') return 1
+  const healthy = endpoints.filter(endpoint => endpoint.healthy).length
+  return Math.max(gatewaySessions, Math.ceil((instances ?? 0) / Math.max(1, healthy)))
+}

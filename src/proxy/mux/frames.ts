@@ -2,6 +2,7 @@
  * Frames of the yamux framing (its public specification): a header of twelve bytes, big endian, and for data the bytes behind it. Pure:
  * nothing here knows a session or a socket.
  */
+import { writeUint32 } from '../../lib/uint32.ts'
 
 export const headerBytes = 12
 
@@ -22,17 +23,6 @@ export function writeHeader(into: Buffer, at: number, type: number, flags: numbe
   into[at + 1] = type
   into[at + 2] = 0
   into[at + 3] = flags
-  into[at + 4] = streamId >>> 24
-  into[at + 5] = streamId >>> 16
-  into[at + 6] = streamId >>> 8
-  into[at + 7] = streamId
-  into[at + 8] = length >>> 24
-  into[at + 9] = length >>> 16
-  into[at + 10] = length >>> 8
-  into[at + 11] = length
-}
-
-/** Reads an unsigned number of 32 bits. */
-export function readNumber(from: Buffer, at: number): number {
-  return from[at]! * 0x1000000 + ((from[at + 1]! << 16) | (from[at + 2]! << 8) | from[at + 3]!)
+  writeUint32(into, at + 4, streamId)
+  writeUint32(into, at + 8, length)
 }

@@ -6,7 +6,8 @@
 import type { Duplex } from 'node:stream'
 import { sharedDeadlines, type Deadlines, type Watched } from '../../lib/deadlines.ts'
 import type { Borrower } from '../../lib/read-buffer.ts'
-import { flag, frame, goAway, headerBytes, readNumber } from './frames.ts'
+import { readUint32 } from '../../lib/uint32.ts'
+import { flag, frame, goAway, headerBytes } from './frames.ts'
 import { defaultMuxLimits, type MuxLimits } from './limits.ts'
 import { Sender } from './sender.ts'
 import { MuxStream } from './stream.ts'
@@ -233,8 +234,8 @@ export class MuxSession implements Watched {
 
   private frame(header: Buffer, at: number): void {
     const flags = header[at + 2]! * 256 + header[at + 3]!
-    const streamId = readNumber(header, at + 4)
-    const length = readNumber(header, at + 8)
+    const streamId = readUint32(header, at + 4)
+    const length = readUint32(header, at + 8)
     if (header[at] !== 0) return this.fail('protocol')
     switch (header[at + 1]) {
       case frame.data:

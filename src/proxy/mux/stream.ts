@@ -3,8 +3,9 @@
  * again only for bytes that the consumer took while it was not paused, so a slow consumer holds at most one window.
  */
 import { EventEmitter } from 'node:events'
+import { ByteQueue } from '../../lib/byte-queue.ts'
 import type { ByteStream } from '../../lib/byte-stream.ts'
-import { isBorrowed, kept, readBuffer } from '../../lib/read-buffer.ts'
+import { readBuffer } from '../../lib/read-buffer.ts'
 import { initialWindow } from './frames.ts'
 import type { MuxSession } from './session.ts'
 
@@ -15,7 +16,6 @@ export class MuxStream extends EventEmitter implements ByteStream {
   destroyed = false
   closed = false
   readableEnded = false
-  readableLength = 0
   writableNeedDrain = false
   /** The first frame of an opened stream says so, that of an accepted one acknowledges. */
   firstFlags: number
@@ -24,11 +24,8 @@ export class MuxStream extends EventEmitter implements ByteStream {
   private taken = 0
   private sendWindow = initialWindow
   /** Waiting for a window: at most what was written before the writer heard that it must wait. */
-  private unsent: Buffer[] = []
-  private received: Buffer[] = []
-  /** The last of `received`, while small pieces are put together in it, and how full it is. */
-  private block: Buffer | undefined
-  private blockLength = 0
+  private readonly unsent = new ByteQueue()
+  private readonly received = new ByteQueue(heldBlock)
   private paused = false
   private resuming = false
   /** The other side ended; `end` follows what is still held. */
@@ -50,9 +47,11 @@ export class MuxStream extends EventEmitter implements ByteStream {
 
   /** Bytes that wait for a window. */
   get writableLength(): number {
-    let length = 0
-    for (const bytes of this.unsent) length += bytes.length
-    return length
+    return this.unsent.length
+  }
+
+  get readableLength(): number {
+    return this.received.length
   }
 
   /** What a socket reads next fits the window. What does not is copied and kept, and that garbage costs as much as the encryption. */
@@ -118,7 +117,7 @@ export class MuxStream extends EventEmitter implements ByteStream {
   /** Bytes of the other side. */
   take(chunk: Buffer, from: number, to: number): void {
     const bytes = from === 0 && to === chunk.length ? chunk : chunk.subarray(from, to)
-    if (this.paused || this.resuming || this.received.length > 0) return this.hold(bytes)
+    if (this.paused || this.resuming || this.received.length > 0) return this.received.push(bytes)
     this.emit('data', bytes)
     this.grant(bytes.length)
   }
@@ -142,12 +141,11 @@ export class MuxStream extends EventEmitter implements ByteStream {
     if (this.sendWindow > maxWindow) return false
     const { unsent } = this
     while (unsent.length > 0 && this.sendWindow > 0) {
-      const bytes = unsent[0]!
+      const bytes = unsent.first()
       const sent = this.sendWindow < bytes.length ? this.sendWindow : bytes.length
+      unsent.drop(sent)
       this.session.sendData(this, bytes, 0, sent)
       this.sendWindow -= sent
-      if (sent === bytes.length) unsent.shift()
-      else unsent[0] = bytes.subarray(sent)
     }
     if (unsent.length === 0) {
       if (this.ending) this.sendFin()
@@ -168,16 +166,15 @@ export class MuxStream extends EventEmitter implements ByteStream {
   lost(): void {
     if (!this.remoteEnded || this.readableEnded) return this.gone()
     this.ending = this.finSent = true
-    this.unsent.length = 0
+    this.unsent.clear()
   }
 
   /** Without a word to the other side. */
   gone(): void {
     if (this.destroyed) return
     this.destroyed = true
-    this.received.length = this.unsent.length = 0
-    this.block = undefined
-    this.readableLength = 0
+    this.received.clear()
+    this.unsent.clear()
     this.session.forget(this)
     process.nextTick(() => {
       this.closed = true
@@ -185,35 +182,11 @@ export class MuxStream extends EventEmitter implements ByteStream {
     })
   }
 
-  /** Small pieces are copied together: a byte must neither keep all of the read in memory that it came with, nor cost an object. */
-  private hold(bytes: Buffer): void {
-    const { length } = bytes
-    this.readableLength += length
-    if (length >= wholeBytes && length * 2 >= bytes.buffer.byteLength && !isBorrowed(bytes)) {
-      this.block = undefined
-      this.received.push(bytes)
-      return
-    }
-    for (let at = 0; at < length;) {
-      if (this.block === undefined || this.blockLength === blockBytes) {
-        this.block = Buffer.allocUnsafeSlow(blockBytes)
-        this.blockLength = 0
-        this.received.push(this.block)
-      }
-      const size = Math.min(length - at, blockBytes - this.blockLength)
-      bytes.copy(this.block, this.blockLength, at, at + size)
-      this.blockLength += size
-      at += size
-      this.received[this.received.length - 1] = this.block.subarray(0, this.blockLength)
-    }
-  }
-
   private deliverHeld(): void {
     this.resuming = false
     while (this.received.length > 0 && !this.paused && !this.destroyed) {
-      const bytes = this.received.shift()!
-      if (this.received.length === 0) this.block = undefined
-      this.readableLength -= bytes.length
+      const bytes = this.received.first()
+      this.received.drop(bytes.length)
       this.emit('data', bytes)
       this.grant(bytes.length)
     }
@@ -250,12 +223,11 @@ export class MuxStream extends EventEmitter implements ByteStream {
   }
 }
 
+/** What is held is handed out in pieces of this size. */
+const heldBlock = 16 * 1024
 /** No window may be wider (a number of 32 bits on the wire). */
 const maxWindow = 0xffff_ffff
-/** Held bytes: a piece from this size on is kept as it came when it is most of what it keeps in memory; the others share blocks. */
-const wholeBytes = 2048
-const blockBytes = 16 * 1024
 
 function bytesOf(data: string | Buffer): Buffer {
-  return typeof data === 'string' ? Buffer.from(data, 'latin1') : kept(data)
+  return typeof data === 'string' ? Buffer.from(data, 'latin1') : data
 }

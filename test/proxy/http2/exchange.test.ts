@@ -1,6 +1,5 @@
 /** A connection and its exchanges over a socket that is none, by a clock that is moved by hand. */
 import type { Socket } from 'node:net'
-import { Duplex } from 'node:stream'
 import t from 'tap'
 import { Deadlines } from '../../../src/lib/deadlines.ts'
 import { Channels } from '../../../src/proxy/http2/channels.ts'
@@ -9,20 +8,9 @@ import type { Http2Door } from '../../../src/proxy/http2/door.ts'
 import { defaultHttp2Limits, upstreamChannelLimits } from '../../../src/proxy/http2/limits.ts'
 import { preface } from '../../../src/proxy/http2/wire/frames.ts'
 import { FakeClock } from '../../support/fake-clock.ts'
+import { HandSocket } from '../../support/hand-socket.ts'
 import { until } from '../../support/proxy-scene.ts'
 import { endHeaders, endStream, frame, frames, request } from './frames.ts'
-
-/** Takes a write only when it is told to. */
-class StandIn extends Duplex {
-  readonly alpnProtocol = 'h2'
-  accept: (() => void) | undefined
-
-  override _read(): void {}
-
-  override _write(_chunk: Buffer, _encoding: string, done: () => void): void {
-    this.accept = done
-  }
-}
 
 const channels = new Channels(
   {
@@ -49,18 +37,16 @@ const refusing: Http2Door = {
 
 t.test('an answer that its client takes slowly is not cut off by the end of its connection', async t => {
   const clock = new FakeClock()
-  const socket = new StandIn()
+  const socket = Object.assign(new HandSocket(), { alpnProtocol: 'h2', blocked: true })
   const connection = serveHttp2(socket as unknown as Socket, refusing, defaultHttp2Limits, new Deadlines(clock))
   socket.push(Buffer.concat([preface, frame(frames.settings, 0, 0), frame(frames.headers, endStream | endHeaders, 1, request())]))
-  await until(() => socket.accept !== undefined)
+  await until(() => socket.written.length > 0)
   connection.drain()
   await clock.advance(2 * defaultHttp2Limits.lingerMs)
   t.notOk(socket.destroyed)
   const closed = new Promise(resolve => socket.once('close', resolve))
-  await until(() => {
-    socket.accept?.()
-    return socket.writableFinished
-  })
+  socket.unblock()
+  await until(() => socket.writableFinished)
   await clock.advance(2 * defaultHttp2Limits.lingerMs)
   await closed
 })

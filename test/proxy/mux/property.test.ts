@@ -3,7 +3,8 @@ import assert from 'node:assert/strict'
 import * as fc from 'fast-check'
 import t from 'tap'
 import { readBuffer } from '../../../src/lib/read-buffer.ts'
-import { headerBytes, initialWindow, readNumber, writeHeader } from '../../../src/proxy/mux/frames.ts'
+import { readUint32 } from '../../../src/lib/uint32.ts'
+import { headerBytes, initialWindow, writeHeader } from '../../../src/proxy/mux/frames.ts'
 import { settle } from '../../support/fake-clock.ts'
 import { cut } from '../http1/harness.ts'
 import { data, decode, encode, hand, listen, ping, syn, window } from './wire.ts'
@@ -18,7 +19,7 @@ t.test('a header is read as it was written', t => {
       writeHeader(bytes, at, type, flags, id, length)
       const read = [bytes[at], bytes[at + 1], bytes.readUInt16BE(at + 2), bytes.readUInt32BE(at + 4), bytes.readUInt32BE(at + 8)]
       assert.deepEqual(read, [0, type, flags, id, length])
-      assert.deepEqual([readNumber(bytes, at + 4), readNumber(bytes, at + 8)], [id, length])
+      assert.deepEqual([readUint32(bytes, at + 4), readUint32(bytes, at + 8)], [id, length])
     }),
     { numRuns: 200 },
   )

@@ -1,10 +1,11 @@
 /** What the tests of the multiplexer share: frames as a test writes and reads them, and a session over a connection that a test holds in its hand. */
-import { Duplex } from 'node:stream'
 import { Deadlines } from '../../../src/lib/deadlines.ts'
-import { flag, frame, headerBytes, readNumber, writeHeader } from '../../../src/proxy/mux/frames.ts'
+import { readUint32 } from '../../../src/lib/uint32.ts'
+import { flag, frame, headerBytes, writeHeader } from '../../../src/proxy/mux/frames.ts'
 import { MuxSession, type MuxOptions } from '../../../src/proxy/mux/session.ts'
 import type { MuxStream } from '../../../src/proxy/mux/stream.ts'
 import { FakeClock, settle } from '../../support/fake-clock.ts'
+import { HandSocket } from '../../support/hand-socket.ts'
 
 export const { syn, ack, fin, rst } = flag
 
@@ -36,14 +37,14 @@ export function decode(bytes: Buffer): Frame[] {
   for (let at = 0; at < bytes.length;) {
     const type = bytes[at + 1]!
     const flags = bytes.readUInt16BE(at + 2)
-    const length = readNumber(bytes, at + 8)
+    const length = readUint32(bytes, at + 8)
     const to = at + headerBytes + (type === frame.data ? length : 0)
     if (bytes[at] !== 0 || type > 3 || to > bytes.length) throw new Error(`no frame at ${at} of ${bytes.length}`)
     const names = Object.entries(flag).flatMap(([name, bit]) => ((flags & bit) === 0 ? [] : [name]))
     frames.push({
       type: typeNames[type]!,
       flags: names.join('+'),
-      id: readNumber(bytes, at + 4),
+      id: readUint32(bytes, at + 4),
       length,
       body: bytes.subarray(at + headerBytes, to),
     })
@@ -55,33 +56,6 @@ export function decode(bytes: Buffer): Frame[] {
 /** A frame in a few characters: `data syn 1 "hello"`, `window fin 1 0`. */
 export const brief = ({ type, flags, id, length, body }: Frame): string =>
   `${type} ${flags === '' ? '-' : flags} ${id} ${type === 'data' ? JSON.stringify(body.toString('latin1')) : length}`
-
-/** The connection below, in a test's hand: what is written is copied at once, as the kernel would, and taken only when the test says so. */
-export class HandSocket extends Duplex {
-  written: Buffer[] = []
-  /** Writes are not finished while it is set. */
-  blocked = false
-  #waiting: (() => void) | undefined
-
-  constructor() {
-    super({ allowHalfOpen: true, writableHighWaterMark: 16 * 1024 })
-  }
-
-  override _read(): void {}
-
-  override _write(chunk: Buffer, _encoding: string, done: () => void): void {
-    this.written.push(Buffer.from(chunk))
-    if (this.blocked) this.#waiting = done
-    else done()
-  }
-
-  unblock(): void {
-    this.blocked = false
-    const waiting = this.#waiting
-    this.#waiting = undefined
-    waiting?.()
-  }
-}
 
 export interface Hand {
   session: MuxSession
@@ -126,12 +100,7 @@ export function hand(role: 'client' | 'server', options: Partial<MuxOptions> = {
     deadlines,
     streams,
     events,
-    async hear(...chunks) {
-      for (const chunk of chunks) {
-        socket.push(Buffer.from(chunk))
-        await settle()
-      }
-    },
+    hear: (...chunks) => socket.hear(...chunks),
     frames,
     said: async () => (await frames()).map(brief),
   }

@@ -1,13 +1,12 @@
 /** The sending half of a session: writes its frames, which leave as lib/gathered-writer.ts says. What counts as a message is the end of a stream. */
 import { GatheredWriter } from '../../../lib/gathered-writer.ts'
-import { flag, frame, headerBytes, minFrameSize, preface, writeHeader, writeNumber } from './frames.ts'
+import { writeUint32 } from '../../../lib/uint32.ts'
+import { flag, frame, headerBytes, minFrameSize, preface, writeHeader } from './frames.ts'
 import { HpackEncoder } from './hpack-encoder.ts'
 
 export class FrameWriter extends GatheredWriter {
   /** The table that the other side keeps for our header lists. */
   readonly encoder = new HpackEncoder()
-  /** The longest payload that we send. */
-  maxFrameSize = minFrameSize
 
   preface(): void {
     const batch = this.batchFor(preface.length)
@@ -21,7 +20,7 @@ export class FrameWriter extends GatheredWriter {
     const length = 4 * numbers.length
     const batch = this.batchFor(headerBytes + length)
     writeHeader(batch.bytes, batch.length, length, type, flags, streamId)
-    for (let i = 0; i < numbers.length; i++) writeNumber(batch.bytes, batch.length + headerBytes + 4 * i, numbers[i]!)
+    for (let i = 0; i < numbers.length; i++) writeUint32(batch.bytes, batch.length + headerBytes + 4 * i, numbers[i]!)
     this.filled(batch, headerBytes + length, 0)
   }
 
@@ -34,7 +33,7 @@ export class FrameWriter extends GatheredWriter {
     for (const [id, value] of parameters) {
       batch.bytes[at] = 0
       batch.bytes[at + 1] = id
-      writeNumber(batch.bytes, at + 2, value)
+      writeUint32(batch.bytes, at + 2, value)
       at += 6
     }
     this.filled(batch, headerBytes + length, 0)
@@ -45,7 +44,7 @@ export class FrameWriter extends GatheredWriter {
     if (this.ending) return
     const endFlag = end ? flag.endStream : 0
     const bound = this.encoder.bound(fields)
-    if (bound > this.maxFrameSize) return this.longHeaders(streamId, fields, sensitive, endFlag, bound)
+    if (bound > minFrameSize) return this.longHeaders(streamId, fields, sensitive, endFlag, bound)
     const batch = this.batchFor(headerBytes + bound)
     const at = batch.length + headerBytes
     const length = this.encoder.encode(fields, sensitive, batch.bytes, at) - at
@@ -58,7 +57,7 @@ export class FrameWriter extends GatheredWriter {
     let at = start
     do {
       if (this.ending) return
-      const size = Math.min(end - at, this.maxFrameSize)
+      const size = Math.min(end - at, minFrameSize)
       const endFlag = last && at + size === end ? flag.endStream : 0
       const batch = this.batchFor(headerBytes + size)
       writeHeader(batch.bytes, batch.length, size, frame.data, endFlag, streamId)
@@ -78,7 +77,7 @@ export class FrameWriter extends GatheredWriter {
     const block = Buffer.allocUnsafe(bound)
     const length = this.encoder.encode(fields, sensitive, block, 0)
     for (let at = 0; at === 0 || at < length;) {
-      const size = Math.min(length - at, this.maxFrameSize)
+      const size = Math.min(length - at, minFrameSize)
       const flags = (at === 0 ? endFlag : 0) | (at + size === length ? flag.endHeaders : 0)
       const batch = this.batchFor(headerBytes + size)
       writeHeader(batch.bytes, batch.length, size, at === 0 ? frame.headers : frame.continuation, flags, streamId)

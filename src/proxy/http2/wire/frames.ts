@@ -1,4 +1,5 @@
 /** Frames of HTTP/2 (RFC 9113 4 and 6): a header of nine bytes, big endian, and the payload behind it. Pure: nothing here knows a session. */
+import { writeUint32 } from '../../../lib/uint32.ts'
 
 export const headerBytes = 9
 
@@ -47,6 +48,7 @@ export const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1')
 
 /** What both sides start with. */
 export const initialWindow = 65_535
+/** The longest payload that everybody takes; we send no longer ones, and ask for none. */
 export const minFrameSize = 16_384
 export const maxFrameSize = 2 ** 24 - 1
 /** The greatest stream identifier, and the greatest window. */
@@ -58,19 +60,7 @@ export function writeHeader(into: Buffer, at: number, length: number, type: numb
   into[at + 2] = length
   into[at + 3] = type
   into[at + 4] = flags
-  writeNumber(into, at + 5, streamId)
-}
-
-export function writeNumber(into: Buffer, at: number, value: number): void {
-  into[at] = value >>> 24
-  into[at + 1] = value >>> 16
-  into[at + 2] = value >>> 8
-  into[at + 3] = value
-}
-
-/** Reads an unsigned number of 32 bits. */
-export function readNumber(from: Buffer, at: number): number {
-  return from[at]! * 0x1000000 + ((from[at + 1]! << 16) | (from[at + 2]! << 8) | from[at + 3]!)
+  writeUint32(into, at + 5, streamId)
 }
 
 /** Reads a number of 31 bits; the bit before it is reserved. */

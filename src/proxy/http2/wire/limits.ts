@@ -2,9 +2,9 @@
 import type { GatherLimits } from '../../../lib/gathered-writer.ts'
 
 export interface WireLimits extends GatherLimits {
-  /** Bytes of one header list as RFC 9113 6.5.2 counts them (32 more for each field); more resets the stream. XFCC alone is about 5 KiB. */
+  /** Bytes of one header list as RFC 9113 6.5.2 counts them (32 more for each field); a request with more is a 431, else its stream is reset. XFCC alone is about 5 KiB. */
   headerListBytes: number
-  /** Fields of one header list, pseudo-header fields included; more resets the stream. */
+  /** Fields of one header list, pseudo-header fields included; likewise. */
   headerCount: number
   /** Streams that a client may have open on one connection; one more is refused. */
   maxConcurrentStreams: number

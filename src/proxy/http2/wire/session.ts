@@ -6,9 +6,10 @@
 import type { Duplex } from 'node:stream'
 import { Allowance } from '../../../lib/allowance.ts'
 import type { Borrower } from '../../../lib/read-buffer.ts'
+import { readUint32 } from '../../../lib/uint32.ts'
 import { FrameReader, type FrameSink } from './frame-reader.ts'
 import { FrameWriter } from './frame-writer.ts'
-import { errorCode, flag, frame, initialWindow, max31, maxFrameSize, minFrameSize, readNumber, readNumber31, setting } from './frames.ts'
+import { errorCode, flag, frame, initialWindow, max31, maxFrameSize, minFrameSize, readNumber31, setting } from './frames.ts'
 import { HpackDecoder } from './hpack-decoder.ts'
 import type { WireLimits } from './limits.ts'
 import { Http2Stream, type StreamOwner } from './stream.ts'
@@ -60,7 +61,7 @@ export class Http2Session implements FrameSink {
   private readonly decoder = new HpackDecoder(4096)
   private readonly idle: Allowance
   /** The next stream of ours, the last one of theirs, and the last one of theirs that was taken. */
-  private nextId: number
+  private nextId = 1
   private lastId = 0
   private lastTaken = 0
   private readonly resets = new Set<number>()
@@ -91,7 +92,6 @@ export class Http2Session implements FrameSink {
     this.receiveWindow = limits.connectionWindowBytes
     this.idle = new Allowance(limits.idleFrameBurst, limits.idleFramesPerSecond)
     this.writer = new FrameWriter(socket, limits, () => this.pump())
-    this.nextId = 1
     this.reader = new FrameReader(this, role === 'server')
     const borrower: Duplex & Borrower = socket
     borrower.borrows = true
@@ -120,7 +120,7 @@ export class Http2Session implements FrameSink {
     end: boolean,
     owner: StreamOwner,
   ): Http2Stream | undefined {
-    if (this.closing || this.isClosed || this.nextId > max31) return undefined
+    if (this.closing || this.nextId > max31) return undefined
     const stream = this.add(this.nextId)
     this.nextId += 2
     stream.owner = owner
@@ -131,7 +131,7 @@ export class Http2Session implements FrameSink {
 
   /** Tells the other side to open no more streams; those that it opens before it hears of that are still taken. */
   goaway(): void {
-    this.frame(frame.goaway, 0, max31, errorCode.noError)
+    this.control(frame.goaway, 0, 0, max31, errorCode.noError)
   }
 
   /** Takes no more streams and ends with the last one. */
@@ -157,7 +157,7 @@ export class Http2Session implements FrameSink {
   /** Asks whether the other side is there. */
   ping(answered: () => void): void {
     this.pings.push(answered)
-    this.frame(frame.ping, 0, 0, 0)
+    this.control(frame.ping, 0, 0, 0, 0)
   }
 
   // What streams call.
@@ -170,10 +170,6 @@ export class Http2Session implements FrameSink {
   /** What all streams together may send now. */
   get sendRoom(): number {
     return this.writer.congested ? 0 : this.sendWindow
-  }
-
-  get maxFrameSize(): number {
-    return this.writer.maxFrameSize
   }
 
   sendHeaders(stream: Http2Stream, fields: readonly string[], sensitive: ReadonlySet<string> | undefined, end: boolean): void {
@@ -190,13 +186,13 @@ export class Http2Session implements FrameSink {
   }
 
   sendReset(stream: Http2Stream, code: number): void {
-    this.frame(frame.rstStream, stream.id, code)
+    this.control(frame.rstStream, 0, stream.id, code)
     this.resets.add(stream.id)
     if (this.resets.size > remembered) this.resets.delete(this.resets.values().next().value!)
   }
 
   sendWindowUpdate(streamId: number, delta: number): void {
-    this.frame(frame.windowUpdate, streamId, delta)
+    this.control(frame.windowUpdate, 0, streamId, delta)
   }
 
   /** Bytes that came on any stream are held no more. */
@@ -235,7 +231,7 @@ export class Http2Session implements FrameSink {
     const stream = this.streams.get(streamId)
     if (stream === undefined) {
       if (this.expectsLate(streamId)) return
-      this.frame(frame.rstStream, streamId, errorCode.streamClosed)
+      this.control(frame.rstStream, 0, streamId, errorCode.streamClosed)
       this.idled()
     } else if (stream.remoteEnded) stream.fault(errorCode.streamClosed)
     else if (!stream.admit(length)) stream.fault(errorCode.flowControlError)
@@ -377,7 +373,7 @@ export class Http2Session implements FrameSink {
     if (this.isIdle(streamId)) return this.destroy(errorCode.protocolError)
     const stream = this.streams.get(streamId)
     if (stream === undefined) this.idled()
-    else stream.close(readNumber(bytes, start), 'peer')
+    else stream.close(readUint32(bytes, start), 'peer')
   }
 
   private settingsFrame(bytes: Buffer, start: number, length: number, flags: number, streamId: number): void {
@@ -395,13 +391,13 @@ export class Http2Session implements FrameSink {
     this.pumping = true
     for (let at = start; at < start + length && !this.isClosed; at += 6) {
       const id = bytes[at]! * 256 + bytes[at + 1]!
-      const value = readNumber(bytes, at + 2)
+      const value = readUint32(bytes, at + 2)
       if (id === setting.maxConcurrentStreams) maxStreams = value
       else this.parameter(id, value)
     }
     this.pumping = false
     if (this.isClosed) return
-    this.frame(frame.settings, 0, undefined, undefined, flag.ack)
+    this.control(frame.settings, flag.ack, 0)
     if (maxStreams !== undefined) this.owner.allowed?.(maxStreams)
     this.pump()
   }
@@ -427,7 +423,7 @@ export class Http2Session implements FrameSink {
       const answered = this.pings.shift()
       if (answered === undefined) this.idled()
       else answered()
-    } else if (this.idled()) this.frame(frame.ping, 0, readNumber(bytes, start), readNumber(bytes, start + 4), flag.ack)
+    } else if (this.idled()) this.control(frame.ping, flag.ack, 0, readUint32(bytes, start), readUint32(bytes, start + 4))
   }
 
   private goawayFrame(bytes: Buffer, start: number, length: number, streamId: number): void {
@@ -471,11 +467,10 @@ export class Http2Session implements FrameSink {
     this.sendWindowUpdate(0, taken)
   }
 
-  private frame(type: number, streamId: number, first?: number, second?: number, flags = 0): void {
+  /** A frame of our own that carries nothing of a message. */
+  private control(type: number, flags: number, streamId: number, ...numbers: number[]): void {
     if (this.isClosed) return
-    if (first === undefined) this.writer.control(type, flags, streamId)
-    else if (second === undefined) this.writer.control(type, flags, streamId, first)
-    else this.writer.control(type, flags, streamId, first, second)
+    this.writer.control(type, flags, streamId, ...numbers)
     if (this.writer.pending > this.limits.untakenBytes) this.calm()
   }
 
@@ -496,7 +491,7 @@ export class Http2Session implements FrameSink {
   private leave(): void {
     if (this.closing) return
     this.closing = true
-    this.frame(frame.goaway, 0, this.lastTaken, errorCode.noError)
+    this.control(frame.goaway, 0, 0, this.lastTaken, errorCode.noError)
   }
 
   /** What is still on its way goes first. */

@@ -3,7 +3,7 @@
  * bytes that the owner says it is done with, so a slow owner holds one window at most; the owner hears `closed` exactly once, and nothing after it.
  */
 import { ByteQueue } from '../../../lib/byte-queue.ts'
-import { errorCode, max31 } from './frames.ts'
+import { errorCode, max31, minFrameSize } from './frames.ts'
 import type { Head, Http2Session } from './session.ts'
 
 /** How a stream ended: both sides had ended it; the other side reset it; we did; the other side broke the protocol; its session is gone. */
@@ -175,7 +175,7 @@ export class Http2Stream {
     const { session, unsent } = this
     if (unsent === undefined) return false
     const bytes = unsent.first()
-    const room = Math.min(bytes.length, this.sendWindow, session.sendRoom, session.maxFrameSize)
+    const room = Math.min(bytes.length, this.sendWindow, session.sendRoom, minFrameSize)
     if (room <= 0) return this.sendWindow > 0
     const last = room === unsent.length
     if (last) this.unsent = undefined

@@ -4,7 +4,7 @@ import { HpackDecoder } from '../../../../src/proxy/http2/wire/hpack-decoder.ts'
 import { Http2Session, type Head } from '../../../../src/proxy/http2/wire/session.ts'
 import type { EndedBy, Http2Stream, StreamOwner } from '../../../../src/proxy/http2/wire/stream.ts'
 import { settle } from '../../../support/fake-clock.ts'
-import { HandSocket } from '../../mux/wire.ts'
+import { HandSocket } from '../../../support/hand-socket.ts'
 import { frame, frames, u32, type Heard } from '../frames.ts'
 
 export const prefaceText = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n')
@@ -162,12 +162,7 @@ export function hand(role: 'client' | 'server', limits: Partial<Http2Limits> = {
     socket,
     owners,
     events,
-    async hear(...chunks) {
-      for (const chunk of chunks) {
-        socket.push(Buffer.from(chunk))
-        await settle()
-      }
-    },
+    hear: (...chunks) => socket.hear(...chunks),
     async said() {
       await settle()
       await settle()

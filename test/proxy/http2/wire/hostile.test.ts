@@ -14,7 +14,7 @@ import type { Http2Session } from '../../../../src/proxy/http2/wire/session.ts'
 import { settle } from '../../../support/fake-clock.ts'
 import { seeded } from '../../../support/seeded.ts'
 import { cut } from '../../http1/harness.ts'
-import { HandSocket } from '../../mux/wire.ts'
+import { HandSocket } from '../../../support/hand-socket.ts'
 import { block, frame, frames, request, u32, type Heard } from '../frames.ts'
 import {
   dataFrame,
